@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Longest JSON text that is read, in bytes.
-pub const MAX_TEXT: usize = 256 * 1024;
+/// Longest JSON text that is written or read, in bytes: Linux starts no process with a longer environment variable
+/// than 128 KiB.
+pub const MAX_TEXT: usize = 120 * 1024;
 /// Most probes, and most ports, of one pod.
 pub const MAX_ENTRIES: usize = 512;
 /// Most headers of one HTTP probe.

@@ -1,0 +1,126 @@
+//! Endpoints and workloads.
+
+use super::{Invalid, address, address_bytes, each, port, required};
+use crate::model::{Endpoint, Endpoints, Health, Workload};
+use crate::wire::v1;
+
+impl TryFrom<v1::Endpoints> for Endpoints {
+    type Error = Invalid;
+    fn try_from(wire: v1::Endpoints) -> Result<Self, Invalid> {
+        Ok(Self {
+            service: required("service", wire.service)?
+                .try_into()
+                .map_err(|e: Invalid| e.within("service"))?,
+            endpoints: each("endpoints", wire.endpoints, Endpoint::try_from)?,
+        })
+    }
+}
+
+impl From<&Endpoints> for v1::Endpoints {
+    fn from(endpoints: &Endpoints) -> Self {
+        Self {
+            service: Some((&endpoints.service).into()),
+            endpoints: endpoints.endpoints.iter().map(v1::Endpoint::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Endpoint> for Endpoint {
+    type Error = Invalid;
+    fn try_from(wire: v1::Endpoint) -> Result<Self, Invalid> {
+        if wire.addresses.is_empty() {
+            return Err(Invalid::new("addresses", "is empty"));
+        }
+        let health = match v1::Health::try_from(wire.health) {
+            Ok(v1::Health::Ready) => Health::Ready,
+            Ok(v1::Health::Draining) => Health::Draining,
+            Ok(v1::Health::Unready) => Health::Unready,
+            _ => {
+                return Err(Invalid::new(
+                    "health",
+                    format!("{} is no health that this version knows", wire.health),
+                ));
+            }
+        };
+        if wire.weight == 0 {
+            return Err(Invalid::new("weight", "is 0; at least 1 is needed"));
+        }
+        let identity = match wire.identity.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|e| Invalid::new("identity", format!("{e}")))?,
+            ),
+        };
+        Ok(Self {
+            workload: wire.workload.unwrap_or_default().into(),
+            addresses: each("addresses", wire.addresses, |bytes| address(&bytes))?,
+            ports: each("ports", wire.ports, |map| {
+                Ok((
+                    port("service_port", map.service_port)?,
+                    port("target_port", map.target_port)?,
+                ))
+            })?,
+            locality: wire.locality.unwrap_or_default().into(),
+            health,
+            weight: wire.weight,
+            identity,
+        })
+    }
+}
+
+impl From<&Endpoint> for v1::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        let health = match endpoint.health {
+            Health::Ready => v1::Health::Ready,
+            Health::Draining => v1::Health::Draining,
+            Health::Unready => v1::Health::Unready,
+        };
+        Self {
+            workload: Some((&endpoint.workload).into()),
+            addresses: endpoint.addresses.iter().map(address_bytes).collect(),
+            ports: endpoint
+                .ports
+                .iter()
+                .map(|(service, target)| v1::PortMapping {
+                    service_port: (*service).into(),
+                    target_port: (*target).into(),
+                })
+                .collect(),
+            locality: Some((&endpoint.locality).into()),
+            health: health.into(),
+            weight: endpoint.weight,
+            identity: endpoint
+                .identity
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl From<v1::Workload> for Workload {
+    fn from(wire: v1::Workload) -> Self {
+        Self {
+            namespace: wire.namespace.into(),
+            pod: wire.pod.into(),
+            pod_uid: wire.pod_uid.into(),
+            name: wire.name.into(),
+            app: wire.app.into(),
+            version: wire.version.into(),
+        }
+    }
+}
+
+impl From<&Workload> for v1::Workload {
+    fn from(workload: &Workload) -> Self {
+        Self {
+            namespace: workload.namespace.to_string(),
+            pod: workload.pod.to_string(),
+            pod_uid: workload.pod_uid.to_string(),
+            name: workload.name.to_string(),
+            app: workload.app.to_string(),
+            version: workload.version.to_string(),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What a sidecar obeys. Values of these types are valid by construction.
+
+/// Names of labels, annotations, ports and files that several parts agree on.
+pub mod annotations;
+/// SPIFFE identities and trust domains.
+pub mod identity;
+/// Regions, zones and nodes, and how far apart two of them are.
+pub mod locality;
+/// Which object a resource or rule came from.
+pub mod origin;
+/// Strings that match strings.
+pub mod matcher;
+/// Services as callers see them.
+pub mod service;
+/// The pods behind a service.
+pub mod endpoints;
+/// Routes of a service.
+pub mod route;
+/// Authorization policies.
+pub mod policy;
+/// What a sidecar must know of itself.
+pub mod inbound;
+/// Probes of the application that the sidecar answers for it.
+pub mod probes;
+
+pub use endpoints::{Endpoint, Endpoints, Health, Workload};
+pub use identity::{SpiffeId, TrustBundle, TrustDomain};
+pub use inbound::{Inbound, InboundPort, MtlsMode, PeerAuthentication};
+pub use locality::{Distance, Locality};
+pub use matcher::StringMatch;
+pub use origin::Origin;
+pub use policy::{Action, Operation, Policy, PolicyRule, Source};
+pub use route::{Backend, HeaderChanges, RouteMatch, RouteRule, Routes};
+pub use service::{Protocol, Service, ServiceName, ServicePort};
