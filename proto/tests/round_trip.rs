@@ -86,7 +86,7 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
         any::<[u8; 16]>(),
         1u16..,
         1u16..,
-        0..3,
+        0usize..3,
         1u32..100,
         any::<bool>(),
     )
