@@ -1,0 +1,100 @@
+//! The HTTP side of the echo.
+//!
+//! `?delay=MS`, `?status=CODE` and `?size=BYTES` shape the answer; `Upgrade: echo` (or `websocket`, raw) sends every byte back.
+
+use super::{Body, LONGEST_BODY, Me, peer};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(serde::Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    me: &'a Me,
+    peer: String,
+    method: &'a str,
+    path: &'a str,
+    protocol: String,
+    host: String,
+    body_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+}
+
+pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Response<Body> {
+    let query: BTreeMap<String, String> = request
+        .uri()
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    let number = |key: &str| query.get(key).and_then(|value| value.parse::<u64>().ok());
+    if let Some(millis) = number("delay") {
+        tokio::time::sleep(Duration::from_millis(millis.min(60_000))).await;
+    }
+    if request.headers().contains_key(header::UPGRADE) {
+        return upgrade(&mut request);
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, LONGEST_BODY).collect().await else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 4 MiB\n".into());
+    };
+    let status = number("status")
+        .and_then(|code| u16::try_from(code).ok())
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .unwrap_or(StatusCode::OK);
+    if let Some(size) = number("size") {
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(LONGEST_BODY);
+        return plain(status, vec![b'x'; size].into());
+    }
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let host = parts.uri.authority().map(ToString::to_string);
+    let answer = Answer {
+        me: &me,
+        peer: peer(&parts.headers),
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        protocol: format!("{:?}", parts.version),
+        host: host.or_else(|| parts.headers.get(header::HOST).map(text)).unwrap_or_default(),
+        body_bytes: body.to_bytes().len(),
+        headers: query
+            .contains_key("headers")
+            .then(|| parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()),
+    };
+    let mut json = serde_json::to_vec(&answer).unwrap_or_default();
+    json.push(b'\n');
+    let mut response = plain(status, json.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Switches to raw bytes and sends them back.
+fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(&mut *request);
+    tokio::task::spawn_local(async move {
+        if let Ok(upgraded) = upgraded.await {
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+        }
+    });
+    let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
+    if let Some(protocol) = request.headers().get(header::UPGRADE) {
+        response.headers_mut().insert(header::UPGRADE, protocol.clone());
+    }
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+fn plain(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(body).boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
