@@ -1,0 +1,122 @@
+//! What people declared, as one immutable snapshot.
+//!
+//! Enters: [`Change`]s from `ingest`. Leaves: [`Mesh`] snapshots behind a watch ([`Store`]). Never: Kubernetes types,
+//! resolved selectors, decisions. A new snapshot shares every object and every table that didn't change.
+
+/// Findings about objects.
+pub mod diagnostic;
+/// Objects that describe what runs: namespaces, nodes, pods, services, slices.
+pub mod object;
+/// Routes as declared.
+pub mod route;
+/// Policies as declared.
+pub mod policy;
+/// Applies changes and publishes snapshots.
+pub mod store;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use object::{
+    ContainerPort, DeclaredPort, DeclaredService, Labels, Namespace, Node, Pod, ServiceType, Slice, SliceEndpoint,
+    SlicePort, TargetPort,
+};
+pub use policy::{AuthorizationPolicy, DeclaredAction, DeclaredRule, DeclaredSource, PeerAuth, Selection};
+pub use route::{BackendRef, ReferenceGrant, Route, RouteParent, RouteRuleSpec};
+pub use store::{Change, Item, Key, Read, Store, Table};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weft_proto::model::{ServiceName, TrustBundle, TrustDomain, annotations};
+
+/// What holds for the whole mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Trust domain of every workload.
+    pub trust_domain: TrustDomain,
+    /// DNS domain of the cluster.
+    pub cluster_domain: Arc<str>,
+    /// Namespace whose policies hold for the whole mesh.
+    pub root_namespace: Arc<str>,
+}
+
+impl Settings {
+    /// The usual settings for a trust domain: `cluster.local`, policies of `weft-system` are mesh-wide.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self {
+            trust_domain,
+            cluster_domain: "cluster.local".into(),
+            root_namespace: annotations::SYSTEM_NAMESPACE.into(),
+        }
+    }
+}
+
+/// Everything that people and the cluster declared, at one moment.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    /// Counts snapshots of this process, from 0 (the empty one).
+    pub version: u64,
+    /// Whether the first complete list of every kind has been read. Nothing is served before.
+    pub synced: bool,
+    /// What holds for the whole mesh.
+    pub settings: Arc<Settings>,
+    /// Root certificates, by trust domain.
+    pub trust: Table<Arc<str>, TrustBundle>,
+    /// By name (the key's namespace is empty).
+    pub namespaces: Table<Arc<str>, Namespace>,
+    /// By name.
+    pub nodes: Table<Arc<str>, Node>,
+    /// By namespace and name.
+    pub pods: Table<ServiceName, Pod>,
+    /// By namespace and name.
+    pub services: Table<ServiceName, DeclaredService>,
+    /// By namespace and name of the slice.
+    pub slices: Table<ServiceName, Slice>,
+    /// HTTPRoutes and GRPCRoutes, by kind, namespace and name.
+    pub routes: Table<Key, Route>,
+    /// By namespace and name.
+    pub grants: Table<ServiceName, ReferenceGrant>,
+    /// By namespace and name.
+    pub peer_authentications: Table<ServiceName, PeerAuth>,
+    /// By namespace and name.
+    pub authorization_policies: Table<ServiceName, AuthorizationPolicy>,
+    /// What was found while reading objects.
+    pub findings: Table<Key, Vec<Diagnostic>>,
+}
+
+impl Mesh {
+    /// A mesh with nothing in it.
+    pub fn empty(settings: Settings) -> Self {
+        Self {
+            version: 0,
+            synced: false,
+            settings: Arc::new(settings),
+            trust: Table::default(),
+            namespaces: Table::default(),
+            nodes: Table::default(),
+            pods: Table::default(),
+            services: Table::default(),
+            slices: Table::default(),
+            routes: Table::default(),
+            grants: Table::default(),
+            peer_authentications: Table::default(),
+            authorization_policies: Table::default(),
+            findings: Table::default(),
+        }
+    }
+
+    /// Every finding of reading, sorted and each once.
+    pub fn findings(&self) -> Vec<Diagnostic> {
+        let mut all: Vec<_> = self.findings.values().flat_map(|list| list.iter().cloned()).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// Entries of a table in one namespace, in order.
+pub fn in_namespace<'a, T>(
+    table: &'a BTreeMap<ServiceName, Arc<T>>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a ServiceName, &'a Arc<T>)> {
+    let start = ServiceName::new(namespace, "");
+    table.range(start..).take_while(move |(name, _)| &*name.namespace == namespace)
+}
