@@ -1,0 +1,371 @@
+//! The bytes of an AdmissionReview to a request, and a verdict back to bytes.
+//!
+//! In: the body that the API server sends (`admission.k8s.io/v1`), at most [`MAX_BODY`] bytes. Out: the body of the answer,
+//! with the same uid. Never: an answer to what is not a review of the version that was asked for, or one that lets a pod
+//! through because it was not understood.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::decide::{Decision, Refusal, RefusalKind, SkipCause, cut};
+use crate::diff::{Operation, diff};
+use crate::settings::Template;
+use crate::verdict::{Verdict, judge};
+
+/// Longest body that is read, in bytes: what the API server itself takes in one request.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// Longest uid that is echoed, in bytes.
+const MAX_UID: usize = 256;
+/// Kubernetes cuts warnings at 256 bytes each; a few say enough.
+const MAX_WARNINGS: usize = 10;
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+/// Why a body is answered with 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON, or not an AdmissionReview.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Json(String),
+    /// Another kind or version.
+    #[error(
+        "the body is a {kind} of {api_version}; this webhook takes AdmissionReview of admission.k8s.io/v1 only"
+    )]
+    Version {
+        /// `kind` of the body.
+        kind: String,
+        /// `apiVersion` of the body.
+        api_version: String,
+    },
+    /// `request` is missing.
+    #[error("the AdmissionReview has no request")]
+    NoRequest,
+    /// `request.uid` is empty or too long.
+    #[error("request.uid must have 1 to 256 characters")]
+    Uid,
+}
+
+/// What the API server asks.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// Echoed in the answer.
+    pub uid: String,
+    /// Kind of the object.
+    pub kind: GroupVersionKind,
+    /// Part of the object, such as `status`; none for the whole.
+    #[serde(default)]
+    pub sub_resource: Option<String>,
+    /// Namespace that the object is created in.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// CREATE, UPDATE, DELETE or CONNECT.
+    pub operation: String,
+    /// The object.
+    #[serde(default)]
+    pub object: Value,
+}
+
+/// Group, version and kind of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GroupVersionKind {
+    /// Group; empty for core.
+    #[serde(default)]
+    pub group: String,
+    /// Version.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewHead {
+    api_version: String,
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct ReviewIn {
+    request: Option<Request>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewOut<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+}
+
+/// Reads a review.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong with the body; it is answered with 400.
+pub fn read(body: &[u8]) -> Result<Request, Malformed> {
+    let json = |error: serde_json::Error| Malformed::Json(cut(error.to_string(), 512));
+    let head: ReviewHead = serde_json::from_slice(body).map_err(json)?;
+    if head.api_version != API_VERSION || head.kind != KIND {
+        return Err(Malformed::Version {
+            kind: cut(head.kind, 64),
+            api_version: cut(head.api_version, 64),
+        });
+    }
+    let review: ReviewIn = serde_json::from_slice(body).map_err(json)?;
+    let request = review.request.ok_or(Malformed::NoRequest)?;
+    if request.uid.is_empty() || request.uid.len() > MAX_UID {
+        return Err(Malformed::Uid);
+    }
+    Ok(request)
+}
+
+/// Judges what a review is about.
+#[must_use]
+pub fn judge_request(request: &Request, template: &Template) -> Verdict {
+    let kind = &request.kind;
+    if !kind.group.is_empty() || kind.version != "v1" || kind.kind != "Pod" {
+        let refusal = Refusal::new(
+            RefusalKind::MalformedPod,
+            "request.kind",
+            format!(
+                "this webhook judges pods (core v1) only, and was sent {:.64}/{:.64} {:.64}; correct the rules of its configuration",
+                kind.group, kind.version, kind.kind
+            ),
+        );
+        let decision = Decision::Refuse(refusal);
+        return Verdict {
+            decision,
+            object: request.object.clone(),
+            warnings: Vec::new(),
+        };
+    }
+    if request.operation != "CREATE" || request.sub_resource.as_ref().is_some_and(|part| !part.is_empty()) {
+        return Verdict::unchanged(request.object.clone(), SkipCause::NotACreation);
+    }
+    let own = request.object["metadata"]["namespace"].as_str();
+    let namespace = request
+        .namespace
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .or(own)
+        .unwrap_or("default");
+    judge(&request.object, namespace, None, template)
+}
+
+/// The answer to a review, and whether it changes the pod.
+#[must_use]
+pub fn reply(request: &Request, verdict: &Verdict) -> (Vec<u8>, bool) {
+    let operations: Vec<Operation> = match verdict.decision {
+        Decision::Refuse(_) => Vec::new(),
+        _ => diff(&request.object, &verdict.object),
+    };
+    let patch = (!operations.is_empty()).then(|| STANDARD.encode(bytes(&operations)));
+    let changed = patch.is_some();
+    let response = Response {
+        uid: &request.uid,
+        allowed: !matches!(verdict.decision, Decision::Refuse(_)),
+        status: match &verdict.decision {
+            Decision::Refuse(refusal) => Some(Status {
+                code: 422,
+                reason: "Invalid",
+                message: format!("weft can't inject this pod: {refusal}"),
+            }),
+            _ => None,
+        },
+        patch_type: patch.is_some().then_some("JSONPatch"),
+        patch,
+        warnings: verdict
+            .warnings
+            .iter()
+            .take(MAX_WARNINGS)
+            .map(|text| cut(text.clone(), 250))
+            .collect(),
+    };
+    (
+        bytes(&ReviewOut {
+            api_version: API_VERSION,
+            kind: KIND,
+            response,
+        }),
+        changed,
+    )
+}
+
+/// JSON of values that always have one (string keys, no failing serializer).
+fn bytes(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn review(object: Value) -> Value {
+        json!({"apiVersion": API_VERSION, "kind": KIND, "request": {
+            "uid": "u-1", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "shop", "operation": "CREATE", "dryRun": false, "object": object,
+        }})
+    }
+
+    fn pod() -> Value {
+        json!({"metadata": {"generateName": "web-"}, "spec": {"containers": [
+            {"name": "web", "readinessProbe": {"httpGet": {"path": "/", "port": 80}}}]}})
+    }
+
+    fn ask(review: &Value) -> Result<Value, Malformed> {
+        let request = read(review.to_string().as_bytes())?;
+        let verdict = judge_request(&request, &Template::default());
+        Ok(serde_json::from_slice(&reply(&request, &verdict).0).unwrap())
+    }
+
+    #[test]
+    fn a_pod_gets_a_patch_that_applies() {
+        let answer = ask(&review(pod())).unwrap();
+        assert_eq!(
+            (answer["apiVersion"].as_str(), answer["kind"].as_str()),
+            (Some(API_VERSION), Some(KIND))
+        );
+        let response = &answer["response"];
+        assert_eq!(
+            (&response["uid"], &response["allowed"]),
+            (&json!("u-1"), &json!(true))
+        );
+        assert_eq!(response["patchType"], "JSONPatch");
+        let patch = STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
+        let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+        let mut patched = pod();
+        json_patch::patch(&mut patched, &patch).unwrap();
+        assert_eq!(patched["spec"]["initContainers"][0]["name"], "weft-init");
+        // Asked again, as reinvocation does: nothing to do.
+        let again = ask(&review(patched)).unwrap();
+        assert_eq!(again["response"], json!({"uid": "u-1", "allowed": true}));
+    }
+
+    #[test]
+    fn a_refusal_names_field_and_reason() {
+        let mut pod = pod();
+        pod["metadata"]["annotations"] = json!({"sidecar.weft.dev/workers": "all"});
+        let answer = ask(&review(pod)).unwrap();
+        let response = &answer["response"];
+        assert_eq!(response["allowed"], false);
+        assert_eq!(response["status"]["code"], 422);
+        assert_eq!(
+            response["status"]["message"],
+            "weft can't inject this pod: metadata.annotations[sidecar.weft.dev/workers]: \"all\" is not a number from 1 to 64"
+        );
+        assert!(response.get("patch").is_none());
+    }
+
+    #[test]
+    fn other_requests() {
+        let mut update = review(pod());
+        update["request"]["operation"] = json!("UPDATE");
+        assert_eq!(
+            ask(&update).unwrap()["response"],
+            json!({"uid": "u-1", "allowed": true})
+        );
+        let mut part = review(pod());
+        part["request"]["subResource"] = json!("ephemeralcontainers");
+        assert_eq!(
+            ask(&part).unwrap()["response"],
+            json!({"uid": "u-1", "allowed": true})
+        );
+        let mut kind = review(json!({}));
+        kind["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+        assert_eq!(ask(&kind).unwrap()["response"]["allowed"], false);
+        assert_eq!(ask(&review(Value::Null)).unwrap()["response"]["allowed"], false);
+        let mut opted_out = pod();
+        opted_out["metadata"]["labels"] = json!({"weft.dev/inject": "false"});
+        let response = ask(&review(opted_out)).unwrap()["response"].clone();
+        assert_eq!(response["allowed"], true);
+        assert!(
+            response["patch"].is_string()
+                && response["warnings"][0]
+                    .as_str()
+                    .unwrap()
+                    .contains("not in the mesh")
+        );
+    }
+
+    #[test]
+    fn malformed_bodies() {
+        for (body, wanted) in [
+            ("", "the body is not an AdmissionReview"),
+            ("[]", "the body is not an AdmissionReview"),
+            ("{}", "missing field `apiVersion`"),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#,
+                "of admission.k8s.io/v1beta1;",
+            ),
+            (r#"{"apiVersion":"v1","kind":"Pod"}"#, "the body is a Pod of v1;"),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#,
+                "no request",
+            ),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#,
+                "missing field `uid`",
+            ),
+        ] {
+            let error = read(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{body}: {error}");
+        }
+        let mut no_uid = review(pod());
+        no_uid["request"]["uid"] = json!("");
+        assert_eq!(ask(&no_uid), Err(Malformed::Uid));
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let body = review(Value::Null).to_string().replace("null", &deep);
+        assert!(matches!(read(body.as_bytes()), Err(Malformed::Json(_))));
+        assert!(matches!(read(b"\xff\xfe"), Err(Malformed::Json(_))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+        /// Mutated bytes: an answer or an error, never a panic, and never another uid.
+        #[test]
+        fn mutated_reviews_do_not_hurt(edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8), 1..6)) {
+            let mut body = review(pod()).to_string().into_bytes();
+            for (place, byte, kind) in edits {
+                let place = place.index(body.len());
+                match kind {
+                    0 => body[place] = byte,
+                    1 => { body.remove(place); }
+                    _ => body.insert(place, byte),
+                }
+            }
+            if let Ok(request) = read(&body) {
+                let verdict = judge_request(&request, &Template::default());
+                let (answer, _) = reply(&request, &verdict);
+                let answer: Value = serde_json::from_slice(&answer).unwrap();
+                prop_assert_eq!(answer["response"]["uid"].as_str(), Some(request.uid.as_str()));
+            }
+        }
+    }
+}

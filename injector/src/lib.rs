@@ -1,0 +1,40 @@
+//! The admission webhook: an AdmissionReview in, a JSON patch out.
+//!
+//! In: what the Kubernetes API server asks about every pod that is created in a labelled namespace, and (offline) a
+//! manifest. Out: the same pod with interception and sidecar, or a refusal that names field and reason. Never: a
+//! connection to the API server, a change of anything but the pod in question, or a pod that is let through
+//! uninjected because something went wrong here.
+//!
+//! The way through it:
+//! - [`server`]: HTTPS, bounded bodies, graceful end; [`certificate`] reloads its key; [`metrics`] counts.
+//! - [`admit`]: the bytes of an AdmissionReview to a request, and a verdict back to bytes.
+//! - [`pod`]: the shape of a pod, checked once.
+//! - [`decide`]: inject, leave alone or refuse, and why.
+//! - [`overrides`]: what the pod's annotations ask for; [`quantity`] reads Kubernetes quantities.
+//! - [`probes`]: the application's probes and hooks, sent by way of the sidecar.
+//! - [`containers`]: the containers and volumes that are put in.
+//! - [`patch`]: the pod as it should be; [`diff`]: the JSON patch that gets there.
+//! - [`verdict`]: the stages above, one after the other.
+//! - [`offline`]: the same for manifests (`weft inject -f`).
+//! - [`settings`]: what an operator can set.
+
+pub mod server;
+pub mod certificate;
+pub mod metrics;
+pub mod admit;
+pub mod pod;
+pub mod decide;
+pub mod overrides;
+pub mod quantity;
+pub mod probes;
+pub mod containers;
+pub mod patch;
+pub mod diff;
+pub mod verdict;
+pub mod offline;
+pub mod settings;
+
+pub use decide::{Decision, Refusal};
+pub use offline::inject_manifest;
+pub use server::{run, run_until};
+pub use settings::{Settings, Template};

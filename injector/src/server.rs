@@ -1,0 +1,435 @@
+//! HTTPS for the API server, plain HTTP for metrics and health.
+//!
+//! In: connections. Out: answers, each in bounded time and memory. Never: an unbounded body, a connection that is held open
+//! forever, or a review in flight that a shutdown cuts off.
+//!
+//! | limit | value | what happens beyond it |
+//! |---|---|---|
+//! | body | [`MAX_BODY`] | 413 |
+//! | time for a body | [`BODY_TIME`] | 408 |
+//! | reviews at once | [`REVIEWS`] | wait, then 503 after [`BODY_TIME`] |
+//! | connections | [`CONNECTIONS`] | wait in the kernel's queue |
+//! | TLS handshake, request head | [`HEAD_TIME`] | the connection closes |
+//! | request head | 16 KiB (HTTP/2), hyper's 100 headers (HTTP/1.1) | 431, or the stream ends |
+//! | age of a connection | [`AGE`] | it ends gracefully |
+//! | end after SIGTERM | [`DRAIN_TIME`] | what is left is cut off |
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::crypto::aws_lc_rs;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::admit::{self, MAX_BODY};
+use crate::certificate::Current;
+use crate::metrics::{self, Metrics};
+use crate::settings::{Settings, Template};
+
+/// Reviews that are read and judged at once.
+pub const REVIEWS: usize = 32;
+/// Connections at once.
+pub const CONNECTIONS: usize = 512;
+/// Time for a TLS handshake, and for the head of a request.
+pub const HEAD_TIME: Duration = Duration::from_secs(5);
+/// Time for the body of a request, and for its turn.
+pub const BODY_TIME: Duration = Duration::from_secs(5);
+/// Age at which a connection ends gracefully.
+pub const AGE: Duration = Duration::from_secs(300);
+/// Time that requests in flight get after SIGTERM.
+pub const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// Why the webhook can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A port can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// TLS can't be set up.
+    #[error("can't set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// SIGTERM can't be watched for.
+    #[error("can't watch for SIGTERM: {0}")]
+    Signal(std::io::Error),
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves until SIGTERM or SIGINT, then ends gracefully.
+///
+/// # Errors
+/// [`ServeError`] when it can't start. A certificate that is missing is waited for.
+pub async fn run(settings: Settings) -> Result<(), ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
+    run_until(settings, async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}
+
+/// Serves until `end` is there, then ends gracefully.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(settings: Settings, end: impl Future<Output = ()>) -> Result<(), ServeError> {
+    Server::bind(settings).await?.serve(end).await;
+    Ok(())
+}
+
+/// A webhook that listens.
+#[derive(Debug)]
+pub struct Server {
+    settings: Settings,
+    https: TcpListener,
+    plain: TcpListener,
+    acceptor: TlsAcceptorBox,
+    shared: Arc<Shared>,
+}
+
+struct TlsAcceptorBox(TlsAcceptor);
+
+impl std::fmt::Debug for TlsAcceptorBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsAcceptor")
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    template: Template,
+    certificate: Arc<Current>,
+    metrics: Metrics,
+    turns: Semaphore,
+}
+
+impl Server {
+    /// Listens on both ports.
+    ///
+    /// # Errors
+    /// [`ServeError`] names the address.
+    pub async fn bind(settings: Settings) -> Result<Self, ServeError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let certificate = Arc::new(Current::new(Arc::clone(&provider)));
+        let resolver: Arc<dyn rustls::server::ResolvesServerCert> = certificate.clone();
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let shared = Shared {
+            template: settings.template.clone(),
+            certificate,
+            metrics: Metrics::default(),
+            turns: Semaphore::new(REVIEWS),
+        };
+        Ok(Self {
+            https: listen(settings.listen).await?,
+            plain: listen(settings.metrics_listen).await?,
+            acceptor: TlsAcceptorBox(TlsAcceptor::from(Arc::new(tls))),
+            shared: Arc::new(shared),
+            settings,
+        })
+    }
+
+    /// Addresses of the HTTPS port and of the plain port.
+    ///
+    /// # Errors
+    /// The kernel's, if it does not know.
+    pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.https.local_addr()?, self.plain.local_addr()?))
+    }
+
+    /// Serves until `end` is there, then lets requests in flight finish.
+    pub async fn serve(self, end: impl Future<Output = ()>) {
+        let Self {
+            settings,
+            https,
+            plain,
+            acceptor: TlsAcceptorBox(acceptor),
+            shared,
+        } = self;
+        tracing::info!(https = %settings.listen, plain = %settings.metrics_listen, "injector is listening");
+        let (ending, ended) = watch::channel(false);
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let webhook = accept(https, Arc::clone(&slots), |stream| {
+            let (acceptor, shared, ended) = (acceptor.clone(), Arc::clone(&shared), ended.clone());
+            async move { secure(stream, acceptor, shared, ended).await }
+        });
+        let health = accept(plain, Arc::new(Semaphore::new(64)), |stream| {
+            let (shared, ended) = (Arc::clone(&shared), ended.clone());
+            async move { http1(TokioIo::new(stream), shared, false, ended).await }
+        });
+        let metrics = Arc::clone(&shared);
+        let follow = async {
+            shared
+                .certificate
+                .follow(&settings.certificate_file, &settings.key_file, &metrics.metrics)
+                .await;
+        };
+        tokio::select! {
+            () = webhook => {}
+            () = health => {}
+            () = follow => {}
+            () = end => {}
+        }
+        tracing::info!("injector is ending: no new connections, requests in flight are finished");
+        let _ = ending.send(true);
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        if timeout(DRAIN_TIME, slots.acquire_many(all)).await.is_err() {
+            tracing::warn!("connections were still open at the end and are cut off");
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })
+}
+
+/// Accepts forever, a task a connection, never more than there are slots.
+async fn accept<F>(listener: TcpListener, slots: Arc<Semaphore>, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = serve(stream);
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: others will close.
+                tracing::warn!(%error, "can't accept a connection");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn secure(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, ended: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(HEAD_TIME, acceptor.accept(stream)).await else {
+        shared.metrics.count("failed", "Handshake");
+        return;
+    };
+    shared.metrics.connections.inc();
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if is_h2 {
+        http2(TokioIo::new(stream), Arc::clone(&shared), ended).await;
+    } else {
+        http1(TokioIo::new(stream), Arc::clone(&shared), true, ended).await;
+    }
+    shared.metrics.connections.dec();
+}
+
+async fn http1<I>(io: I, shared: Arc<Shared>, secure: bool, ended: watch::Receiver<bool>)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let service = service_fn(move |request| answer(request, Arc::clone(&shared), secure));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(64 * 1024)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = its_end(ended) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = timeout(DRAIN_TIME, connection).await;
+}
+
+async fn http2<I>(io: I, shared: Arc<Shared>, ended: watch::Receiver<bool>)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let service = service_fn(move |request| answer(request, Arc::clone(&shared), true));
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .max_header_list_size(16 * 1024)
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = its_end(ended) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = timeout(DRAIN_TIME, connection).await;
+}
+
+/// When a connection is to end gracefully: at the server's end, or of age.
+async fn its_end(mut ended: watch::Receiver<bool>) {
+    let _ = timeout(AGE, ended.wait_for(|ended| *ended)).await;
+}
+
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>, secure: bool) -> Result<Answer, Infallible> {
+    let answer = match (request.uri().path(), secure) {
+        ("/inject", true) if request.method() == Method::POST => inject(request, &shared).await,
+        ("/inject", true) => not_allowed("POST"),
+        ("/livez" | "/readyz" | "/healthz" | "/metrics", _) if request.method() != Method::GET => {
+            not_allowed("GET")
+        }
+        ("/livez", _) => text(StatusCode::OK, "ok\n"),
+        ("/readyz" | "/healthz", _) if shared.certificate.is_loaded() => text(StatusCode::OK, "ok\n"),
+        ("/readyz" | "/healthz", _) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no certificate yet: see the log for the files that are waited for\n",
+        ),
+        ("/metrics", false) => typed(StatusCode::OK, shared.metrics.text(), metrics::CONTENT_TYPE),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "not found; there is POST /inject, and GET /readyz and /livez\n",
+        ),
+    };
+    Ok(answer)
+}
+
+/// Why a request is no review.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("the content type must be application/json")]
+    ContentType,
+    #[error("the body is longer than {MAX_BODY} bytes")]
+    TooLong,
+    #[error("the body did not arrive within {} s", BODY_TIME.as_secs())]
+    Slow,
+    #[error("the body broke off")]
+    Broken,
+    #[error("too many reviews at once; try again")]
+    Busy,
+    #[error(transparent)]
+    Malformed(#[from] admit::Malformed),
+}
+
+impl Unread {
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "ContentType"),
+            Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "TooLong"),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "Slow"),
+            Self::Broken => (StatusCode::BAD_REQUEST, "Broken"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Busy"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Malformed"),
+        }
+    }
+}
+
+async fn inject(request: Request<Incoming>, shared: &Shared) -> Answer {
+    match review(request, shared).await {
+        Ok(body) => typed(StatusCode::OK, body, "application/json"),
+        Err(error) => {
+            let (status, reason) = error.status();
+            shared.metrics.count("failed", reason);
+            tracing::warn!(%status, %error, "a request to the webhook was no review");
+            text(status, format!("{error}\n"))
+        }
+    }
+}
+
+async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, Unread> {
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Unread::ContentType);
+    }
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(Unread::TooLong);
+    }
+    let Ok(Ok(_turn)) = timeout(BODY_TIME, shared.turns.acquire()).await else {
+        return Err(Unread::Busy);
+    };
+    let body = match timeout(BODY_TIME, Limited::new(request.into_body(), MAX_BODY).collect()).await {
+        Err(_) => return Err(Unread::Slow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Unread::TooLong),
+        Ok(Err(_)) => return Err(Unread::Broken),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    let start = Instant::now();
+    let request = admit::read(&body)?;
+    let verdict = admit::judge_request(&request, &shared.template);
+    let (answer, changed) = admit::reply(&request, &verdict);
+    shared.metrics.duration.observe(start.elapsed().as_secs_f64());
+    let (outcome, reason) = match verdict.decision.labels() {
+        ("injected", _) if !changed => ("injected", "AlreadyInjected"),
+        labels => labels,
+    };
+    shared.metrics.count(outcome, reason);
+    let refusal = match &verdict.decision {
+        crate::Decision::Refuse(refusal) => refusal.to_string(),
+        _ => String::new(),
+    };
+    let metadata = &request.object["metadata"];
+    let name = metadata["name"]
+        .as_str()
+        .or_else(|| metadata["generateName"].as_str())
+        .unwrap_or_default();
+    tracing::info!(
+        namespace = ?crate::decide::cut(request.namespace.clone().unwrap_or_default(), 64),
+        pod = ?crate::decide::cut(name.to_owned(), 128),
+        outcome, reason, refusal = ?refusal, "reviewed"
+    );
+    Ok(answer)
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    typed(status, body, "text/plain; charset=utf-8")
+}
+
+fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn not_allowed(method: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method}\n"));
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(method));
+    answer
+}
