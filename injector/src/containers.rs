@@ -7,20 +7,10 @@
 use serde_json::{Value, json};
 use weft_proto::model::annotations::{self as names, env};
 
+use crate::called::Called;
 use crate::overrides::{Overrides, Resource};
 use crate::quantity;
 use crate::settings::Template;
-
-/// What a pod is called in metrics and logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Called {
-    /// Name of the workload that owns it.
-    pub workload: String,
-    /// Canonical application name.
-    pub app: String,
-    /// Canonical version.
-    pub version: String,
-}
 
 /// `weft-init`: writes the interception rules and ends.
 #[must_use]

@@ -4,7 +4,7 @@
 //! changed item by item; any other list that differs in length is replaced as a whole. Never: an operation that depends on
 //! anything but the first document.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -56,19 +56,19 @@ fn walk(old: &Value, new: &Value, path: &mut String, out: &mut Vec<Operation>) {
     }
 }
 
+/// Members in the order of their names, so that the same change is always the same patch.
 fn object(old: &Map<String, Value>, new: &Map<String, Value>, path: &mut String, out: &mut Vec<Operation>) {
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        within(path, key, |path| {
-            out.push(Operation::Remove { path: path.clone() })
-        });
-    }
-    for (key, value) in new {
-        within(path, key, |path| match old.get(key) {
-            Some(before) => walk(before, value, path, out),
-            None => out.push(Operation::Add {
-                path: path.clone(),
-                value: value.clone(),
-            }),
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        within(path, name, |path| match (old.get(name), new.get(name)) {
+            (Some(before), Some(after)) => walk(before, after, path, out),
+            (Some(_), None) => out.push(Operation::Remove { path: path.clone() }),
+            (None, after) => {
+                out.push(Operation::Add {
+                    path: path.clone(),
+                    value: after.cloned().unwrap_or_default(),
+                });
+            }
         });
     }
 }

@@ -10,7 +10,8 @@
 //! - [`admit`]: the bytes of an AdmissionReview to a request, and a verdict back to bytes.
 //! - [`pod`]: the shape of a pod, checked once.
 //! - [`decide`]: inject, leave alone or refuse, and why.
-//! - [`overrides`]: what the pod's annotations ask for; [`quantity`] reads Kubernetes quantities.
+//! - [`overrides`]: what the pod's annotations ask for; [`selection`] reads lists, [`quantity`] Kubernetes quantities.
+//! - [`called`]: what the pod is called in metrics.
 //! - [`probes`]: the application's probes and hooks, sent by way of the sidecar.
 //! - [`containers`]: the containers and volumes that are put in.
 //! - [`patch`]: the pod as it should be; [`diff`]: the JSON patch that gets there.
@@ -25,7 +26,9 @@ pub mod admit;
 pub mod pod;
 pub mod decide;
 pub mod overrides;
+pub mod selection;
 pub mod quantity;
+pub mod called;
 pub mod probes;
 pub mod containers;
 pub mod patch;

@@ -16,20 +16,16 @@
 //! | `sidecar.weft.dev/logLevel` | `sidecar.istio.io/logLevel` | off, error, warn(ing), info, debug, trace (critical: error) |
 //! | `sidecar.weft.dev/workers` | `concurrency` in `proxy.istio.io/config` (0: default) | 1 to 64 |
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use weft_proto::model::annotations::{self as names, Setting};
 
-use crate::decide::{Refusal, RefusalKind};
+use crate::decide::Refusal;
 use crate::pod::Pod;
 use crate::quantity;
+use crate::selection::{Selection, disjoint, lookup, ports, ranges, refuse};
 
 /// Log levels of the sidecar.
 pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// Most entries of a list of ports or ranges.
-pub const MAX_LIST: usize = 256;
 /// Most worker threads of one sidecar.
 pub const MAX_WORKERS: u64 = 64;
 /// Longest `proxy.istio.io/config` that is read, in bytes.
@@ -62,15 +58,6 @@ pub struct Overrides {
     pub warnings: Vec<String>,
 }
 
-/// All, or only these.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection<T> {
-    /// `*`.
-    All,
-    /// A list, perhaps empty.
-    Only(BTreeSet<T>),
-}
-
 /// Request and limit, as quantities that were checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resource {
@@ -78,20 +65,6 @@ pub struct Resource {
     pub request: Option<String>,
     /// Limit.
     pub limit: Option<String>,
-}
-
-impl<T: std::fmt::Display> std::fmt::Display for Selection<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::All => f.write_str("*"),
-            Self::Only(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    write!(f, "{}{item}", if index == 0 { "" } else { "," })?;
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 /// Reads the annotations of a pod.
@@ -129,92 +102,6 @@ pub fn read(pod: &Pod<'_>) -> Result<Overrides, Refusal> {
         names::EXCLUDE_OUTBOUND_RANGES,
     )?;
     Ok(asked)
-}
-
-/// The value under either name, and the name that it came from.
-fn lookup<'a>(pod: &Pod<'a>, setting: Setting) -> Result<Option<(&'static str, &'a str)>, Refusal> {
-    let weft = pod.annotation(setting.weft);
-    let istio = setting.istio.and_then(|name| Some((name, pod.annotation(name)?)));
-    match (weft, istio) {
-        (Some(weft), Some((name, istio))) if weft.trim() != istio.trim() => Err(refuse(
-            setting.weft,
-            format!("{name} says something else; keep one of the two"),
-        )),
-        (Some(value), _) => Ok(Some((setting.weft, value.trim()))),
-        (None, Some((name, value))) => Ok(Some((name, value.trim()))),
-        (None, None) => Ok(None),
-    }
-}
-
-fn ports(pod: &Pod<'_>, setting: Setting, all: bool) -> Result<Option<Selection<u16>>, Refusal> {
-    selection(pod, setting, all, "a port number from 1 to 65535", |text| {
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|port| *port != 0 && digits)
-    })
-}
-
-fn ranges(pod: &Pod<'_>, setting: Setting, all: bool) -> Result<Option<Selection<IpNet>>, Refusal> {
-    selection(
-        pod,
-        setting,
-        all,
-        "a CIDR such as 10.0.0.0/8 or fd00::/8",
-        |text| {
-            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-            text.parse::<IpNet>()
-                .ok()
-                .or_else(address)
-                .map(|range| range.trunc())
-        },
-    )
-}
-
-fn selection<T: Ord>(
-    pod: &Pod<'_>,
-    setting: Setting,
-    all: bool,
-    expected: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<Selection<T>>, Refusal> {
-    let Some((name, text)) = lookup(pod, setting)? else {
-        return Ok(None);
-    };
-    if text.is_empty() {
-        return Ok(Some(Selection::Only(BTreeSet::new())));
-    }
-    if text == "*" && all {
-        return Ok(Some(Selection::All));
-    }
-    let mut items = BTreeSet::new();
-    for (index, item) in text.split(',').enumerate() {
-        if index >= MAX_LIST {
-            return Err(refuse(name, format!("more than {MAX_LIST} entries")));
-        }
-        let item = item.trim();
-        match parse(item) {
-            Some(value) => {
-                items.insert(value);
-            }
-            None => return Err(refuse(name, format!("{item:?} is not {expected}"))),
-        }
-    }
-    Ok(Some(Selection::Only(items)))
-}
-
-fn disjoint<T: Ord + std::fmt::Display>(
-    include: &Option<Selection<T>>,
-    exclude: &Option<Selection<T>>,
-    setting: Setting,
-) -> Result<(), Refusal> {
-    if let (Some(Selection::Only(include)), Some(Selection::Only(exclude))) = (include, exclude)
-        && let Some(both) = include.intersection(exclude).next()
-    {
-        return Err(refuse(
-            setting.weft,
-            format!("{both} is both included and excluded"),
-        ));
-    }
-    Ok(())
 }
 
 fn resource(pod: &Pod<'_>, request: Setting, limit: Setting) -> Result<Resource, Refusal> {
@@ -349,17 +236,10 @@ fn unknown(pod: &Pod<'_>) -> Vec<String> {
     warnings
 }
 
-fn refuse(name: &str, reason: impl Into<String>) -> Refusal {
-    Refusal::new(
-        RefusalKind::Annotation,
-        format!("metadata.annotations[{name}]"),
-        reason,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::selection::MAX_LIST;
     use serde_json::{Value, json};
 
     fn ask(annotations: Value) -> Result<Overrides, Refusal> {

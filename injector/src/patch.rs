@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use weft_proto::model::annotations::{self as names, env};
 use weft_proto::model::probes::{AppPort, AppProbe};
 
-use crate::containers::{self, Called};
+use crate::called::{Called, called};
+use crate::containers;
 use crate::decide::{InjectCause, Refusal, RefusalKind, SkipCause};
 use crate::overrides;
 use crate::pod::{Pod, list};
@@ -360,64 +361,6 @@ fn describe(pod: &mut Value, status: &Status, called: &Called) {
     pod["metadata"] = metadata;
 }
 
-fn called(pod: &Pod<'_>, workload: Option<&str>) -> Called {
-    let workload = workload.map_or_else(|| owner(pod), str::to_owned);
-    let label = |all: [&str; 2]| {
-        all.iter()
-            .find_map(|name| pod.label(name).filter(|value| !value.is_empty()))
-    };
-    Called {
-        app: label([names::APP_KUBERNETES_NAME, names::APP]).map_or_else(|| workload.clone(), str::to_owned),
-        version: label([names::APP_KUBERNETES_VERSION, names::VERSION])
-            .unwrap_or("latest")
-            .to_owned(),
-        workload,
-    }
-}
-
-/// The workload's name, from the controller that owns the pod, or from the pod's own name.
-fn owner(pod: &Pod<'_>) -> String {
-    let metadata = &pod.value()["metadata"];
-    let hash = pod
-        .label(names::POD_TEMPLATE_HASH)
-        .filter(|hash| !hash.is_empty());
-    let without_hash = |name: &str| {
-        let bare = hash.and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
-        bare.filter(|bare| !bare.is_empty()).unwrap_or(name).to_owned()
-    };
-    let owners = list(&metadata["ownerReferences"]);
-    let owner = owners
-        .iter()
-        .find(|owner| owner["controller"] == true)
-        .or_else(|| owners.first());
-    if let Some(name) = owner.and_then(|owner| owner["name"].as_str()) {
-        return match owner.and_then(|owner| owner["kind"].as_str()) {
-            Some("ReplicaSet") => without_hash(name),
-            Some("Job") => without_schedule(name).to_owned(),
-            _ => name.to_owned(),
-        };
-    }
-    match (metadata["name"].as_str(), metadata["generateName"].as_str()) {
-        (Some(name), _) if !name.is_empty() => name.to_owned(),
-        (_, Some(prefix)) if !prefix.is_empty() => without_hash(prefix.trim_end_matches('-')),
-        _ => "unknown".to_owned(),
-    }
-}
-
-/// The CronJob's name: its Jobs are called after their minute, as `name-29100480`.
-fn without_schedule(name: &str) -> &str {
-    match name.rsplit_once('-') {
-        Some((bare, minute))
-            if !bare.is_empty()
-                && (8..=10).contains(&minute.len())
-                && minute.bytes().all(|b| b.is_ascii_digit()) =>
-        {
-            bare
-        }
-        _ => name,
-    }
-}
-
 /// The text as a label's value: at most 63 characters, letters and digits at both ends.
 fn label_value(text: &str) -> String {
     let kept: String = text
@@ -496,43 +439,6 @@ fn sorted(value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn workload_names() {
-        for (metadata, wanted) in [
-            (
-                json!({"labels": {"pod-template-hash": "6b7f9d"}, "generateName": "web-6b7f9d-",
-                    "ownerReferences": [{"kind": "ReplicaSet", "name": "web-6b7f9d", "controller": true}]}),
-                "web",
-            ),
-            (
-                json!({"ownerReferences": [{"kind": "ReplicaSet", "name": "web-6b7f9d", "controller": true}]}),
-                "web-6b7f9d",
-            ),
-            (
-                json!({"ownerReferences": [{"kind": "X", "name": "x"}, {"kind": "StatefulSet", "name": "db", "controller": true}]}),
-                "db",
-            ),
-            (
-                json!({"ownerReferences": [{"kind": "Job", "name": "backup-29100480", "controller": true}]}),
-                "backup",
-            ),
-            (
-                json!({"ownerReferences": [{"kind": "Job", "name": "v-1", "controller": true}]}),
-                "v-1",
-            ),
-            (
-                json!({"generateName": "web-6b7f9d-", "labels": {"pod-template-hash": "6b7f9d"}}),
-                "web",
-            ),
-            (json!({"generateName": "loner-"}), "loner"),
-            (json!({"name": "bare"}), "bare"),
-            (json!({}), "unknown"),
-        ] {
-            let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "a"}]}});
-            assert_eq!(owner(&Pod::read(&pod).unwrap()), wanted, "{pod}");
-        }
-    }
 
     #[test]
     fn label_values_are_valid() {

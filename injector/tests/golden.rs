@@ -1,5 +1,7 @@
 //! Pods in (`golden/*.yaml`), decision and patch out (`golden/*.json`). `UPDATE_GOLDEN=1 cargo test` writes the latter anew.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test may panic")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,6 +1,8 @@
 //! Any pod: the patch applies, twice is once, nothing of the application is lost, and what another webhook does in between
 //! is kept.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test may panic")]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_injector::Template;

@@ -1,5 +1,7 @@
 //! The webhook over TLS on loopback: good and bad requests, a certificate that changes, a graceful end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test may panic")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,15 +60,17 @@ fn write_certificate(folder: &Path) -> CertificateDer<'static> {
 async fn connect(
     address: SocketAddr,
     root: &CertificateDer<'static>,
+    alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(root.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from("injector.test").unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, TcpStream::connect(address).await?)
@@ -75,9 +79,17 @@ async fn connect(
 
 /// Connects as soon as the certificate is the one that is served.
 async fn connected(webhook: &Webhook, root: &CertificateDer<'static>) -> TlsStream<TcpStream> {
+    connected_with(webhook, root, &[]).await
+}
+
+async fn connected_with(
+    webhook: &Webhook,
+    root: &CertificateDer<'static>,
+    alpn: &[&[u8]],
+) -> TlsStream<TcpStream> {
     tokio::time::timeout(Duration::from_secs(20), async {
         loop {
-            match connect(webhook.https, root).await {
+            match connect(webhook.https, root, alpn).await {
                 Ok(stream) => return stream,
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
@@ -178,6 +190,21 @@ async fn a_whole_life() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+
+    // HTTP/2, as the API server speaks it: several reviews over one connection.
+    let io = hyper_util::rt::TokioIo::new(connected_with(&webhook, &root, &[b"h2"]).await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for _ in 0..3 {
+        let request = http::Request::post("https://injector.test/inject")
+            .header("content-type", json)
+            .body(http_body_util::Full::new(bytes::Bytes::from(review.to_string())))
+            .unwrap();
+        assert_eq!(client.send_request(request).await.unwrap().status(), 200);
+    }
+    drop(client);
+    let _ = connection.await;
 
     // A new certificate is served without a restart; one that does not fit its key is not.
     let next = write_certificate(webhook.folder.path());
