@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
-use weft_proto::model::{InvalidIdentity, SpiffeId, TrustDomain};
+use weft_proto::model::identity::InvalidIdentity;
+use weft_proto::model::{SpiffeId, TrustDomain};
 use weft_proto::wire::v1::PodIdentity;
 use x509_parser::der_parser::oid;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};

@@ -38,7 +38,7 @@ pub struct Telemetry {
 }
 
 /// A request or connection that policy denied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Denial<'a> {
     /// The policy's `namespace/name`, or why no policy allowed it.
     pub policy: &'a str,

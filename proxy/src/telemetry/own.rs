@@ -13,6 +13,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use weft_proto::resource::Kind;
 
+use super::series::NoLabels;
+
 /// Most policies that denials are told apart by.
 pub const MAX_POLICIES: usize = 256;
 
@@ -129,7 +131,7 @@ impl Collector for Page {
 
         let mut counter = |name: &str, help: &str, value: u64| {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            metric.encode_counter::<(), _, f64>(&value, None)
+            metric.encode_counter::<NoLabels, _, f64>(&value, None)
         };
         let sum = |value: &AtomicU64| value.load(Ordering::Relaxed);
         counter("weft_pool_opened", "Connections opened to other pods", sum(&own.pool_opened))?;
@@ -150,14 +152,14 @@ impl Collector for Page {
         let mut family = encoder.encode_descriptor("weft_refused", help, None, MetricType::Counter)?;
         for (reason, count) in &refused {
             let labels = [("reason", *reason)];
-            family.encode_family(&labels)?.encode_counter::<(), _, f64>(count, None)?;
+            family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(count, None)?;
         }
         let denied = own.denied.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let help = "Requests and connections that a policy denied";
         let mut family = encoder.encode_descriptor("weft_denied", help, None, MetricType::Counter)?;
         for (policy, count) in &denied {
             let labels = [("policy", &**policy)];
-            family.encode_family(&labels)?.encode_counter::<(), _, f64>(count, None)?;
+            family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(count, None)?;
         }
         Ok(())
     }

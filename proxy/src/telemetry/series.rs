@@ -207,6 +207,8 @@ impl Edges {
     }
 }
 
+/// Counters here carry no exemplars; the encoder asks for their labels' type all the same.
+pub(super) type NoLabels = [(&'static str, &'static str); 0];
 type NoExemplars = Option<&'static HashMap<usize, Exemplar<Vec<(String, String)>, f64>>>;
 const NO_EXEMPLARS: NoExemplars = None;
 
@@ -218,7 +220,7 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let edges = self.0.sorted();
         requests(&edges, &mut encoder, "istio_requests", "Requests", MetricType::Counter, |series, metric| {
-            metric.encode_counter::<(), _, f64>(&series.count(), None)
+            metric.encode_counter::<NoLabels, _, f64>(&series.count(), None)
         })?;
         let name = "istio_request_duration_milliseconds";
         requests(&edges, &mut encoder, name, "Duration of requests", MetricType::Histogram, |series, metric| {
@@ -246,7 +248,7 @@ impl Collector for Page {
             for edge in edges.iter().filter(|edge| edge.tcp.opened.load(Ordering::Relaxed) > 0) {
                 let labels = Labels { edge: &edge.labels, outcome: None };
                 let value = read(&edge.tcp).load(Ordering::Relaxed);
-                family.encode_family(&labels)?.encode_counter::<(), _, f64>(&value, None)?;
+                family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(&value, None)?;
             }
         }
         Ok(())
