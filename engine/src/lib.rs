@@ -1,0 +1,44 @@
+//! The decision engine: which route, which endpoint, allowed or denied, tried again or not; and why.
+//!
+//! Enters: validated model values, a request's head, the time as a [`Tick`] and a random source. Leaves: decisions
+//! that name the object they came from. Never: I/O, a clock, global randomness, a lock or an allocation on the way
+//! of an ordinary request.
+//!
+//! ```text
+//! path::normalize ─> policy ─> route ─> cluster.pick (failover ─> balance) ─> begin … answered … finish ─> retry
+//!                                              ^──────── outlier, latency <────────────┘
+//! ```
+
+/// Time as the engine sees it: microseconds since the process started.
+pub mod tick;
+/// Why something can't be compiled: field and reason.
+pub mod invalid;
+/// Compiled string matchers, safe for any bytes.
+pub mod matcher;
+/// One reading of a request path, for policy and for forwarding.
+pub mod path;
+/// Allowed or denied, and by which object.
+pub mod policy;
+/// Which rule and which backend.
+pub mod route;
+/// The endpoints of one port of a Service, and the pick of one of them.
+pub mod cluster;
+/// How much of the traffic each distance gets.
+pub mod failover;
+/// Two random choices by cost.
+pub mod balance;
+/// One endpoint: what is known of it, and requests in flight to it.
+pub mod endpoint;
+/// Latency averages without locks.
+pub mod latency;
+/// Ejection of endpoints that fail or fall silent, and the way back.
+pub mod outlier;
+/// What may be tried again, and when.
+pub mod retry;
+/// How many retries a service can bear.
+pub mod budget;
+
+pub use cluster::{Cluster, NoEndpoint, Picked, Settings, Tried};
+pub use endpoint::{EndpointId, EndpointState, InFlight, Outcome};
+pub use invalid::Invalid;
+pub use tick::Tick;
