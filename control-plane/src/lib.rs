@@ -1,12 +1,38 @@
 //! Intent in, resources out.
 //!
+//! Enters: what people declared, from the Kubernetes API or a folder. Leaves: resources and certificates for sidecars. Never:
+//! an application's request, a decision that isn't reproducible from the declared objects.
+//!
 //! ```text
-//! ingest (files, Kubernetes) -> mesh (snapshot of intent) -> translate (pure) -> xds (delta streams)
+//! ingest (files, Kubernetes) ──> mesh (snapshot of intent) ──> translate (pure) ──> xds (delta streams)
+//!                                                                     ca (identities) ──┘
 //! ```
 
+/// What an operator may set.
+pub mod settings;
 /// Where intent comes from: the Kubernetes API, or files.
 pub mod ingest;
 /// What people declared, as one immutable snapshot.
 pub mod mesh;
 /// What a sidecar must obey, from what people declared.
 pub mod translate;
+/// Resources to sidecars, over delta ADS.
+pub mod xds;
+/// Signs identities.
+pub mod ca;
+/// The control plane's own certificate.
+pub mod tls;
+/// Connections of sidecars.
+pub mod listen;
+/// Pages for operators: metrics, health, debug.
+pub mod operate;
+/// What is counted.
+pub mod metrics;
+/// All of it, put together.
+pub mod server;
+
+#[cfg(test)]
+mod testing;
+
+pub use server::run;
+pub use settings::Settings;

@@ -1,0 +1,237 @@
+//! The whole control plane, put together. Enters: settings. Leaves: when the process is told to stop, or a part of it can't go
+//! on. Never: a port that answers before it has something true to say; see `/readyz`.
+
+use crate::ca::{Current, Reviewer, Signer, keep, publish};
+use crate::ingest;
+use crate::ingest::kube::trust::Cluster;
+use crate::listen;
+use crate::mesh::{Change, Settings as MeshSettings, Store};
+use crate::metrics::Metrics;
+use crate::operate::{self, Debug, Pages};
+use crate::settings::Settings;
+use crate::tls;
+use crate::xds::service::Stop;
+use crate::xds::{Discovery, Sessions, catalog};
+use anyhow::Context as _;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::{Router, Server};
+use weft_proto::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use weft_proto::wire::v1::certificate_authority_server::CertificateAuthorityServer;
+
+/// Changes that wait for the store; the watches wait when it is full.
+const CHANGES: usize = 1024;
+/// A peer that is silent this long is asked for a sign of life.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// And is dead when none comes within this.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest request of a configuration stream, bytes: the versions that a resuming sidecar brings along.
+const MAX_DISCOVERY_REQUEST: usize = 16 * 1024 * 1024;
+/// Largest signing request with its envelope, bytes.
+const MAX_SIGN_REQUEST: usize = 64 * 1024;
+/// Beyond the drain, for connections to close.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Runs a control plane until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When a port can't be bound, the API server can't be found, the certificate authority can't be used, or a part ends.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("can't wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't wait for SIGINT")?;
+    let told = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    run_until(settings, told).await
+}
+
+/// Runs a control plane until `told` resolves.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> anyhow::Result<()> {
+    // Another part of the same process may have installed it already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let metrics = Arc::new(Metrics::new());
+    let sessions = Arc::new(Sessions::default());
+    let (stop, stopping) = watch::channel(false);
+    let (publish_catalog, catalogs) = watch::channel(None);
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    tokio::pin!(told);
+
+    let pages = Pages {
+        metrics: metrics.clone(),
+        catalogs: catalogs.clone(),
+        sessions: sessions.clone(),
+        stopping: stopping.clone(),
+    };
+    let http = bind(settings.http_listen, "metrics and health").await?;
+    let router = operate::public(pages.clone());
+    tasks.spawn(async move {
+        operate::serve(http, router).await;
+        "metrics and health"
+    });
+
+    let client = ingest::kube::client().await.context(
+        "no Kubernetes API server: neither a service account in this pod nor a kubeconfig names one that can be used",
+    )?;
+    let cluster = Cluster::new(client.clone(), &settings.namespace);
+    let authority = tokio::select! {
+        authority = keep::load_or_create(&cluster, &settings.trust_domain) => authority?,
+        () = &mut told => return Ok(()),
+    };
+    let current = Current::new(authority);
+
+    let mut mesh = MeshSettings::new(settings.trust_domain.clone());
+    mesh.root_namespace = settings.namespace.as_str().into();
+    let (store, meshes) = Store::new(mesh);
+    let (changes, taken) = mpsc::channel(CHANGES);
+    tasks.spawn({
+        let (current, changes, domain) = (current.clone(), changes.clone(), settings.trust_domain.clone());
+        async move {
+            let mut authorities = current.subscribe();
+            while authorities.changed().await.is_ok() {
+                let bundle = authorities.borrow_and_update().bundle(&domain);
+                if changes.send(Change::Trust(bundle)).await.is_err() {
+                    break;
+                }
+            }
+            "roots"
+        }
+    });
+    tasks.spawn(async move {
+        store.run(taken).await;
+        "store"
+    });
+    tasks.spawn(async move {
+        ingest::kube::run(client, changes).await;
+        "watches"
+    });
+    tasks.spawn({
+        let (meshes, metrics) = (meshes.clone(), metrics.clone());
+        async move {
+            catalog::run(meshes, publish_catalog, metrics).await;
+            "translation"
+        }
+    });
+    tasks.spawn({
+        let (cluster, current, metrics) = (cluster.clone(), current.clone(), metrics.clone());
+        async move {
+            keep::run(cluster, current, metrics).await;
+            "authority"
+        }
+    });
+    tasks.spawn({
+        let (cluster, current, meshes, metrics) = (cluster.clone(), current.clone(), meshes.clone(), metrics.clone());
+        async move {
+            publish::run(cluster, current, meshes, metrics).await;
+            "root publication"
+        }
+    });
+
+    let debug = bind(settings.debug_listen, "debug pages").await?;
+    let router = operate::debug(Debug {
+        pages,
+        current: current.clone(),
+        cluster: cluster.clone(),
+        trust_domain: settings.trust_domain.clone(),
+        ttl: settings.certificate_ttl,
+    });
+    tasks.spawn(async move {
+        operate::serve(debug, router).await;
+        "debug pages"
+    });
+
+    let identity = tls::issue(&current.get(), &settings, SystemTime::now())?;
+    let (configs, config) = watch::channel(identity.config.clone());
+    tasks.spawn({
+        let (current, settings) = (current.clone(), settings.clone());
+        async move {
+            tls::renew(current, settings, identity, configs).await;
+            "own certificate"
+        }
+    });
+    let listener = bind(settings.listen, "configuration and certificates").await?;
+    let (accepted, connections) = mpsc::channel(64);
+    let (domain, counted) = (settings.trust_domain.clone(), metrics.clone());
+    tokio::spawn(listen::accept(listener, config, domain, counted, accepted));
+
+    let signer = Signer::new(
+        current,
+        Reviewer::Cluster(cluster),
+        meshes,
+        settings.trust_domain.clone(),
+        settings.certificate_ttl,
+        metrics.clone(),
+    );
+    let discovery =
+        Discovery::new(catalogs, sessions, metrics, Stop::new(stopping.clone(), settings.drain));
+    let grpc = grpc(discovery, signer);
+    let server = serve(grpc, ReceiverStream::new(connections), stopping);
+    tokio::pin!(server);
+    tracing::info!(address = %settings.listen, trust_domain = %settings.trust_domain, "the control plane runs");
+
+    tokio::select! {
+        ended = &mut server => {
+            ended.context("the configuration port stopped")?;
+            anyhow::bail!("the configuration port stopped");
+        }
+        Some(ended) = tasks.join_next() => {
+            anyhow::bail!("a part of the control plane ended: {}", ended.context("it panicked")?);
+        }
+        () = &mut told => {}
+    }
+    tracing::info!("stopping: sidecars go on with what they have, and reconnect elsewhere");
+    stop.send_replace(true);
+    match tokio::time::timeout(settings.drain + LAST_WORDS, server).await {
+        Ok(ended) => ended.context("the configuration port didn't stop well")?,
+        Err(_) => tracing::warn!("some connections were still open; they are closed now"),
+    }
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<tokio::net::TcpListener> {
+    let bound = listen::bind(address).await;
+    bound.with_context(|| format!("can't listen on {address} for {what}; is another control plane running here?"))
+}
+
+/// The two services, with their bounds.
+pub fn grpc(discovery: Discovery, signer: Signer) -> Router {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(64)
+        .http2_max_header_list_size(32 * 1024)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .add_service(
+            AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_DISCOVERY_REQUEST),
+        )
+        .add_service(CertificateAuthorityServer::new(signer).max_decoding_message_size(MAX_SIGN_REQUEST))
+}
+
+/// Serves connections until `stopping` is true and the last stream has ended.
+///
+/// # Errors
+/// When the transport can't go on.
+pub async fn serve<S>(
+    grpc: Router,
+    connections: ReceiverStream<io::Result<listen::Connection<S>>>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stopped = async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    grpc.serve_with_incoming_shutdown(connections, stopped).await
+}

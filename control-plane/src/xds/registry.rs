@@ -1,0 +1,186 @@
+//! Which streams there are and how they do: for the debug page, `weft status` and the root roll.
+//!
+//! Enters: what sessions report. Leaves: [`SessionStatus`]es. Never: a decision.
+
+use super::subscription::{Rejected, Subscription};
+use crate::metrics::kind_name;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use weft_proto::resource::Kind;
+
+/// Most streams of one pod at once: a new one may come before the old one is known to be dead.
+pub const MAX_STREAMS: usize = 4;
+
+/// How one stream does.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// `namespace/pod`.
+    pub node: String,
+    /// The pod's uid.
+    pub pod_uid: String,
+    /// SPIFFE id.
+    pub identity: String,
+    /// The sidecar's address.
+    pub remote: String,
+    /// Seconds since the epoch when the stream was opened.
+    pub connected_at: u64,
+    /// Seconds since the epoch when the sidecar's certificate expires.
+    pub certificate_expires_at: u64,
+    /// Whether it has everything and acknowledged it.
+    pub synced: bool,
+    /// Catalog that was last pushed from.
+    pub catalog: u64,
+    /// By kind.
+    pub kinds: BTreeMap<&'static str, KindStatus>,
+}
+
+/// How one kind of one stream does.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KindStatus {
+    /// Asked for everything.
+    pub wildcard: bool,
+    /// Names asked for.
+    pub names: usize,
+    /// Resources that it holds.
+    pub held: usize,
+    /// Acknowledgements.
+    pub acked: u64,
+    /// Refusals.
+    pub nacked: u64,
+    /// A response waits to be acknowledged, or more is to be said.
+    pub behind: bool,
+    /// What it refused and wasn't replaced since.
+    pub rejected: Vec<Rejected>,
+    /// For trust bundles: what it holds and has acknowledged, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
+}
+
+/// Every stream of this replica.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    next: AtomicU64,
+    all: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_id: BTreeMap<u64, Arc<Mutex<SessionStatus>>>,
+    by_pod: HashMap<String, usize>,
+}
+
+/// A pod has [`MAX_STREAMS`] streams already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// A stream's entry; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct Registration {
+    sessions: Arc<Sessions>,
+    id: u64,
+    pod_uid: String,
+    status: Arc<Mutex<SessionStatus>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sessions {
+    /// Enters a stream.
+    ///
+    /// # Errors
+    /// When its pod has too many.
+    pub fn enter(self: &Arc<Self>, status: SessionStatus) -> Result<Registration, Busy> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let pod_uid = status.pod_uid.clone();
+        let status = Arc::new(Mutex::new(status));
+        let mut all = lock(&self.all);
+        let count = all.by_pod.entry(pod_uid.clone()).or_default();
+        if *count >= MAX_STREAMS {
+            return Err(Busy);
+        }
+        *count += 1;
+        all.by_id.insert(id, status.clone());
+        Ok(Registration { sessions: self.clone(), id, pod_uid, status })
+    }
+
+    /// Every stream, the oldest first.
+    pub fn list(&self) -> Vec<SessionStatus> {
+        let all: Vec<_> = lock(&self.all).by_id.values().cloned().collect();
+        all.iter().map(|status| lock(status).clone()).collect()
+    }
+
+    /// How many streams there are.
+    pub fn len(&self) -> usize {
+        lock(&self.all).by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Nodes that haven't acknowledged a version of a trust bundle.
+    pub fn without_trust(&self, name: &str, version: &str) -> Vec<String> {
+        let kind = kind_name(Kind::TrustBundle);
+        let has = |status: &SessionStatus| {
+            status.kinds.get(kind).is_some_and(|kind| kind.versions.get(name).is_some_and(|held| held == version))
+        };
+        self.list().into_iter().filter(|status| !has(status)).map(|status| status.node).collect()
+    }
+}
+
+impl Registration {
+    /// Changes the entry.
+    pub fn update(&self, change: impl FnOnce(&mut SessionStatus)) {
+        change(&mut lock(&self.status));
+    }
+
+    /// Takes over the state of one kind.
+    pub fn report(&self, kind: Kind, subscription: &Subscription, catalog: u64) {
+        let mut status = lock(&self.status);
+        let entry = status.kinds.entry(kind_name(kind)).or_default();
+        entry.wildcard = subscription.wildcard();
+        entry.names = subscription.names();
+        entry.held = subscription.held();
+        entry.behind = subscription.behind();
+        if entry.rejected != subscription.rejected() {
+            entry.rejected = subscription.rejected().to_vec();
+        }
+        if kind == Kind::TrustBundle && !entry.behind {
+            entry.versions = subscription.versions();
+        }
+        status.catalog = catalog;
+        status.synced = status.kinds.values().all(|kind| !kind.behind);
+    }
+
+    /// Counts an acknowledgement or a refusal.
+    pub fn answered(&self, kind: Kind, accepted: bool) {
+        let mut status = lock(&self.status);
+        let entry = status.kinds.entry(kind_name(kind)).or_default();
+        if accepted { entry.acked += 1 } else { entry.nacked += 1 }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut all = lock(&self.sessions.all);
+        all.by_id.remove(&self.id);
+        if let Some(count) = all.by_pod.get_mut(&self.pod_uid) {
+            *count -= 1;
+            if *count == 0 {
+                all.by_pod.remove(&self.pod_uid);
+            }
+        }
+    }
+}
+
+/// Whole seconds since the epoch.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,204 @@
+//! Who may open a stream. Enters: calls on proven connections. Leaves: running sessions. Never: a stream for a caller without
+//! a workload certificate, or whose node id isn't the pod of its certificate, or whose pod isn't in the mesh.
+
+use super::catalog::Catalog;
+use super::registry::{Busy, SessionStatus, Sessions, seconds};
+use super::session::{Outbound, Session};
+use super::view::View;
+use crate::ca::Peer;
+use crate::listen::ConnectionInfo;
+use crate::metrics::Metrics;
+use crate::translate::Scope;
+use rand::Rng as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+
+/// How long a stream may wait with its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// How long a pod may stay unknown: the certificate may be faster than the watch.
+const UNKNOWN_GRACE: Duration = Duration::from_secs(10);
+/// Responses between a session and its connection; one a kind waits at most.
+const IN_FLIGHT: usize = 8;
+
+/// Tells streams to end, each at its own moment.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    stopping: watch::Receiver<bool>,
+    within: Duration,
+}
+
+/// The configuration service.
+#[derive(Clone)]
+pub struct Discovery {
+    catalogs: watch::Receiver<Option<Arc<Catalog>>>,
+    sessions: Arc<Sessions>,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+}
+
+impl Stop {
+    /// Streams end at random moments of `within` once `stopping` is true, so that their sidecars don't all reconnect at once.
+    pub fn new(stopping: watch::Receiver<bool>, within: Duration) -> Self {
+        Self { stopping, within }
+    }
+
+    /// Resolves when one stream shall end; never if the control plane doesn't stop.
+    pub async fn wait(mut self) {
+        if self.stopping.wait_for(|stopping| *stopping).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let share = rand::rng().next_u32() as f64 / f64::from(u32::MAX);
+        tokio::time::sleep(self.within.mul_f64(share)).await;
+    }
+}
+
+impl Discovery {
+    /// A service that serves `catalogs`.
+    pub fn new(
+        catalogs: watch::Receiver<Option<Arc<Catalog>>>,
+        sessions: Arc<Sessions>,
+        metrics: Arc<Metrics>,
+        stop: Stop,
+    ) -> Self {
+        Self { catalogs, sessions, metrics, stop }
+    }
+
+    fn refuse(&self, reason: &'static str, status: Status) -> Status {
+        self.metrics.streams_refused.get_or_create(&[("reason", reason)]).inc();
+        status
+    }
+
+    async fn serve(
+        self,
+        peer: Arc<Peer>,
+        remote: String,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        out: &Outbound,
+    ) -> Result<(), Status> {
+        let node = format!("{}/{}", peer.id.namespace(), peer.pod.pod);
+        let first = match timeout(FIRST_REQUEST, requests.message()).await {
+            Ok(Ok(Some(first))) => first,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(status)) => return Err(status),
+            Err(_) => return Err(self.refuse("silent", Status::deadline_exceeded("no request was sent"))),
+        };
+        let claimed = first.node.as_ref().map_or("", |node| node.id.as_str());
+        if claimed != node {
+            return Err(self.refuse("node", foreign_node(claimed, &node)));
+        }
+        let (view, catalogs) = self.view(&peer).await?;
+        let status = SessionStatus {
+            node: node.clone(),
+            pod_uid: peer.pod.uid.clone(),
+            identity: peer.id.to_string(),
+            remote,
+            connected_at: seconds(SystemTime::now()),
+            certificate_expires_at: seconds(peer.not_after),
+            synced: false,
+            catalog: 0,
+            kinds: Default::default(),
+        };
+        let registration = self.sessions.enter(status).map_err(|Busy| {
+            self.refuse("streams", Status::resource_exhausted("this pod has too many streams already"))
+        })?;
+        let left = peer.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+        let session = Session {
+            view,
+            catalogs,
+            node,
+            expires: Instant::now() + left,
+            stop: self.stop.clone(),
+            registration,
+            metrics: self.metrics.clone(),
+        };
+        session.run(first, requests, out).await
+    }
+
+    /// What the peer's pod sees, once it is known.
+    async fn view(&self, peer: &Peer) -> Result<(View, watch::Receiver<Option<Arc<Catalog>>>), Status> {
+        let scope = Scope {
+            namespace: peer.id.namespace().into(),
+            service_account: peer.id.service_account().into(),
+            pod: peer.pod.pod.as_str().into(),
+            pod_uid: peer.pod.uid.as_str().into(),
+        };
+        let mut catalogs = self.catalogs.clone();
+        let known = async {
+            loop {
+                let catalog = catalogs.borrow_and_update().clone();
+                if let Some(catalog) = catalog {
+                    let view = View::new(catalog, scope.clone());
+                    if view.known() {
+                        return Some(view);
+                    }
+                }
+                if catalogs.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        match timeout(UNKNOWN_GRACE, known).await {
+            Ok(Some(view)) => Ok((view, catalogs)),
+            Ok(None) => Err(self.refuse("stopping", Status::unavailable("the control plane is stopping"))),
+            Err(_) if catalogs.borrow().is_none() => {
+                Err(self.refuse("starting", Status::unavailable("the control plane hasn't read the mesh yet; try again")))
+            }
+            Err(_) => Err(self.refuse(
+                "pod",
+                Status::permission_denied(format!(
+                    "pod {}/{} with uid {} and service account {} is not in the mesh",
+                    scope.namespace, scope.pod, scope.pod_uid, scope.service_account
+                )),
+            )),
+        }
+    }
+}
+
+/// The answer to a node id that isn't the caller's.
+pub(super) fn foreign_node(claimed: &str, own: &str) -> Status {
+    let claimed: String = claimed.chars().take(200).collect();
+    Status::permission_denied(format!("node id is {claimed:?}, but the certificate is of {own:?}"))
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Discovery {
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
+        let Some(peer) = connection.peer else {
+            return Err(self.refuse(
+                "certificate",
+                Status::unauthenticated("configuration is given to callers with a workload certificate only"),
+            ));
+        };
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let service = self.clone();
+        let remote = connection.remote.map(|remote| remote.to_string()).unwrap_or_default();
+        tokio::spawn(async move {
+            service.metrics.connected.inc();
+            let node = format!("{}/{}", peer.id.namespace(), peer.pod.pod);
+            tracing::debug!(node, remote, "a sidecar's stream begins");
+            let metrics = service.metrics.clone();
+            let result = service.serve(peer, remote, request.into_inner(), &sender).await;
+            metrics.connected.dec();
+            match result {
+                Ok(()) => tracing::debug!(node, "a sidecar's stream ended"),
+                Err(status) => {
+                    tracing::info!(node, code = ?status.code(), reason = status.message(), "a sidecar's stream ended");
+                    let _ = sender.send(Err(status)).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
