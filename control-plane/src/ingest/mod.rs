@@ -3,5 +3,11 @@
 //! Enters: objects as JSON or YAML. Leaves: [`Change`](crate::mesh::Change)s and findings. Never: a Kubernetes type
 //! past this module, or a field that is silently ignored.
 
+/// Folders of manifests, for the offline verbs.
+pub mod files;
 /// The Kubernetes API: list and watch.
 pub mod kube;
+/// The kinds of object that Weft knows.
+pub mod kind;
+/// Objects to intent.
+pub mod read;

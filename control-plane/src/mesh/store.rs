@@ -7,11 +7,17 @@ use super::{
     AuthorizationPolicy, DeclaredService, Diagnostic, Mesh, Namespace, Node, PeerAuth, Pod, ReferenceGrant, Route,
     Settings, Slice,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 use weft_proto::model::{ServiceName, TrustBundle};
+
+/// How long additions wait for others before they are published together.
+pub const GATHER: Duration = Duration::from_millis(10);
 
 /// A sorted table that snapshots share until it changes.
 #[derive(Debug)]
@@ -144,15 +150,243 @@ impl Store {
 
     /// Applies changes and publishes at most one snapshot.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let _ = changes.into_iter().count();
-        self.publish.send_replace(Arc::new(self.mesh.clone()));
+        let urgency = changes.into_iter().map(|change| self.take(change)).max();
+        self.publish(urgency.unwrap_or(Urgency::None));
     }
 
     /// Applies changes as they come until their senders are gone. What takes something away (an endpoint, an
-    /// object) or changes a policy is published at once; the rest is gathered for a few milliseconds.
+    /// object) or changes a policy is published at once; the rest is gathered for [`GATHER`].
     pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
         while let Some(change) = changes.recv().await {
-            self.apply([change]);
+            let deadline = Instant::now() + GATHER;
+            let mut urgency = self.take(change);
+            loop {
+                while let Ok(change) = changes.try_recv() {
+                    urgency = urgency.max(self.take(change));
+                    if Instant::now() >= deadline {
+                        break;
+                    }
+                }
+                if urgency != Urgency::Soon {
+                    break;
+                }
+                match timeout_at(deadline, changes.recv()).await {
+                    Ok(Some(change)) => urgency = urgency.max(self.take(change)),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            self.publish(urgency);
         }
+    }
+
+    /// The mesh as it is now, published or not.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    fn publish(&mut self, urgency: Urgency) {
+        if urgency > Urgency::None && self.mesh.synced {
+            self.mesh.version += 1;
+            self.publish.send_replace(Arc::new(self.mesh.clone()));
+        }
+    }
+
+    fn take(&mut self, change: Change) -> Urgency {
+        match change {
+            Change::Put(read) => self.put(*read),
+            Change::Remove(key) => self.remove(&key),
+            Change::Replace { kind, objects } => {
+                let kept: BTreeSet<Key> = objects.iter().map(|read| read.key.clone()).collect();
+                let gone = self.keys(&kind).into_iter().filter(|key| !kept.contains(key)).collect::<Vec<_>>();
+                let removed = gone.iter().map(|key| self.remove(key)).max().unwrap_or(Urgency::None);
+                objects.into_iter().map(|read| self.put(read)).fold(removed, Urgency::max)
+            }
+            Change::Trust(bundle) => {
+                let domain: Arc<str> = bundle.trust_domain.as_str().into();
+                Urgency::now_if(self.mesh.trust.set(&domain, Some(bundle)))
+            }
+            Change::Synced => {
+                let first = !std::mem::replace(&mut self.mesh.synced, true);
+                Urgency::now_if(first)
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key) -> Urgency {
+        let noted = self.mesh.findings.set(key, None);
+        Urgency::now_if(self.clear(key) || noted)
+    }
+
+    fn put(&mut self, read: Read) -> Urgency {
+        let Read { key, item, findings } = read;
+        let noted = self.mesh.findings.set(&key, (!findings.is_empty()).then_some(findings));
+        let noted = if noted { Urgency::Soon } else { Urgency::None };
+        let Some(item) = item else { return noted };
+        let mesh = &mut self.mesh;
+        let name = key.object();
+        let (changed, urgency) = match item {
+            Item::Namespace(new) => (mesh.namespaces.set(&key.name, Some(new)), Urgency::Soon),
+            Item::Node(new) => (mesh.nodes.set(&key.name, Some(new)), Urgency::Soon),
+            Item::Pod(new) => {
+                let less = mesh.pods.get(&name).is_some_and(|old| takes_less(old, &new));
+                (mesh.pods.set(&name, Some(new)), if less { Urgency::Now } else { Urgency::Soon })
+            }
+            Item::Service(new) => (mesh.services.set(&name, Some(new)), Urgency::Soon),
+            Item::Slice(new) => {
+                let less = mesh.slices.get(&name).is_some_and(|old| loses_addresses(old, &new));
+                (mesh.slices.set(&name, Some(new)), if less { Urgency::Now } else { Urgency::Soon })
+            }
+            Item::Route(new) => (mesh.routes.set(&key, Some(new)), Urgency::Soon),
+            Item::Grant(new) => (mesh.grants.set(&name, Some(new)), Urgency::Soon),
+            Item::PeerAuth(new) => (mesh.peer_authentications.set(&name, Some(new)), Urgency::Now),
+            Item::Policy(new) => (mesh.authorization_policies.set(&name, Some(new)), Urgency::Now),
+            Item::Noted => (self.clear(&key), Urgency::Now),
+        };
+        if changed { noted.max(urgency) } else { noted }
+    }
+
+    fn clear(&mut self, key: &Key) -> bool {
+        let mesh = &mut self.mesh;
+        let name = key.object();
+        match &*key.kind {
+            "Namespace" => mesh.namespaces.set(&key.name, None),
+            "Node" => mesh.nodes.set(&key.name, None),
+            "Pod" => mesh.pods.set(&name, None),
+            "Service" => mesh.services.set(&name, None),
+            "EndpointSlice" => mesh.slices.set(&name, None),
+            "HTTPRoute" | "GRPCRoute" => mesh.routes.set(key, None),
+            "ReferenceGrant" => mesh.grants.set(&name, None),
+            "PeerAuthentication" => mesh.peer_authentications.set(&name, None),
+            "AuthorizationPolicy" => mesh.authorization_policies.set(&name, None),
+            _ => false,
+        }
+    }
+
+    /// Every object of a kind that is known, or was found something about.
+    fn keys(&self, kind: &str) -> BTreeSet<Key> {
+        let mesh = &self.mesh;
+        let cluster = |name: &Arc<str>| Key::new(kind, "", name);
+        let spaced = |name: &ServiceName| Key::new(kind, &name.namespace, &name.name);
+        let mut keys: BTreeSet<Key> = match kind {
+            "Namespace" => mesh.namespaces.keys().map(cluster).collect(),
+            "Node" => mesh.nodes.keys().map(cluster).collect(),
+            "Pod" => mesh.pods.keys().map(spaced).collect(),
+            "Service" => mesh.services.keys().map(spaced).collect(),
+            "EndpointSlice" => mesh.slices.keys().map(spaced).collect(),
+            "HTTPRoute" | "GRPCRoute" => mesh.routes.keys().filter(|key| &*key.kind == kind).cloned().collect(),
+            "ReferenceGrant" => mesh.grants.keys().map(spaced).collect(),
+            "PeerAuthentication" => mesh.peer_authentications.keys().map(spaced).collect(),
+            "AuthorizationPolicy" => mesh.authorization_policies.keys().map(spaced).collect(),
+            _ => BTreeSet::new(),
+        };
+        keys.extend(mesh.findings.keys().filter(|key| &*key.kind == kind).cloned());
+        keys
+    }
+}
+
+impl Key {
+    /// A key from its parts.
+    pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
+        Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+    }
+
+    fn object(&self) -> ServiceName {
+        ServiceName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// How soon a change has to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    None,
+    Soon,
+    Now,
+}
+
+impl Urgency {
+    fn now_if(changed: bool) -> Self {
+        if changed { Self::Now } else { Self::None }
+    }
+}
+
+fn takes_less(old: &Pod, new: &Pod) -> bool {
+    let takes = |pod: &Pod| pod.ready == Some(true) && !pod.terminating && !pod.finished;
+    (takes(old) && !takes(new)) || old.addresses != new.addresses || old.uid != new.uid
+}
+
+fn loses_addresses(old: &Slice, new: &Slice) -> bool {
+    let ready = |slice: &Slice| -> BTreeSet<IpAddr> {
+        let taking = slice.endpoints.iter().filter(|endpoint| endpoint.ready && !endpoint.terminating);
+        taking.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect()
+    };
+    !ready(old).is_subset(&ready(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_proto::model::{Origin, TrustDomain};
+
+    fn store() -> (Store, watch::Receiver<Arc<Mesh>>) {
+        Store::new(Settings::new(TrustDomain::new("cluster.local").unwrap()))
+    }
+
+    fn namespace(name: &str) -> Read {
+        let item = Namespace { labels: Default::default(), origin: Origin::object("Namespace", "", name) };
+        Read { key: Key::new("Namespace", "", name), item: Some(Item::Namespace(item)), findings: vec![] }
+    }
+
+    #[test]
+    fn nothing_is_published_before_every_kind_is_listed() {
+        let (mut store, mut snapshots) = store();
+        store.apply([Change::Put(Box::new(namespace("a")))]);
+        assert!(!snapshots.has_changed().unwrap());
+        store.apply([Change::Synced]);
+        let mesh = snapshots.borrow_and_update().clone();
+        assert!(mesh.synced && mesh.namespaces.contains_key("a") && mesh.version == 1);
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_publishes_nothing_and_tables_are_shared() {
+        let (mut store, mut snapshots) = store();
+        store.apply([Change::Put(Box::new(namespace("a"))), Change::Synced]);
+        let first = snapshots.borrow_and_update().clone();
+        store.apply([Change::Put(Box::new(namespace("a")))]);
+        assert!(!snapshots.has_changed().unwrap());
+        store.apply([Change::Put(Box::new(namespace("b")))]);
+        let second = snapshots.borrow_and_update().clone();
+        assert!(second.pods.same(&first.pods) && !second.namespaces.same(&first.namespaces));
+        assert!(Arc::ptr_eq(&second.namespaces["a"], &first.namespaces["a"]));
+    }
+
+    #[test]
+    fn a_list_removes_what_it_lacks_and_an_unreadable_object_keeps_its_last_good_state() {
+        let (mut store, mut snapshots) = store();
+        store.apply([Change::Put(Box::new(namespace("a"))), Change::Put(Box::new(namespace("b"))), Change::Synced]);
+        let bad = Read { item: None, ..namespace("a") };
+        store.apply([Change::Replace { kind: "Namespace".into(), objects: vec![bad] }]);
+        let mesh = snapshots.borrow_and_update().clone();
+        assert_eq!(mesh.namespaces.keys().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn additions_are_gathered_and_removals_are_not() {
+        let (store, mut snapshots) = store();
+        let (sender, changes) = mpsc::channel(16);
+        let task = tokio::spawn(store.run(changes));
+        sender.send(Change::Synced).await.unwrap();
+        snapshots.changed().await.unwrap();
+        let start = Instant::now();
+        sender.send(Change::Put(Box::new(namespace("a")))).await.unwrap();
+        sender.send(Change::Put(Box::new(namespace("b")))).await.unwrap();
+        snapshots.changed().await.unwrap();
+        assert_eq!(snapshots.borrow_and_update().namespaces.len(), 2);
+        assert!(start.elapsed() >= GATHER);
+        let start = Instant::now();
+        sender.send(Change::Remove(Key::new("Namespace", "", "a"))).await.unwrap();
+        snapshots.changed().await.unwrap();
+        assert_eq!(start.elapsed(), std::time::Duration::ZERO);
+        drop(sender);
+        task.await.unwrap();
     }
 }

@@ -1,0 +1,229 @@
+//! Reads a JSON object field by field.
+//!
+//! Enters: JSON. Leaves: values, and a finding with the field's path for everything that is wrong or that nobody
+//! asked for. Never: a field that is silently ignored.
+
+use crate::mesh::{Diagnostic, Severity};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::sync::Arc;
+use weft_proto::model::Origin;
+
+/// Most findings that are kept of one object.
+const MAX_FINDINGS: usize = 50;
+
+/// What was found in one object.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    object: Origin,
+    findings: RefCell<Vec<Diagnostic>>,
+}
+
+impl Notes {
+    /// Nothing yet.
+    pub(crate) fn new(object: &Origin) -> Self {
+        Self { object: object.clone(), findings: RefCell::default() }
+    }
+
+    /// The object that is read.
+    pub(crate) fn object(&self) -> &Origin {
+        &self.object
+    }
+
+    /// Keeps a finding; errors in preference when there are too many.
+    pub(crate) fn add(&self, finding: Diagnostic) {
+        let mut findings = self.findings.borrow_mut();
+        if findings.len() < MAX_FINDINGS || finding.severity == Severity::Error && findings.len() < 2 * MAX_FINDINGS {
+            findings.push(finding);
+        }
+    }
+
+    /// A value that its own API doesn't allow.
+    pub(crate) fn invalid(&self, field: &str, reason: impl AsRef<str>, action: &str) {
+        self.add(Diagnostic::error("field-invalid", &self.object).at(field).because(reason).so(action));
+    }
+
+    /// Something that the API knows and Weft doesn't act on, where that changes what the object means.
+    pub(crate) fn unsupported(&self, field: &str, reason: impl AsRef<str>, action: &str) {
+        self.add(Diagnostic::error("field-unsupported", &self.object).at(field).because(reason).so(action));
+    }
+
+    /// The same, where the rest of the object still means what it says.
+    pub(crate) fn not_acted_on(&self, field: &str, reason: impl AsRef<str>, action: &str) {
+        self.add(Diagnostic::warning("field-unsupported", &self.object).at(field).because(reason).so(action));
+    }
+
+    /// A position to look back to.
+    pub(crate) fn mark(&self) -> usize {
+        self.findings.borrow().len()
+    }
+
+    /// The first error since a mark, as `field: reason`.
+    pub(crate) fn error_since(&self, mark: usize) -> Option<Arc<str>> {
+        let findings = self.findings.borrow();
+        let error = findings.iter().skip(mark).find(|finding| finding.severity == Severity::Error);
+        error.map(|error| format!("{}: {}", error.field, error.reason).into())
+    }
+
+    /// Everything that was found.
+    pub(crate) fn into_findings(self) -> Vec<Diagnostic> {
+        self.findings.into_inner()
+    }
+}
+
+/// A JSON object and which of its fields have been asked for. Reports the others when it is dropped by
+/// [`Fields::finish`].
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    map: Option<&'a Map<String, Value>>,
+    path: String,
+    notes: &'a Notes,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `value`; none, and a finding, when it is no object.
+    pub(crate) fn new(value: &'a Value, path: impl Into<String>, notes: &'a Notes) -> Self {
+        let path = path.into();
+        let map = value.as_object();
+        if map.is_none() {
+            notes.invalid(&path, format!("is {}, not an object", type_name(value)), "correct the manifest");
+        }
+        Self { map, path, notes, asked: Vec::new() }
+    }
+
+    /// Path of the object.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Path of a field.
+    pub(crate) fn at(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// A field as it is; `null` counts as absent.
+    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.asked.push(name);
+        self.map?.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Every field, for an object whose names are data.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
+        self.map.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Fields that may be there and don't matter.
+    pub(crate) fn ignore(&mut self, names: &[&'static str]) {
+        self.asked.extend(names);
+    }
+
+    /// A text.
+    pub(crate) fn text(&mut self, name: &'static str) -> Option<&'a str> {
+        let value = self.value(name)?;
+        value.as_str().or_else(|| self.wrong(name, value, "a text"))
+    }
+
+    /// A whole number.
+    pub(crate) fn number(&mut self, name: &'static str) -> Option<i64> {
+        let value = self.value(name)?;
+        value.as_i64().or_else(|| self.wrong(name, value, "a whole number"))
+    }
+
+    /// A port number, 1 to 65535.
+    pub(crate) fn port(&mut self, name: &'static str) -> Option<u16> {
+        let number = self.number(name)?;
+        let port = u16::try_from(number).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.notes.invalid(&self.at(name), format!("{number} is no port"), "use 1 to 65535");
+        }
+        port
+    }
+
+    /// An object.
+    pub(crate) fn object(&mut self, name: &'static str) -> Option<Fields<'a>> {
+        let value = self.value(name)?;
+        Some(Fields::new(value, self.at(name), self.notes))
+    }
+
+    /// A list, with the path of each entry; empty when absent.
+    pub(crate) fn list(&mut self, name: &'static str) -> Vec<(String, &'a Value)> {
+        let Some(value) = self.value(name) else { return Vec::new() };
+        let Some(list) = value.as_array() else {
+            return self.wrong(name, value, "a list").unwrap_or_default();
+        };
+        let path = self.at(name);
+        list.iter().enumerate().map(|(i, value)| (format!("{path}[{i}]"), value)).collect()
+    }
+
+    /// A list of objects.
+    pub(crate) fn objects(&mut self, name: &'static str) -> Vec<Fields<'a>> {
+        let notes = self.notes;
+        self.list(name).into_iter().map(|(path, value)| Fields::new(value, path, notes)).collect()
+    }
+
+    /// A list of texts, with the path of each; entries of another type are left out with a finding.
+    pub(crate) fn texts(&mut self, name: &'static str) -> Vec<(String, &'a str)> {
+        let mut texts = Vec::new();
+        for (path, value) in self.list(name) {
+            match value.as_str() {
+                Some(text) => texts.push((path, text)),
+                None => {
+                    let reason = format!("is {}, not a text", type_name(value));
+                    self.notes.invalid(&path, reason, "write it in quotes");
+                }
+            }
+        }
+        texts
+    }
+
+    /// A map of texts.
+    pub(crate) fn labels(&mut self, name: &'static str) -> Option<crate::mesh::Labels> {
+        let value = self.value(name)?;
+        let Some(map) = value.as_object() else { return self.wrong(name, value, "an object") };
+        let mut labels = crate::mesh::Labels::new();
+        for (key, value) in map {
+            match value.as_str() {
+                Some(text) => {
+                    labels.insert(key.as_str().into(), text.into());
+                }
+                None => {
+                    let path = format!("{}.{key}", self.at(name));
+                    let reason = format!("is {}, not a text", type_name(value));
+                    self.notes.invalid(&path, reason, "write it in quotes");
+                }
+            }
+        }
+        Some(labels)
+    }
+
+    /// Reports every field that nobody asked for, as an error.
+    pub(crate) fn finish(self) {
+        for name in self.map.into_iter().flat_map(Map::keys) {
+            if !self.asked.contains(&name.as_str()) {
+                let finding = Diagnostic::error("field-unknown", self.notes.object())
+                    .at(self.at(name))
+                    .because("Weft doesn't know this field")
+                    .so("check its spelling and place, or remove it");
+                self.notes.add(finding);
+            }
+        }
+    }
+
+    fn wrong<T>(&self, name: &str, value: &Value, wanted: &str) -> Option<T> {
+        let reason = format!("is {}, not {wanted}", type_name(value));
+        self.notes.invalid(&self.at(name), reason, "correct the manifest");
+        None
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

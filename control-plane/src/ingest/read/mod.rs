@@ -1,0 +1,61 @@
+//! Objects to intent: the one conversion that files and the Kubernetes API share.
+//!
+//! Enters: an object as JSON, with its metadata and where it came from. Leaves: a [`Read`]: intent and findings. Never:
+//! a look at any other object.
+//!
+//! Small structs of its own instead of the generated Kubernetes types: only what Weft acts on is parsed, one odd
+//! object never spoils a list, and for the policies and routes a field that nobody asked for is noticed.
+
+mod fields;
+mod core;
+mod metadata;
+mod route;
+mod route_match;
+mod peer;
+mod policy;
+
+pub use metadata::Metadata;
+
+use super::kind::{Kind, Role};
+use crate::mesh::{Diagnostic, Item, Key, Read};
+use fields::Notes;
+use serde_json::Value;
+use weft_proto::model::Origin;
+
+/// Reads an object. `body` is the object, with or without `apiVersion`, `kind` and `metadata`.
+pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> Read {
+    let key = Key { kind: origin.kind.clone(), namespace: origin.namespace.clone(), name: origin.name.clone() };
+    let notes = Notes::new(&origin);
+    if kind.namespaced && origin.namespace.is_empty() {
+        notes.invalid("metadata.namespace", "is missing", "name the namespace");
+        return Read { key, item: None, findings: notes.into_findings() };
+    }
+    let item = match kind.kind {
+        "Namespace" => Ok(core::namespace(metadata, &origin)),
+        "Node" => Ok(core::node(metadata, &origin)),
+        "Pod" => core::pod(metadata, body, &origin),
+        "Service" => core::service(body, &notes),
+        "EndpointSlice" => core::slice(metadata, body, &notes),
+        "HTTPRoute" => Ok(Item::Route(route::http(metadata, body, &notes))),
+        "GRPCRoute" => Ok(Item::Route(route::grpc(metadata, body, &notes))),
+        "PeerAuthentication" => Ok(peer::read(metadata, body, &notes)),
+        "AuthorizationPolicy" => Ok(Item::Policy(policy::read(body, &notes))),
+        _ => {
+            if let Role::Reported(reason, action) = kind.role {
+                notes.add(Diagnostic::warning("kind-unsupported", &origin).because(reason).so(action));
+            }
+            Ok(Item::Noted)
+        }
+    };
+    let item = match item {
+        Ok(item) => Some(item),
+        Err(error) => {
+            let finding = Diagnostic::error("object-unreadable", &origin)
+                .because(format!("can't be read: {error}"))
+                .so("correct it; what was known of it before stays in force");
+            notes.add(finding);
+            None
+        }
+    };
+    Read { key, item, findings: notes.into_findings() }
+}
