@@ -18,8 +18,10 @@
 //! - [`admin`]: what the sidecar knows, on loopback (15000).
 //! - [`drain`]: from SIGTERM to the last connection.
 
+pub mod clock;
 pub mod drain;
 pub mod identity;
 pub mod settings;
 pub mod state;
 pub mod telemetry;
+pub mod view;

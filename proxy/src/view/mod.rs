@@ -1,0 +1,222 @@
+//! What is known of the mesh: an immutable snapshot behind a swap.
+//!
+//! Enters: changes, from `xds` by the one [`Writer`]. Leaves: lookups by address, host name, pod and Service. Never: a half
+//! of a change, a lock on the way of a request, a rebuild of everything because one endpoint changed.
+//!
+//! Endpoints change most often. A [`Destination`] therefore holds its cluster behind a swap of its own: a change of
+//! endpoints is seen by every connection that holds the destination, and nothing else is built anew.
+
+mod writer;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use rapidhash::RapidHashMap;
+use tokio::sync::watch;
+use weft_engine::Cluster;
+use weft_engine::policy::PolicySet;
+use weft_engine::route::RouteTable;
+use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort};
+
+pub use writer::{Change, Refusal, Writer};
+
+/// The view in force, for readers. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Views(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<View>,
+    generation: watch::Sender<u64>,
+}
+
+/// Everything that is known at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Counts views.
+    pub generation: u64,
+    /// What the sidecar must know of itself. `None`: nothing was received yet; inbound connections are refused then, for
+    /// nobody can say whether they are allowed.
+    pub inbound: Option<Arc<Inbound>>,
+    /// Policies that select this workload.
+    pub policies: Arc<PolicySet>,
+    names: Arc<Names>,
+    pods: Arc<RapidHashMap<IpAddr, Vec<Pod>>>,
+}
+
+/// Services by everything that they are called.
+#[derive(Debug, Default)]
+struct Names {
+    /// Namespace of the pod, for short names.
+    namespace: Arc<str>,
+    services: BTreeMap<ServiceName, Arc<Entry>>,
+    addresses: RapidHashMap<IpAddr, Arc<Entry>>,
+    hosts: RapidHashMap<Arc<str>, Arc<Entry>>,
+}
+
+/// A Service.
+#[derive(Debug)]
+pub struct Entry {
+    /// As the control plane says.
+    pub service: Service,
+    /// Its routes as the control plane says; for people.
+    pub routes: Option<Arc<Routes>>,
+    destinations: Vec<Arc<Destination>>,
+}
+
+/// One port of a Service: where a connection or request wants to go.
+#[derive(Debug)]
+pub struct Destination {
+    /// The Service.
+    pub service: ServiceName,
+    /// Its canonical host name (or `namespace/name` if it has none): `destination_service` of the metrics.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: ServicePort,
+    /// Routes; `None`: none applies to this port, so that the cluster is where everything goes.
+    pub routes: Option<Arc<RouteTable>>,
+    cluster: Arc<ArcSwap<Cluster>>,
+}
+
+/// A pod that is behind a Service.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// The Service.
+    pub service: ServiceName,
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+}
+
+/// A pod that was addressed directly.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// The Service's port that leads to the pod's port, if one does: it says what is spoken there.
+    pub destination: Option<Arc<Destination>>,
+}
+
+impl Views {
+    /// The view now. Don't hold the guard over an await: clone what is needed.
+    pub fn load(&self) -> Guard<Arc<View>> {
+        self.0.current.load()
+    }
+
+    /// The view now, to keep.
+    pub fn load_full(&self) -> Arc<View> {
+        self.0.current.load_full()
+    }
+
+    /// Changes with every view; for work that must be done again then (open connections and changed policies).
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.0.generation.subscribe()
+    }
+}
+
+impl View {
+    /// Whether configuration was received, ever.
+    pub fn configured(&self) -> bool {
+        self.inbound.is_some()
+    }
+
+    /// The Service port behind a cluster address.
+    pub fn by_address(&self, address: IpAddr, port: u16) -> Option<&Arc<Destination>> {
+        self.names.addresses.get(&address.to_canonical())?.port(port)
+    }
+
+    /// The Service behind a cluster address, whatever the port.
+    pub fn service_at(&self, address: IpAddr) -> Option<&Arc<Entry>> {
+        self.names.addresses.get(&address.to_canonical())
+    }
+
+    /// The Service port behind a host name: fully qualified, or short as cluster DNS expands it for this pod. Case and one
+    /// trailing dot don't matter.
+    pub fn by_host(&self, host: &str, port: u16) -> Option<&Arc<Destination>> {
+        self.names.by_host(host)?.port(port)
+    }
+
+    /// A Service's port.
+    pub fn backend(&self, service: &ServiceName, port: u16) -> Option<&Arc<Destination>> {
+        self.names.services.get(service)?.port(port)
+    }
+
+    /// The pod with an address. The first Service that has `port` as a target says what is spoken there.
+    pub fn pod(&self, address: IpAddr, port: u16) -> Option<Direct> {
+        let pods = self.pods.get(&address.to_canonical())?;
+        for pod in pods {
+            for (service_port, target) in &pod.endpoint.ports {
+                if *target == port
+                    && let Some(destination) = self.backend(&pod.service, *service_port)
+                {
+                    let destination = Some(destination.clone());
+                    return Some(Direct { endpoint: pod.endpoint.clone(), destination });
+                }
+            }
+        }
+        pods.first().map(|pod| Direct { endpoint: pod.endpoint.clone(), destination: None })
+    }
+
+    /// Every Service, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.names.services.values()
+    }
+
+    /// Every port of every Service.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
+        self.services().flat_map(|entry| &entry.destinations)
+    }
+}
+
+impl Names {
+    fn by_host(&self, host: &str) -> Option<&Arc<Entry>> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.len() > 253 {
+            return None;
+        }
+        let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            Cow::Owned(host.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host)
+        };
+        if let Some(entry) = self.hosts.get(&*host) {
+            return Some(entry);
+        }
+        let mut parts = host.split('.');
+        let name = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(name), None, ..) => ServiceName::new(&self.namespace, name),
+            (Some(name), Some(namespace), None | Some("svc"), None) => ServiceName::new(namespace, name),
+            _ => return None,
+        };
+        self.services.get(&name)
+    }
+}
+
+impl Entry {
+    /// One of its ports.
+    pub fn port(&self, port: u16) -> Option<&Arc<Destination>> {
+        self.destinations.iter().find(|destination| destination.port.port == port)
+    }
+
+    /// Its ports.
+    pub fn destinations(&self) -> &[Arc<Destination>] {
+        &self.destinations
+    }
+}
+
+impl Destination {
+    /// The endpoints now. Don't hold the guard over an await.
+    pub fn cluster(&self) -> Guard<Arc<Cluster>> {
+        self.cluster.load()
+    }
+
+    /// The endpoints now, to keep.
+    pub fn cluster_full(&self) -> Arc<Cluster> {
+        self.cluster.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests;

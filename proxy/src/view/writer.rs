@@ -1,0 +1,300 @@
+//! The one writer of the view.
+//!
+//! Enters: resources that came and names that went, some at a time. Leaves: one new view for all of them. Never: a resource
+//! that can't be compiled in the place of one that could.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rapidhash::RapidHashMap;
+use tokio::sync::watch;
+use weft_engine::policy::PolicySet;
+use weft_engine::route::RouteTable;
+use weft_engine::{Cluster, Settings};
+use weft_proto::model::{Endpoints, Inbound, Locality, Policy, Routes, Service, ServiceName};
+use weft_proto::resource::{Kind, Resource};
+
+use super::{Destination, Entry, Names, Pod, Shared, View, Views};
+use crate::clock::Clock;
+
+/// One difference to what is in force.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A resource is new or different.
+    Put(Resource),
+    /// A resource is gone.
+    Remove(Kind, String),
+}
+
+/// A resource that can't be compiled. What was in force stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The field.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Holds what the view is made of.
+#[derive(Debug)]
+pub struct Writer {
+    views: Views,
+    clock: Clock,
+    settings: Settings,
+    namespace: Arc<str>,
+    inbound: Option<Arc<Inbound>>,
+    policies: BTreeMap<String, Policy>,
+    services: BTreeMap<ServiceName, Parts>,
+}
+
+/// What is known of one Service; parts may be missing.
+#[derive(Debug, Default)]
+struct Parts {
+    service: Option<Service>,
+    routes: Option<(Arc<Routes>, Arc<RouteTable>)>,
+    endpoints: Option<Endpoints>,
+    clusters: HashMap<u16, Arc<ArcSwap<Cluster>>>,
+}
+
+/// What must be built anew.
+#[derive(Default)]
+struct Dirty {
+    names: bool,
+    policies: bool,
+    /// Services whose clusters are to be built.
+    clusters: BTreeSet<ServiceName>,
+    /// Services whose pods may be others.
+    pods: BTreeSet<ServiceName>,
+}
+
+impl Writer {
+    /// A view that knows nothing, for a pod in `namespace`.
+    pub fn new(namespace: &str, settings: Settings, clock: Clock) -> Self {
+        let names = Names { namespace: namespace.into(), ..Names::default() };
+        let view = View { names: Arc::new(names), ..View::default() };
+        let shared = Shared { current: ArcSwap::from_pointee(view), generation: watch::Sender::new(0) };
+        Self {
+            views: Views(Arc::new(shared)),
+            clock,
+            settings,
+            namespace: namespace.into(),
+            inbound: None,
+            policies: BTreeMap::new(),
+            services: BTreeMap::new(),
+        }
+    }
+
+    /// What readers hold.
+    pub fn views(&self) -> Views {
+        self.views.clone()
+    }
+
+    /// Puts all changes in force at once. Trust bundles are not part of the view.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Refusal> {
+        let mut dirty = Dirty::default();
+        let mut refused = Vec::new();
+        for change in changes {
+            match change {
+                Change::Put(resource) => self.put(resource, &mut dirty, &mut refused),
+                Change::Remove(kind, name) => self.remove(kind, &name, &mut dirty),
+            }
+        }
+        self.publish(dirty);
+        refused
+    }
+
+    fn put(&mut self, resource: Resource, dirty: &mut Dirty, refused: &mut Vec<Refusal>) {
+        match resource {
+            Resource::TrustBundle(_) => {}
+            Resource::Inbound(inbound) => {
+                if self.inbound.as_ref().is_none_or(|old| old.locality != inbound.locality) {
+                    dirty.clusters.extend(self.services.keys().cloned());
+                }
+                self.inbound = Some(Arc::new(inbound));
+            }
+            Resource::Policy(policy) => {
+                let name = format!("{}/{}", policy.origin.namespace, policy.origin.name);
+                self.policies.insert(name, policy);
+                dirty.policies = true;
+            }
+            Resource::Service(service) => {
+                let name = service.name.clone();
+                self.services.entry(name.clone()).or_default().service = Some(service);
+                dirty.names = true;
+                dirty.clusters.insert(name);
+            }
+            Resource::Routes(routes) => match RouteTable::compile(&routes) {
+                Ok(table) => {
+                    let parts = self.services.entry(routes.service.clone()).or_default();
+                    parts.routes = Some((Arc::new(routes), Arc::new(table)));
+                    dirty.names = true;
+                }
+                Err(invalid) => refused.push(Refusal {
+                    kind: Kind::Routes,
+                    name: routes.service.to_string(),
+                    field: invalid.field,
+                    reason: invalid.reason,
+                }),
+            },
+            Resource::Endpoints(endpoints) => {
+                let name = endpoints.service.clone();
+                let parts = self.services.entry(name.clone()).or_default();
+                // A Service is reachable once its endpoints are known, so that no caller meets an empty one meanwhile.
+                dirty.names |= parts.endpoints.is_none();
+                parts.endpoints = Some(endpoints);
+                dirty.pods.insert(name.clone());
+                dirty.clusters.insert(name);
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str, dirty: &mut Dirty) {
+        match kind {
+            // One can't be without: the last stays in force.
+            Kind::TrustBundle | Kind::Inbound => {}
+            Kind::Policy => dirty.policies |= self.policies.remove(name).is_some(),
+            Kind::Service | Kind::Routes | Kind::Endpoints => {
+                let Some((namespace, short)) = name.split_once('/') else { return };
+                let service = ServiceName::new(namespace, short);
+                let Some(parts) = self.services.get_mut(&service) else { return };
+                match kind {
+                    Kind::Service => parts.service = None,
+                    Kind::Routes => parts.routes = None,
+                    _ => {
+                        parts.endpoints = None;
+                        dirty.pods.insert(service.clone());
+                    }
+                }
+                if parts.service.is_none() {
+                    parts.clusters.clear();
+                }
+                if parts.service.is_none() && parts.routes.is_none() && parts.endpoints.is_none() {
+                    self.services.remove(&service);
+                }
+                dirty.names = true;
+            }
+        }
+    }
+
+    fn publish(&mut self, mut dirty: Dirty) {
+        let local = self.inbound.as_ref().map(|inbound| inbound.locality.clone()).unwrap_or_default();
+        for name in std::mem::take(&mut dirty.clusters) {
+            if let Some(parts) = self.services.get_mut(&name) {
+                dirty.names |= parts.clusters(&name, &local, &self.settings, self.clock);
+            }
+        }
+        let old = self.views.load_full();
+        let policies = if dirty.policies { self.compile() } else { old.policies.clone() };
+        let names = if dirty.names { Arc::new(self.names()) } else { old.names.clone() };
+        let pods = if dirty.pods.is_empty() { old.pods.clone() } else { Arc::new(self.pods(&old.pods, &dirty.pods)) };
+        let generation = old.generation + 1;
+        let view = View { generation, inbound: self.inbound.clone(), policies, names, pods };
+        self.views.0.current.store(Arc::new(view));
+        self.views.0.generation.send_replace(generation);
+    }
+
+    fn compile(&self) -> Arc<PolicySet> {
+        let policies: Vec<Policy> = self.policies.values().cloned().collect();
+        let set = PolicySet::compile(&policies);
+        for problem in set.problems() {
+            tracing::warn!(field = problem.field, reason = problem.reason, "a policy is applied more strictly than written");
+        }
+        Arc::new(set)
+    }
+
+    fn names(&self) -> Names {
+        let mut names = Names { namespace: self.namespace.clone(), ..Names::default() };
+        for (name, parts) in &self.services {
+            let (Some(service), Some(_)) = (&parts.service, &parts.endpoints) else { continue };
+            let entry = Arc::new(parts.entry(name, service));
+            // The first Service by name keeps an address or host that two claim; the control plane reports collisions.
+            for address in &service.addresses {
+                names.addresses.entry(address.to_canonical()).or_insert_with(|| entry.clone());
+            }
+            for host in &service.hostnames {
+                names.hosts.entry(host.clone()).or_insert_with(|| entry.clone());
+            }
+            names.services.insert(name.clone(), entry);
+        }
+        names
+    }
+
+    fn pods(
+        &self,
+        old: &RapidHashMap<IpAddr, Vec<Pod>>,
+        changed: &BTreeSet<ServiceName>,
+    ) -> RapidHashMap<IpAddr, Vec<Pod>> {
+        let mut pods = old.clone();
+        pods.retain(|_, list| {
+            if list.iter().any(|pod| changed.contains(&pod.service)) {
+                list.retain(|pod| !changed.contains(&pod.service));
+            }
+            !list.is_empty()
+        });
+        for name in changed {
+            let endpoints = self.services.get(name).and_then(|parts| parts.endpoints.as_ref());
+            for endpoint in endpoints.iter().flat_map(|endpoints| &endpoints.endpoints) {
+                let endpoint = Arc::new(endpoint.clone());
+                for address in &endpoint.addresses {
+                    let list = pods.entry(address.to_canonical()).or_default();
+                    let at = list.partition_point(|pod| pod.service < *name);
+                    list.insert(at, Pod { service: name.clone(), endpoint: endpoint.clone() });
+                }
+            }
+        }
+        pods
+    }
+}
+
+impl Parts {
+    /// Builds the clusters of all ports; `true`: there are other ports than before.
+    fn clusters(&mut self, name: &ServiceName, local: &Locality, settings: &Settings, clock: Clock) -> bool {
+        let (Some(service), Some(endpoints)) = (&self.service, &self.endpoints) else {
+            let had = !self.clusters.is_empty();
+            self.clusters.clear();
+            return had;
+        };
+        debug_assert_eq!(endpoints.service, *name);
+        let before = self.clusters.len();
+        self.clusters.retain(|port, _| service.port(*port).is_some());
+        let mut changed = self.clusters.len() != before;
+        for port in &service.ports {
+            let old = self.clusters.get(&port.port);
+            let previous = old.map(|cluster| cluster.load_full());
+            let next = Cluster::next(previous.as_deref(), endpoints, port.port, local, settings, clock.now());
+            match old {
+                Some(cluster) => cluster.store(Arc::new(next)),
+                None => {
+                    self.clusters.insert(port.port, Arc::new(ArcSwap::from_pointee(next)));
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    fn entry(&self, name: &ServiceName, service: &Service) -> Entry {
+        let host = service.hostnames.first().cloned().unwrap_or_else(|| name.to_string().into());
+        let destinations = service.ports.iter().filter_map(|port| {
+            let table = self.routes.as_ref().map(|(_, table)| table);
+            Some(Arc::new(Destination {
+                service: name.clone(),
+                host: host.clone(),
+                port: port.clone(),
+                routes: table.filter(|table| table.applies(port.port)).cloned(),
+                cluster: self.clusters.get(&port.port)?.clone(),
+            }))
+        });
+        Entry {
+            destinations: destinations.collect(),
+            routes: self.routes.as_ref().map(|(routes, _)| routes.clone()),
+            service: service.clone(),
+        }
+    }
+}
