@@ -48,6 +48,8 @@ pub struct Writer {
     clock: Clock,
     settings: Settings,
     namespace: Arc<str>,
+    /// Whether everything that applies to the workload is known.
+    complete: bool,
     inbound: Option<Arc<Inbound>>,
     policies: BTreeMap<String, Policy>,
     services: BTreeMap<ServiceName, Parts>,
@@ -84,6 +86,7 @@ impl Writer {
             clock,
             settings,
             namespace: namespace.into(),
+            complete: false,
             inbound: None,
             policies: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -107,6 +110,20 @@ impl Writer {
         }
         self.publish(dirty);
         refused
+    }
+
+    /// From now on the view shows what the sidecar knows of itself; before, inbound connections are refused, because the
+    /// policies may not be there yet.
+    pub fn complete(&mut self) {
+        if !self.complete {
+            self.complete = true;
+            self.publish(Dirty::default());
+        }
+    }
+
+    /// Whether [`Writer::complete`] was called and the sidecar knows itself.
+    pub fn is_complete(&self) -> bool {
+        self.complete && self.inbound.is_some()
     }
 
     fn put(&mut self, resource: Resource, dirty: &mut Dirty, refused: &mut Vec<Refusal>) {
@@ -194,7 +211,8 @@ impl Writer {
         let names = if dirty.names { Arc::new(self.names()) } else { old.names.clone() };
         let pods = if dirty.pods.is_empty() { old.pods.clone() } else { Arc::new(self.pods(&old.pods, &dirty.pods)) };
         let generation = old.generation + 1;
-        let view = View { generation, inbound: self.inbound.clone(), policies, names, pods };
+        let inbound = self.inbound.clone().filter(|_| self.complete);
+        let view = View { generation, inbound, policies, names, pods };
         self.views.0.current.store(Arc::new(view));
         self.views.0.generation.send_replace(generation);
     }
