@@ -48,7 +48,11 @@ pub struct Connection<S> {
 impl<S> Connection<S> {
     /// Adds what is known of the peer.
     pub fn new(io: S, info: ConnectionInfo) -> Self {
-        Self { io, info, _place: None }
+        Self {
+            io,
+            info,
+            _place: None,
+        }
     }
 }
 
@@ -71,7 +75,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -122,14 +130,16 @@ pub async fn accept(
             }
         };
         let count = |result| metrics.handshakes.get_or_create(&[("result", result)]).inc();
-        let (Ok(place), Ok(turn)) =
-            (places.clone().try_acquire_owned(), handshakes.clone().try_acquire_owned())
-        else {
+        let (Ok(place), Ok(turn)) = (
+            places.clone().try_acquire_owned(),
+            handshakes.clone().try_acquire_owned(),
+        ) else {
             count("busy");
             continue;
         };
         let acceptor = TlsAcceptor::from(tls.borrow().clone());
-        let (connections, metrics, trust_domain) = (connections.clone(), metrics.clone(), trust_domain.clone());
+        let (connections, metrics, trust_domain) =
+            (connections.clone(), metrics.clone(), trust_domain.clone());
         tokio::spawn(async move {
             let _ = socket.set_nodelay(true);
             let done = timeout(HANDSHAKE, acceptor.accept(socket)).await;
@@ -156,8 +166,17 @@ pub async fn accept(
                 }
             };
             count(if peer.is_some() { "workload" } else { "anonymous" });
-            let info = ConnectionInfo { peer, remote: Some(remote) };
-            let _ = connections.send(Ok(Connection { io, info, _place: Some(place) })).await;
+            let info = ConnectionInfo {
+                peer,
+                remote: Some(remote),
+            };
+            let _ = connections
+                .send(Ok(Connection {
+                    io,
+                    info,
+                    _place: Some(place),
+                }))
+                .await;
         });
     }
 }

@@ -4,11 +4,11 @@
 //! Names that Istio's dashboards query are Istio's, without the `_total` that OpenMetrics would add.
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text};
-use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use weft_proto::resource::Kind;
 
@@ -126,21 +126,55 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         let build: Family<Label, Gauge> = Family::default();
-        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        build
+            .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1);
         r.register("weft_build_info", "Version of the control plane", build);
-        r.register("pilot_xds", "Sidecars connected to this replica", self.connected.clone());
-        r.register("pilot_xds_pushes", "Responses sent, by kind of resource", self.pushes.clone());
-        r.register("pilot_total_xds_rejects", "Responses refused by sidecars, by kind", self.rejects.clone());
+        r.register(
+            "pilot_xds",
+            "Sidecars connected to this replica",
+            self.connected.clone(),
+        );
+        r.register(
+            "pilot_xds_pushes",
+            "Responses sent, by kind of resource",
+            self.pushes.clone(),
+        );
+        r.register(
+            "pilot_total_xds_rejects",
+            "Responses refused by sidecars, by kind",
+            self.rejects.clone(),
+        );
         r.register(
             "pilot_proxy_convergence_time",
             "Seconds from a change to its acknowledgement by a sidecar",
             self.convergence.clone(),
         );
-        r.register("pilot_xds_push_time", "Seconds from a change to its push", self.push_time.clone());
-        r.register("weft_translate_seconds", "Seconds to compile the mesh", self.translate.clone());
-        r.register("weft_xds_streams_refused", "Streams refused or ended", self.streams_refused.clone());
-        r.register("weft_tls_handshakes", "TLS handshakes, by result", self.handshakes.clone());
-        r.register("citadel_server_csr_count", "Signing requests received", self.csr.clone());
+        r.register(
+            "pilot_xds_push_time",
+            "Seconds from a change to its push",
+            self.push_time.clone(),
+        );
+        r.register(
+            "weft_translate_seconds",
+            "Seconds to compile the mesh",
+            self.translate.clone(),
+        );
+        r.register(
+            "weft_xds_streams_refused",
+            "Streams refused or ended",
+            self.streams_refused.clone(),
+        );
+        r.register(
+            "weft_tls_handshakes",
+            "TLS handshakes, by result",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "citadel_server_csr_count",
+            "Signing requests received",
+            self.csr.clone(),
+        );
         r.register(
             "citadel_server_success_cert_issuance_count",
             "Certificates issued",
@@ -156,13 +190,21 @@ impl Metrics {
             "Signing requests that can't be used",
             self.csr_errors.clone(),
         );
-        r.register("weft_ca_refused", "Signing requests refused, by reason", self.ca_refused.clone());
+        r.register(
+            "weft_ca_refused",
+            "Signing requests refused, by reason",
+            self.ca_refused.clone(),
+        );
         r.register(
             "citadel_server_root_cert_expiry_timestamp",
             "Expiry of the signing certificate, seconds since the epoch",
             self.root_expiry.clone(),
         );
-        r.register("weft_ca_roots", "Root certificates trusted now", self.roots.clone());
+        r.register(
+            "weft_ca_roots",
+            "Root certificates trusted now",
+            self.roots.clone(),
+        );
         r.register(
             "weft_ca_root_publications",
             "Writes of the root certificates' ConfigMap, by result",

@@ -92,7 +92,11 @@ pub fn debug(debug: Debug) -> Router {
 
 /// A web page in a browser on the same machine must not reach these under a name of its own.
 async fn local_only(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -111,7 +115,10 @@ async fn ready(State(pages): State<Pages>) -> (StatusCode, &'static str) {
     if *pages.stopping.borrow() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else if pages.catalogs.borrow().is_none() {
-        (StatusCode::SERVICE_UNAVAILABLE, "the mesh or the certificate authority isn't read yet\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the mesh or the certificate authority isn't read yet\n",
+        )
     } else {
         (StatusCode::OK, "ok\n")
     }
@@ -126,7 +133,9 @@ async fn mesh(State(debug): State<Debug>) -> Json<Value> {
     let endpoints = shared.items(Kind::Endpoints);
     let routes = shared.items(Kind::Routes);
     let service = |(name, item): (&Arc<str>, &Arc<Item>)| {
-        let Resource::Service(service) = item.resource() else { return Value::Null };
+        let Resource::Service(service) = item.resource() else {
+            return Value::Null;
+        };
         let ports = service.ports.iter();
         json!({
             "name": name,
@@ -161,7 +170,9 @@ async fn mesh(State(debug): State<Debug>) -> Json<Value> {
 }
 
 fn endpoints_json(resource: &Resource) -> Vec<Value> {
-    let Resource::Endpoints(endpoints) = resource else { return Vec::new() };
+    let Resource::Endpoints(endpoints) = resource else {
+        return Vec::new();
+    };
     let endpoint = |endpoint: &weft_proto::model::Endpoint| {
         json!({
             "pod": format!("{}/{}", endpoint.workload.namespace, endpoint.workload.pod),
@@ -178,7 +189,9 @@ fn endpoints_json(resource: &Resource) -> Vec<Value> {
 
 async fn diagnostics(State(debug): State<Debug>) -> Json<Value> {
     let catalog = debug.pages.catalogs.borrow().clone();
-    let findings = catalog.map(|catalog| catalog.shared.findings().clone()).unwrap_or_default();
+    let findings = catalog
+        .map(|catalog| catalog.shared.findings().clone())
+        .unwrap_or_default();
     let list = findings.iter().map(|finding| {
         let mut value = serde_json::to_value(finding).unwrap_or_default();
         value["message"] = finding.to_string().into();
@@ -188,7 +201,12 @@ async fn diagnostics(State(debug): State<Debug>) -> Json<Value> {
 }
 
 async fn sessions(State(debug): State<Debug>) -> Json<Value> {
-    let catalog = debug.pages.catalogs.borrow().as_ref().map_or(0, |catalog| catalog.sequence);
+    let catalog = debug
+        .pages
+        .catalogs
+        .borrow()
+        .as_ref()
+        .map_or(0, |catalog| catalog.sequence);
     Json(json!({"catalog": catalog, "sessions": debug.pages.sessions.list()}))
 }
 
@@ -232,20 +250,30 @@ struct RollQuery {
 }
 
 async fn roll(State(debug): State<Debug>, Query(query): Query<RollQuery>) -> Response {
-    let refuse = |status: StatusCode, reason: String| (status, Json(json!({"error": reason}))).into_response();
+    let refuse =
+        |status: StatusCode, reason: String| (status, Json(json!({"error": reason}))).into_response();
     let authority = debug.current.get();
-    let step = query.step.unwrap_or_else(|| keep::next_step(authority.stored(), authority.roots().len()));
+    let step = query
+        .step
+        .unwrap_or_else(|| keep::next_step(authority.stored(), authority.roots().len()));
     if !query.force {
         let waiting = waiting_for(&debug);
         if step == Step::Switch && !waiting.is_empty() {
-            let reason = format!("not every sidecar trusts the new root yet: {}; try again, or force=true", waiting.join(", "));
+            let reason = format!(
+                "not every sidecar trusts the new root yet: {}; try again, or force=true",
+                waiting.join(", ")
+            );
             return refuse(StatusCode::CONFLICT, reason);
         }
         let since = Duration::from_secs(authority.stored().signing_since);
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since).unwrap_or_default();
+        let age = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH + since)
+            .unwrap_or_default();
         if step == Step::Retire && age < debug.ttl {
             let left = (debug.ttl - age).as_secs() + 1;
-            let reason = format!("certificates of the old root are valid for {left} s more; try again then, or force=true");
+            let reason = format!(
+                "certificates of the old root are valid for {left} s more; try again then, or force=true"
+            );
             return refuse(StatusCode::CONFLICT, reason);
         }
     }
@@ -274,7 +302,9 @@ pub async fn serve(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            continue;
+        };
         let router = router.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {

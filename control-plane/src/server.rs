@@ -131,7 +131,8 @@ pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> an
         }
     });
     tasks.spawn({
-        let (cluster, current, meshes, metrics) = (cluster.clone(), current.clone(), meshes.clone(), metrics.clone());
+        let (cluster, current, meshes, metrics) =
+            (cluster.clone(), current.clone(), meshes.clone(), metrics.clone());
         async move {
             publish::run(cluster, current, meshes, metrics).await;
             "root publication"
@@ -173,8 +174,12 @@ pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> an
         settings.certificate_ttl,
         metrics.clone(),
     );
-    let discovery =
-        Discovery::new(catalogs, sessions, metrics, Stop::new(stopping.clone(), settings.drain));
+    let discovery = Discovery::new(
+        catalogs,
+        sessions,
+        metrics,
+        Stop::new(stopping.clone(), settings.drain),
+    );
     let grpc = grpc(discovery, signer);
     let server = serve(grpc, ReceiverStream::new(connections), stopping);
     tokio::pin!(server);
@@ -201,7 +206,9 @@ pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> an
 
 async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<tokio::net::TcpListener> {
     let bound = listen::bind(address).await;
-    bound.with_context(|| format!("can't listen on {address} for {what}; is another control plane running here?"))
+    bound.with_context(|| {
+        format!("can't listen on {address} for {what}; is another control plane running here?")
+    })
 }
 
 /// The two services, with their bounds.

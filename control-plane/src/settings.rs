@@ -116,8 +116,12 @@ impl Settings {
             ));
         }
         if let Some(value) = get("WEFT_CERTIFICATE_TTL") {
-            settings.certificate_ttl =
-                duration("WEFT_CERTIFICATE_TTL", &value, MIN_CERTIFICATE_TTL, MAX_CERTIFICATE_TTL)?;
+            settings.certificate_ttl = duration(
+                "WEFT_CERTIFICATE_TTL",
+                &value,
+                MIN_CERTIFICATE_TTL,
+                MAX_CERTIFICATE_TTL,
+            )?;
         }
         if let Some(value) = get("WEFT_DRAIN") {
             settings.drain = duration("WEFT_DRAIN", &value, Duration::ZERO, MAX_DRAIN)?;
@@ -127,7 +131,11 @@ impl Settings {
 }
 
 fn invalid(variable: &'static str, value: &str, reason: impl ToString) -> InvalidSetting {
-    InvalidSetting { variable, value: value.to_owned(), reason: reason.to_string() }
+    InvalidSetting {
+        variable,
+        value: value.to_owned(),
+        reason: reason.to_string(),
+    }
 }
 
 /// A whole number with `s`, `m`, `h` or `d`, within bounds.
@@ -142,11 +150,21 @@ fn duration(
         Some(b'm') => 60,
         Some(b'h') => 3600,
         Some(b'd') => 24 * 3600,
-        _ => return Err(invalid(variable, value, "a number with s, m, h or d is needed, such as 24h")),
+        _ => {
+            return Err(invalid(
+                variable,
+                value,
+                "a number with s, m, h or d is needed, such as 24h",
+            ));
+        }
     };
-    let number: u64 = value[..value.len() - 1]
-        .parse()
-        .map_err(|_| invalid(variable, value, "a number with s, m, h or d is needed, such as 24h"))?;
+    let number: u64 = value[..value.len() - 1].parse().map_err(|_| {
+        invalid(
+            variable,
+            value,
+            "a number with s, m, h or d is needed, such as 24h",
+        )
+    })?;
     let duration = Duration::from_secs(number.saturating_mul(unit));
     if duration < min || duration > max {
         let reason = format!("must be between {}s and {}s", min.as_secs(), max.as_secs());
@@ -171,10 +189,25 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        assert_eq!(with("WEFT_TRUST_DOMAIN", "example.org").unwrap().trust_domain.as_str(), "example.org");
-        assert_eq!(with("WEFT_LISTEN", "127.0.0.1:1").unwrap().listen, "127.0.0.1:1".parse().unwrap());
+        assert_eq!(
+            with("WEFT_TRUST_DOMAIN", "example.org")
+                .unwrap()
+                .trust_domain
+                .as_str(),
+            "example.org"
+        );
+        assert_eq!(
+            with("WEFT_LISTEN", "127.0.0.1:1").unwrap().listen,
+            "127.0.0.1:1".parse().unwrap()
+        );
         for (text, seconds) in [("10s", 10), ("2m", 120), ("24h", 86_400), ("90d", 7_776_000)] {
-            assert_eq!(with("WEFT_CERTIFICATE_TTL", text).unwrap().certificate_ttl.as_secs(), seconds);
+            assert_eq!(
+                with("WEFT_CERTIFICATE_TTL", text)
+                    .unwrap()
+                    .certificate_ttl
+                    .as_secs(),
+                seconds
+            );
         }
     }
 

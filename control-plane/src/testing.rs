@@ -1,8 +1,8 @@
 //! Meshes for tests: namespace `shop` with pods `web-1`, `web-2`… (uid `uid-<n>`, service account `web`) behind Service `web`.
 
 use crate::mesh::{
-    Change, DeclaredPort, DeclaredService, Item, Key, Mesh, Namespace, Pod, Read, ServiceType, Settings, Slice,
-    SliceEndpoint, SlicePort, Store, TargetPort,
+    Change, DeclaredPort, DeclaredService, Item, Key, Mesh, Namespace, Pod, Read, ServiceType, Settings,
+    Slice, SliceEndpoint, SlicePort, Store, TargetPort,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,8 +30,19 @@ pub fn mesh(pods: u8) -> Mesh {
 pub fn changes(pods: u8) -> Vec<Change> {
     let origin = Origin::object("Namespace", "", "shop");
     let mut changes = vec![
-        put("Namespace", "", "shop", Item::Namespace(Namespace { labels: Default::default(), origin })),
-        Change::Trust(TrustBundle { trust_domain: domain(), roots: vec![bytes::Bytes::from_static(b"root")] }),
+        put(
+            "Namespace",
+            "",
+            "shop",
+            Item::Namespace(Namespace {
+                labels: Default::default(),
+                origin,
+            }),
+        ),
+        Change::Trust(TrustBundle {
+            trust_domain: domain(),
+            roots: vec![bytes::Bytes::from_static(b"root")],
+        }),
         service("web"),
         slice("web", pods),
     ];
@@ -41,7 +52,11 @@ pub fn changes(pods: u8) -> Vec<Change> {
 }
 
 fn put(kind: &str, namespace: &str, name: &str, item: Item) -> Change {
-    Change::Put(Box::new(Read { key: Key::new(kind, namespace, name), item: Some(item), findings: vec![] }))
+    Change::Put(Box::new(Read {
+        key: Key::new(kind, namespace, name),
+        item: Some(item),
+        findings: vec![],
+    }))
 }
 
 /// Address of pod `n`.
@@ -94,7 +109,10 @@ pub fn service(name: &str) -> Change {
 pub fn slice(service: &str, pods: u8) -> Change {
     let endpoint = |n: u8| SliceEndpoint {
         addresses: vec![address(n)],
-        pod: Some((ServiceName::new("shop", &format!("web-{n}")), format!("uid-{n}").into())),
+        pod: Some((
+            ServiceName::new("shop", &format!("web-{n}")),
+            format!("uid-{n}").into(),
+        )),
         node: "node".into(),
         zone: "".into(),
         ready: true,
@@ -102,7 +120,10 @@ pub fn slice(service: &str, pods: u8) -> Change {
     };
     let slice = Slice {
         service: ServiceName::new("shop", service),
-        ports: vec![SlicePort { name: "http".into(), port: Some(8080) }],
+        ports: vec![SlicePort {
+            name: "http".into(),
+            port: Some(8080),
+        }],
         endpoints: (1..=pods).map(endpoint).collect(),
         origin: Origin::object("EndpointSlice", "shop", service),
     };

@@ -54,11 +54,19 @@ pub fn issue(authority: &Authority, settings: &Settings, now: SystemTime) -> any
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     let half = not_after.duration_since(now).unwrap_or_default() / 2;
-    Ok(Identity { config: Arc::new(config), renew_at: now + half })
+    Ok(Identity {
+        config: Arc::new(config),
+        renew_at: now + half,
+    })
 }
 
 /// Keeps `configs` fresh for ever.
-pub async fn renew(current: Current, settings: Settings, first: Identity, configs: watch::Sender<Arc<ServerConfig>>) {
+pub async fn renew(
+    current: Current,
+    settings: Settings,
+    first: Identity,
+    configs: watch::Sender<Arc<ServerConfig>>,
+) {
     let mut authorities = current.subscribe();
     authorities.mark_unchanged();
     let mut identity = first;
@@ -82,7 +90,9 @@ pub async fn renew(current: Current, settings: Settings, first: Identity, config
                 configs.send_replace(identity.config.clone());
                 tracing::debug!("renewed the control plane's own certificate");
             }
-            Err(error) => tracing::error!(%error, "the control plane's own certificate can't be renewed; trying again"),
+            Err(error) => {
+                tracing::error!(%error, "the control plane's own certificate can't be renewed; trying again")
+            }
         }
     }
 }

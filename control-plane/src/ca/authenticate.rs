@@ -94,14 +94,18 @@ impl Reviewer {
             return Err(Unauthenticated::Missing);
         }
         if token.len() > MAX_TOKEN {
-            return Err(Unauthenticated::Invalid { reason: format!("it is longer than {MAX_TOKEN} bytes") });
+            return Err(Unauthenticated::Invalid {
+                reason: format!("it is longer than {MAX_TOKEN} bytes"),
+            });
         }
         match self {
             Self::Cluster(cluster) => cluster.review(token).await,
             Self::Fixed(tokens) => tokens
                 .get(token)
                 .cloned()
-                .ok_or_else(|| Unauthenticated::Invalid { reason: "it is not known".to_owned() }),
+                .ok_or_else(|| Unauthenticated::Invalid {
+                    reason: "it is not known".to_owned(),
+                }),
         }
     }
 }
@@ -131,7 +135,11 @@ pub async fn pod(
         uid: caller.pod_uid.clone(),
         account: caller.service_account.clone(),
     };
-    timeout(UNKNOWN_GRACE, found).await.ok().flatten().ok_or_else(missing)
+    timeout(UNKNOWN_GRACE, found)
+        .await
+        .ok()
+        .flatten()
+        .ok_or_else(missing)
 }
 
 #[cfg(test)]
@@ -151,7 +159,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_the_very_pod_is_found() {
         let (_publish, mut meshes) = watch::channel(Arc::new(testing::mesh(1)));
-        assert_eq!(&*pod(&caller("uid-1", "web"), &mut meshes).await.unwrap().name.name, "web-1");
+        assert_eq!(
+            &*pod(&caller("uid-1", "web"), &mut meshes).await.unwrap().name.name,
+            "web-1"
+        );
         for (uid, account) in [("uid-2", "web"), ("uid-1", "other"), ("", "web")] {
             let error = pod(&caller(uid, account), &mut meshes).await.unwrap_err();
             assert!(matches!(error, Unauthenticated::NoPod { .. }), "{uid} {account}");
@@ -176,6 +187,9 @@ mod tests {
         let reviewer = Reviewer::Fixed(Arc::default());
         assert_eq!(reviewer.review("").await.unwrap_err(), Unauthenticated::Missing);
         let long = "x".repeat(MAX_TOKEN + 1);
-        assert!(matches!(reviewer.review(&long).await.unwrap_err(), Unauthenticated::Invalid { .. }));
+        assert!(matches!(
+            reviewer.review(&long).await.unwrap_err(),
+            Unauthenticated::Invalid { .. }
+        ));
     }
 }

@@ -146,8 +146,10 @@ impl Leaf {
         params.not_after = not_after;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         let uri = self.id.to_string().try_into().map_err(|error| failed(&error))?;
         params.subject_alt_names.push(SanType::URI(uri));
@@ -156,13 +158,18 @@ impl Leaf {
             params.subject_alt_names.push(SanType::DnsName(name));
         }
         if let Some(pod) = &self.pod {
-            params.custom_extensions.push(CustomExtension::from_oid_content(&POD_EXTENSION, pod.encode()));
+            params
+                .custom_extensions
+                .push(CustomExtension::from_oid_content(&POD_EXTENSION, pod.encode()));
         }
-        let leaf = params.signed_by(key, &authority.issuer).map_err(|error| failed(&error))?;
+        let leaf = params
+            .signed_by(key, &authority.issuer)
+            .map_err(|error| failed(&error))?;
         let mut chain = vec![leaf.der().clone()];
         chain.extend(authority.intermediates.iter().cloned());
         // A certificate counts whole seconds.
-        let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.unix_timestamp().unsigned_abs());
+        let not_after =
+            SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.unix_timestamp().unsigned_abs());
         Ok(Issued { chain, not_after })
     }
 }

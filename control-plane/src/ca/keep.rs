@@ -98,7 +98,10 @@ pub async fn roll(
     step: Step,
 ) -> Result<(), KeepError> {
     let now = SystemTime::now();
-    let loaded = cluster.load().await?.ok_or_else(|| ClusterError::new("the Secret is gone; it is made again within seconds"))?;
+    let loaded = cluster
+        .load()
+        .await?
+        .ok_or_else(|| ClusterError::new("the Secret is gone; it is made again within seconds"))?;
     let stored = match step {
         Step::Introduce => loaded.stored.introduce(trust_domain, now)?,
         Step::Switch => loaded.stored.switch(now)?,
@@ -120,7 +123,9 @@ pub async fn run(cluster: Cluster, current: Current, metrics: Arc<Metrics>) {
     loop {
         let authority = current.get();
         metrics.root_expiry.set(authority.not_after().unix_timestamp());
-        metrics.roots.set(i64::try_from(authority.roots().len()).unwrap_or(i64::MAX));
+        metrics
+            .roots
+            .set(i64::try_from(authority.roots().len()).unwrap_or(i64::MAX));
         sleep(RELOAD).await;
         match cluster.load().await {
             Ok(Some(loaded)) if loaded.stored == *current.get().stored() => {}
@@ -135,7 +140,9 @@ pub async fn run(cluster: Cluster, current: Current, metrics: Arc<Metrics>) {
             },
             Ok(None) => match cluster.create(current.get().stored()).await {
                 Ok(_) => tracing::warn!("the Secret weft-ca was gone; put it back"),
-                Err(error) => tracing::warn!(%error, "the Secret weft-ca is gone and can't be put back; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the Secret weft-ca is gone and can't be put back; trying again")
+                }
             },
             Err(error) => tracing::debug!(%error, "the Secret weft-ca can't be read; trying again"),
         }

@@ -22,6 +22,9 @@ pub mod peer;
 /// The gRPC service.
 pub mod service;
 
+#[cfg(test)]
+mod issue_tests;
+
 pub use authenticate::{Caller, Reviewer};
 pub use issue::PodIdentity;
 pub use peer::Peer;
@@ -40,7 +43,9 @@ pub struct Current {
 impl Current {
     /// Starts with an authority.
     pub fn new(authority: Authority) -> Self {
-        Self { authority: Arc::new(watch::Sender::new(Arc::new(authority))) }
+        Self {
+            authority: Arc::new(watch::Sender::new(Arc::new(authority))),
+        }
     }
 
     /// The authority in force.

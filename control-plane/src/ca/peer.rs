@@ -59,11 +59,16 @@ impl Peer {
         if leaf.is_ca() || usage.is_none_or(|u| u.value.key_cert_sign() || !u.value.digital_signature()) {
             return Err(PeerUnverified::Signer);
         }
-        let names = leaf.subject_alternative_name().map_err(|_| PeerUnverified::Malformed)?;
-        let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
+        let names = leaf
+            .subject_alternative_name()
+            .map_err(|_| PeerUnverified::Malformed)?;
+        let mut uris = names
+            .iter()
+            .flat_map(|names| &names.value.general_names)
+            .filter_map(|name| match name {
+                GeneralName::URI(uri) => Some(*uri),
+                _ => None,
+            });
         let (Some(uri), None) = (uris.next(), uris.next()) else {
             return Err(PeerUnverified::Names);
         };
@@ -72,10 +77,18 @@ impl Peer {
             return Err(PeerUnverified::TrustDomain);
         }
         let oid = Oid::from(&POD_EXTENSION).map_err(|_| PeerUnverified::Pod)?;
-        let extension = leaf.get_extension_unique(&oid).map_err(|_| PeerUnverified::Malformed)?;
-        let pod = extension.and_then(|e| PodIdentity::decode(e.value)).ok_or(PeerUnverified::Pod)?;
+        let extension = leaf
+            .get_extension_unique(&oid)
+            .map_err(|_| PeerUnverified::Malformed)?;
+        let pod = extension
+            .and_then(|e| PodIdentity::decode(e.value))
+            .ok_or(PeerUnverified::Pod)?;
         let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
-        Ok(Self { id, pod, not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) })
+        Ok(Self {
+            id,
+            pod,
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        })
     }
 }
 

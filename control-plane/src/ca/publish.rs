@@ -74,19 +74,27 @@ async fn publish(
     metrics: &Metrics,
 ) -> Result<usize, ClusterError> {
     let right = cluster.namespaces_with_roots(roots).await?;
-    let wrong = namespaces.iter().filter(|namespace| !right.contains(&***namespace)).cloned();
-    let writes: Vec<_> = wrong.map(|namespace| write(cluster, namespace, roots, metrics)).collect();
+    let wrong = namespaces
+        .iter()
+        .filter(|namespace| !right.contains(&***namespace))
+        .cloned();
+    let writes: Vec<_> = wrong
+        .map(|namespace| write(cluster, namespace, roots, metrics))
+        .collect();
     let failed = stream::iter(writes).buffer_unordered(AT_ONCE);
     Ok(failed.filter(|failed| std::future::ready(*failed)).count().await)
 }
 
 /// Writes one ConfigMap. Returns whether it failed.
 async fn write(cluster: &Cluster, namespace: Arc<str>, roots: &str, metrics: &Metrics) -> bool {
-        let written = cluster.publish_roots(&namespace, roots).await;
-        let result = if written.is_ok() { "written" } else { "failed" };
-        metrics.root_publications.get_or_create(&[("result", result)]).inc();
-        if let Err(error) = &written {
-            tracing::warn!(%error, %namespace, "the root certificates can't be published in a namespace");
-        }
-        written.is_err()
+    let written = cluster.publish_roots(&namespace, roots).await;
+    let result = if written.is_ok() { "written" } else { "failed" };
+    metrics
+        .root_publications
+        .get_or_create(&[("result", result)])
+        .inc();
+    if let Err(error) = &written {
+        tracing::warn!(%error, %namespace, "the root certificates can't be published in a namespace");
+    }
+    written.is_err()
 }

@@ -63,7 +63,9 @@ pub enum InvalidAuthority {
     #[error("tls.key of the Secret is not the key of tls.crt")]
     Mismatch,
     /// Not a CA certificate.
-    #[error("tls.crt of the Secret is not a CA certificate (basic constraints CA:TRUE, key usage keyCertSign)")]
+    #[error(
+        "tls.crt of the Secret is not a CA certificate (basic constraints CA:TRUE, key usage keyCertSign)"
+    )]
     NotCa,
     /// Out of its validity.
     #[error("tls.crt of the Secret is valid from {from} to {to}, which is not now; put a valid one there")]
@@ -77,7 +79,9 @@ pub enum InvalidAuthority {
     #[error("root-cert.pem of the Secret holds {0} certificates; at most {MAX_ROOTS} are used")]
     TooManyRoots(usize),
     /// No trusted root vouches for the signing certificate.
-    #[error("tls.crt of the Secret is neither in root-cert.pem nor followed by certificates up to one that is")]
+    #[error(
+        "tls.crt of the Secret is neither in root-cert.pem nor followed by certificates up to one that is"
+    )]
     Untrusted,
     /// A key or certificate can't be made.
     #[error("can't make a root certificate: {0}")]
@@ -89,13 +93,17 @@ pub enum InvalidAuthority {
 
 impl std::fmt::Debug for StoredAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoredAuthority").field("roots", &self.roots).finish_non_exhaustive()
+        f.debug_struct("StoredAuthority")
+            .field("roots", &self.roots)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("stored", &self.stored).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("stored", &self.stored)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +114,13 @@ impl StoredAuthority {
     /// When no key can be made.
     pub fn generate(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, InvalidAuthority> {
         let (certificate, key) = generate_root(trust_domain, now)?;
-        Ok(Self { roots: certificate.clone(), certificate, key, next: None, signing_since: unix(now) })
+        Ok(Self {
+            roots: certificate.clone(),
+            certificate,
+            key,
+            next: None,
+            signing_since: unix(now),
+        })
     }
 
     /// First step of a roll: a new root that is trusted and doesn't sign yet.
@@ -115,7 +129,9 @@ impl StoredAuthority {
     /// When a roll is under way or no key can be made.
     pub fn introduce(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, InvalidAuthority> {
         if self.next.is_some() {
-            return Err(InvalidAuthority::Step("a new root is introduced already; switch to it first"));
+            return Err(InvalidAuthority::Step(
+                "a new root is introduced already; switch to it first",
+            ));
         }
         let (certificate, key) = generate_root(trust_domain, now)?;
         let mut next = self.clone();
@@ -133,9 +149,17 @@ impl StoredAuthority {
     /// When none is introduced.
     pub fn switch(&self, now: SystemTime) -> Result<Self, InvalidAuthority> {
         let Some((certificate, key)) = self.next.clone() else {
-            return Err(InvalidAuthority::Step("no new root is introduced; introduce one first"));
+            return Err(InvalidAuthority::Step(
+                "no new root is introduced; introduce one first",
+            ));
         };
-        Ok(Self { certificate, key, roots: self.roots.clone(), next: None, signing_since: unix(now) })
+        Ok(Self {
+            certificate,
+            key,
+            roots: self.roots.clone(),
+            next: None,
+            signing_since: unix(now),
+        })
     }
 
     /// Third step: only the root that signs is trusted.
@@ -144,13 +168,20 @@ impl StoredAuthority {
     /// When a new root waits to sign, or when the signer is no root itself.
     pub fn retire(&self) -> Result<Self, InvalidAuthority> {
         if self.next.is_some() {
-            return Err(InvalidAuthority::Step("a new root is introduced; switch to it first"));
+            return Err(InvalidAuthority::Step(
+                "a new root is introduced; switch to it first",
+            ));
         }
         let signer = certificates("tls.crt", &self.certificate)?;
         if !certificates("root-cert.pem", &self.roots)?.contains(&signer[0]) {
-            return Err(InvalidAuthority::Step("the signing certificate is an intermediate one; its roots are kept"));
+            return Err(InvalidAuthority::Step(
+                "the signing certificate is an intermediate one; its roots are kept",
+            ));
         }
-        Ok(Self { roots: self.certificate.clone(), ..self.clone() })
+        Ok(Self {
+            roots: self.certificate.clone(),
+            ..self.clone()
+        })
     }
 }
 
@@ -168,12 +199,22 @@ impl Authority {
         let key = KeyPair::from_pem(&stored.key).map_err(|error| InvalidAuthority::Key(error.to_string()))?;
         let not_after = check_signer(&chain[0], &key, now)?;
         check_trusted(&chain, &roots)?;
-        let issuer = Issuer::from_ca_cert_der(&chain[0], key).map_err(|error| InvalidAuthority::Certificate {
-            key: "tls.crt",
-            reason: error.to_string(),
-        })?;
-        let intermediates = chain.into_iter().filter(|certificate| !roots.contains(certificate)).collect();
-        Ok(Self { issuer, intermediates, roots, not_after, stored })
+        let issuer =
+            Issuer::from_ca_cert_der(&chain[0], key).map_err(|error| InvalidAuthority::Certificate {
+                key: "tls.crt",
+                reason: error.to_string(),
+            })?;
+        let intermediates = chain
+            .into_iter()
+            .filter(|certificate| !roots.contains(certificate))
+            .collect();
+        Ok(Self {
+            issuer,
+            intermediates,
+            roots,
+            not_after,
+            stored,
+        })
     }
 
     /// Every trusted root, DER.
@@ -198,13 +239,21 @@ impl Authority {
 
     /// The roots as sidecars get them.
     pub fn bundle(&self, trust_domain: &TrustDomain) -> TrustBundle {
-        let roots = self.roots.iter().map(|root| bytes::Bytes::copy_from_slice(root)).collect();
-        TrustBundle { trust_domain: trust_domain.clone(), roots }
+        let roots = self
+            .roots
+            .iter()
+            .map(|root| bytes::Bytes::copy_from_slice(root))
+            .collect();
+        TrustBundle {
+            trust_domain: trust_domain.clone(),
+            roots,
+        }
     }
 }
 
 fn unix(now: SystemTime) -> u64 {
-    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    now.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn generate_root(trust_domain: &TrustDomain, now: SystemTime) -> Result<(String, String), InvalidAuthority> {
@@ -232,7 +281,11 @@ fn certificates(key: &'static str, pem: &str) -> Result<Vec<CertificateDer<'stat
     let bad = |reason: String| InvalidAuthority::Certificate { key, reason };
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let all = all.map_err(|error| bad(error.to_string()))?;
-    if all.is_empty() { Err(bad("it is empty".to_owned())) } else { Ok(all) }
+    if all.is_empty() {
+        Err(bad("it is empty".to_owned()))
+    } else {
+        Ok(all)
+    }
 }
 
 fn check_signer(
@@ -240,8 +293,11 @@ fn check_signer(
     key: &KeyPair,
     now: SystemTime,
 ) -> Result<OffsetDateTime, InvalidAuthority> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|error| InvalidAuthority::Certificate { key: "tls.crt", reason: error.to_string() })?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|error| InvalidAuthority::Certificate {
+            key: "tls.crt",
+            reason: error.to_string(),
+        })?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
         return Err(InvalidAuthority::Mismatch);
     }
@@ -252,7 +308,10 @@ fn check_signer(
     if !parsed.is_ca() || !signs {
         return Err(InvalidAuthority::NotCa);
     }
-    let (from, to) = (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
+    let (from, to) = (
+        parsed.validity().not_before.to_datetime(),
+        parsed.validity().not_after.to_datetime(),
+    );
     let now = OffsetDateTime::from(now);
     // A clock that is a little behind the one of the replica that made the root is no reason to stop.
     if now + super::issue::BACKDATE < from || now > to {
@@ -267,18 +326,26 @@ fn check_trusted(
     roots: &[CertificateDer<'static>],
 ) -> Result<(), InvalidAuthority> {
     let signed_by = |certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>| {
-        let (Ok((_, certificate)), Ok((_, issuer))) =
-            (x509_parser::parse_x509_certificate(certificate), x509_parser::parse_x509_certificate(issuer))
-        else {
+        let (Ok((_, certificate)), Ok((_, issuer))) = (
+            x509_parser::parse_x509_certificate(certificate),
+            x509_parser::parse_x509_certificate(issuer),
+        ) else {
             return false;
         };
-        certificate.issuer() == issuer.subject() && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+        certificate.issuer() == issuer.subject()
+            && certificate.verify_signature(Some(issuer.public_key())).is_ok()
     };
     for (index, certificate) in chain.iter().enumerate() {
-        if roots.iter().any(|root| root == certificate || signed_by(certificate, root)) {
+        if roots
+            .iter()
+            .any(|root| root == certificate || signed_by(certificate, root))
+        {
             return Ok(());
         }
-        if !chain.get(index + 1).is_some_and(|next| signed_by(certificate, next)) {
+        if !chain
+            .get(index + 1)
+            .is_some_and(|next| signed_by(certificate, next))
+        {
             break;
         }
     }
@@ -314,24 +381,51 @@ mod tests {
         let now = SystemTime::now();
         let good = StoredAuthority::generate(&domain(), now).unwrap();
         let other = StoredAuthority::generate(&domain(), now).unwrap();
-        let bad = StoredAuthority { key: other.key.clone(), ..good.clone() };
+        let bad = StoredAuthority {
+            key: other.key.clone(),
+            ..good.clone()
+        };
         assert!(matches!(load(&bad), Err(InvalidAuthority::Mismatch)));
-        let bad = StoredAuthority { roots: other.roots.clone(), ..good.clone() };
+        let bad = StoredAuthority {
+            roots: other.roots.clone(),
+            ..good.clone()
+        };
         assert!(matches!(load(&bad), Err(InvalidAuthority::Untrusted)));
-        let bad = StoredAuthority { certificate: String::new(), ..good.clone() };
-        assert!(matches!(load(&bad), Err(InvalidAuthority::Certificate { key: "tls.crt", .. })));
-        let bad = StoredAuthority { key: "nonsense".to_owned(), ..good.clone() };
+        let bad = StoredAuthority {
+            certificate: String::new(),
+            ..good.clone()
+        };
+        assert!(matches!(
+            load(&bad),
+            Err(InvalidAuthority::Certificate { key: "tls.crt", .. })
+        ));
+        let bad = StoredAuthority {
+            key: "nonsense".to_owned(),
+            ..good.clone()
+        };
         assert!(matches!(load(&bad), Err(InvalidAuthority::Key(_))));
         let later = now + std::time::Duration::from_secs(11 * 365 * 24 * 3600);
-        assert!(matches!(Authority::load(good.clone(), later), Err(InvalidAuthority::Expired { .. })));
+        assert!(matches!(
+            Authority::load(good.clone(), later),
+            Err(InvalidAuthority::Expired { .. })
+        ));
         // A leaf is no authority.
         let authority = load(&good).unwrap();
         let key = KeyPair::generate().unwrap();
         let id = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-        let leaf = Leaf { id, dns: vec![], pod: None, ttl: std::time::Duration::from_secs(60) };
+        let leaf = Leaf {
+            id,
+            dns: vec![],
+            pod: None,
+            ttl: std::time::Duration::from_secs(60),
+        };
         let certificate = leaf.sign(&authority, &key, now).unwrap();
         let pem = rcgen_pem(&certificate.chain[0]);
-        let bad = StoredAuthority { certificate: pem, key: key.serialize_pem(), ..good };
+        let bad = StoredAuthority {
+            certificate: pem,
+            key: key.serialize_pem(),
+            ..good
+        };
         assert!(matches!(load(&bad), Err(InvalidAuthority::NotCa)));
     }
 
@@ -348,7 +442,10 @@ mod tests {
         assert!(matches!(first.switch(now), Err(InvalidAuthority::Step(_))));
         let introduced = first.introduce(&domain(), now).unwrap();
         let authority = load(&introduced).unwrap();
-        assert_eq!((authority.roots().len(), &introduced.certificate), (2, &first.certificate));
+        assert_eq!(
+            (authority.roots().len(), &introduced.certificate),
+            (2, &first.certificate)
+        );
         assert!(authority.intermediates.is_empty());
         assert!(introduced.introduce(&domain(), now).is_err());
         assert!(introduced.retire().is_err());

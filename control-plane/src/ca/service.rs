@@ -52,7 +52,16 @@ impl Signer {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (turns, queue) = (Semaphore::new(AT_ONCE), Semaphore::new(WAITING));
-        Self { current, reviewer, meshes, trust_domain, ttl, metrics, turns, queue }
+        Self {
+            current,
+            reviewer,
+            meshes,
+            trust_domain,
+            ttl,
+            metrics,
+            turns,
+            queue,
+        }
     }
 
     fn refuse(&self, reason: &'static str, code: Code, message: impl ToString) -> Status {
@@ -74,11 +83,21 @@ impl Signer {
 
     async fn authenticate(&self, metadata: &MetadataMap) -> Result<(Caller, PodIdentity), Status> {
         let token = bearer(metadata).ok_or_else(|| self.unauthenticated(&Unauthenticated::Missing))?;
-        let caller = self.reviewer.review(token).await.map_err(|error| self.unauthenticated(&error))?;
+        let caller = self
+            .reviewer
+            .review(token)
+            .await
+            .map_err(|error| self.unauthenticated(&error))?;
         let mut meshes = self.meshes.clone();
-        let pod = authenticate::pod(&caller, &mut meshes).await.map_err(|error| self.unauthenticated(&error))?;
+        let pod = authenticate::pod(&caller, &mut meshes)
+            .await
+            .map_err(|error| self.unauthenticated(&error))?;
         let workload = pod.workload.to_string();
-        let identity = PodIdentity { pod: caller.pod.clone(), uid: caller.pod_uid.clone(), workload };
+        let identity = PodIdentity {
+            pod: caller.pod.clone(),
+            uid: caller.pod_uid.clone(),
+            workload,
+        };
         Ok((caller, identity))
     }
 }
@@ -86,7 +105,9 @@ impl Signer {
 /// The token of `authorization: Bearer <token>`, of which there must be one.
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
     let mut values = metadata.get_all("authorization").iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
@@ -95,7 +116,13 @@ fn bearer(metadata: &MetadataMap) -> Option<&str> {
 impl CertificateAuthority for Signer {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         self.metrics.csr.inc();
-        let busy = || self.refuse("busy", Code::ResourceExhausted, "too many signing requests; try again later");
+        let busy = || {
+            self.refuse(
+                "busy",
+                Code::ResourceExhausted,
+                "too many signing requests; try again later",
+            )
+        };
         let _place = self.queue.try_acquire().map_err(|_| busy())?;
         let _turn = match tokio::time::timeout(TURN, self.turns.acquire()).await {
             Ok(Ok(turn)) => turn,
@@ -111,19 +138,40 @@ impl CertificateAuthority for Signer {
         // Who asks comes first: nobody else learns what is wrong with a request.
         let (caller, pod) = self.authenticate(request.metadata()).await?;
         let key = issue::public_key(&request.get_ref().csr).map_err(bad)?;
-        let id = SpiffeId::new(self.trust_domain.clone(), &caller.namespace, &caller.service_account)
-            .map_err(|error| self.refuse("identity", Code::PermissionDenied, error))?;
+        let id = SpiffeId::new(
+            self.trust_domain.clone(),
+            &caller.namespace,
+            &caller.service_account,
+        )
+        .map_err(|error| self.refuse("identity", Code::PermissionDenied, error))?;
         let authority = self.current.get();
-        let leaf = Leaf { id, dns: Vec::new(), pod: Some(pod), ttl: self.ttl };
+        let leaf = Leaf {
+            id,
+            dns: Vec::new(),
+            pod: Some(pod),
+            ttl: self.ttl,
+        };
         let issued = leaf
             .sign(&authority, &key, SystemTime::now())
             .map_err(|error| self.refuse("sign", Code::Internal, error))?;
         self.metrics.issued.inc();
         tracing::info!(identity = %leaf.id, pod = caller.pod, "issued a certificate");
-        let not_after = issued.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let not_after = issued
+            .not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
         Ok(Response::new(SignResponse {
-            chain: issued.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect(),
-            roots: authority.roots().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
+            chain: issued
+                .chain
+                .iter()
+                .map(|der| Bytes::copy_from_slice(der))
+                .collect(),
+            roots: authority
+                .roots()
+                .iter()
+                .map(|der| Bytes::copy_from_slice(der))
+                .collect(),
             not_after: i64::try_from(not_after).unwrap_or(i64::MAX),
         }))
     }

@@ -34,7 +34,12 @@ pub struct Catalog {
 impl Catalog {
     /// The first catalog.
     pub fn first(mesh: Arc<Mesh>, now: Instant) -> Self {
-        Self { sequence: 1, shared: Shared::new(mesh), changed_at: now, changes: VecDeque::new() }
+        Self {
+            sequence: 1,
+            shared: Shared::new(mesh),
+            changed_at: now,
+            changes: VecDeque::new(),
+        }
     }
 
     /// The catalog that follows.
@@ -50,7 +55,12 @@ impl Catalog {
         if changes.len() > REMEMBERED {
             changes.pop_front();
         }
-        Self { sequence: self.sequence + 1, shared, changed_at: now, changes }
+        Self {
+            sequence: self.sequence + 1,
+            shared,
+            changed_at: now,
+            changes,
+        }
     }
 
     /// What changed after an earlier catalog; `None` when that is too long ago.
@@ -65,9 +75,9 @@ impl Catalog {
 pub fn differing<'a>(old: &'a Items, new: &'a Items) -> impl Iterator<Item = Arc<str>> + 'a {
     let same = old.same(new);
     let gone = old.keys().filter(move |name| !same && !new.contains_key(*name));
-    let fresh = new.iter().filter(move |(name, item)| {
-        !same && !old.get(*name).is_some_and(|before| Arc::ptr_eq(before, item))
-    });
+    let fresh = new
+        .iter()
+        .filter(move |(name, item)| !same && !old.get(*name).is_some_and(|before| Arc::ptr_eq(before, item)));
     gone.chain(fresh.map(|(name, _)| name)).cloned()
 }
 
@@ -98,7 +108,9 @@ pub async fn run(
                     metrics.translate.observe(seen.elapsed().as_secs_f64());
                     catalogs.send_replace(Some(Arc::new(catalog)));
                 }
-                Err(error) => tracing::error!(%error, "a mesh can't be translated; the last one stays in force"),
+                Err(error) => {
+                    tracing::error!(%error, "a mesh can't be translated; the last one stays in force")
+                }
             }
         }
         if meshes.changed().await.is_err() {

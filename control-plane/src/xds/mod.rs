@@ -23,3 +23,8 @@ pub mod service;
 
 pub use registry::Sessions;
 pub use service::Discovery;
+
+#[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
+mod subscription_tests;

@@ -106,7 +106,12 @@ impl Sessions {
         }
         *count += 1;
         all.by_id.insert(id, status.clone());
-        Ok(Registration { sessions: self.clone(), id, pod_uid, status })
+        Ok(Registration {
+            sessions: self.clone(),
+            id,
+            pod_uid,
+            status,
+        })
     }
 
     /// Every stream, the oldest first.
@@ -129,9 +134,16 @@ impl Sessions {
     pub fn without_trust(&self, name: &str, version: &str) -> Vec<String> {
         let kind = kind_name(Kind::TrustBundle);
         let has = |status: &SessionStatus| {
-            status.kinds.get(kind).is_some_and(|kind| kind.versions.get(name).is_some_and(|held| held == version))
+            status
+                .kinds
+                .get(kind)
+                .is_some_and(|kind| kind.versions.get(name).is_some_and(|held| held == version))
         };
-        self.list().into_iter().filter(|status| !has(status)).map(|status| status.node).collect()
+        self.list()
+            .into_iter()
+            .filter(|status| !has(status))
+            .map(|status| status.node)
+            .collect()
     }
 }
 
@@ -163,7 +175,11 @@ impl Registration {
     pub fn answered(&self, kind: Kind, accepted: bool) {
         let mut status = lock(&self.status);
         let entry = status.kinds.entry(kind_name(kind)).or_default();
-        if accepted { entry.acked += 1 } else { entry.nacked += 1 }
+        if accepted {
+            entry.acked += 1
+        } else {
+            entry.nacked += 1
+        }
     }
 }
 
@@ -182,5 +198,6 @@ impl Drop for Registration {
 
 /// Whole seconds since the epoch.
 pub fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

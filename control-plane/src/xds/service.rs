@@ -66,11 +66,19 @@ impl Discovery {
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Self {
-        Self { catalogs, sessions, metrics, stop }
+        Self {
+            catalogs,
+            sessions,
+            metrics,
+            stop,
+        }
     }
 
     fn refuse(&self, reason: &'static str, status: Status) -> Status {
-        self.metrics.streams_refused.get_or_create(&[("reason", reason)]).inc();
+        self.metrics
+            .streams_refused
+            .get_or_create(&[("reason", reason)])
+            .inc();
         status
     }
 
@@ -105,9 +113,15 @@ impl Discovery {
             kinds: Default::default(),
         };
         let registration = self.sessions.enter(status).map_err(|Busy| {
-            self.refuse("streams", Status::resource_exhausted("this pod has too many streams already"))
+            self.refuse(
+                "streams",
+                Status::resource_exhausted("this pod has too many streams already"),
+            )
         })?;
-        let left = peer.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = peer
+            .not_after
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
         let session = Session {
             view,
             catalogs,
@@ -146,9 +160,10 @@ impl Discovery {
         match timeout(UNKNOWN_GRACE, known).await {
             Ok(Some(view)) => Ok((view, catalogs)),
             Ok(None) => Err(self.refuse("stopping", Status::unavailable("the control plane is stopping"))),
-            Err(_) if catalogs.borrow().is_none() => {
-                Err(self.refuse("starting", Status::unavailable("the control plane hasn't read the mesh yet; try again")))
-            }
+            Err(_) if catalogs.borrow().is_none() => Err(self.refuse(
+                "starting",
+                Status::unavailable("the control plane hasn't read the mesh yet; try again"),
+            )),
             Err(_) => Err(self.refuse(
                 "pod",
                 Status::permission_denied(format!(
@@ -163,7 +178,9 @@ impl Discovery {
 /// The answer to a node id that isn't the caller's.
 pub(super) fn foreign_node(claimed: &str, own: &str) -> Status {
     let claimed: String = claimed.chars().take(200).collect();
-    Status::permission_denied(format!("node id is {claimed:?}, but the certificate is of {own:?}"))
+    Status::permission_denied(format!(
+        "node id is {claimed:?}, but the certificate is of {own:?}"
+    ))
 }
 
 #[tonic::async_trait]
@@ -174,7 +191,11 @@ impl AggregatedDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
+        let connection = request
+            .extensions()
+            .get::<ConnectionInfo>()
+            .cloned()
+            .unwrap_or_default();
         let Some(peer) = connection.peer else {
             return Err(self.refuse(
                 "certificate",
@@ -183,7 +204,10 @@ impl AggregatedDiscoveryService for Discovery {
         };
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let service = self.clone();
-        let remote = connection.remote.map(|remote| remote.to_string()).unwrap_or_default();
+        let remote = connection
+            .remote
+            .map(|remote| remote.to_string())
+            .unwrap_or_default();
         tokio::spawn(async move {
             service.metrics.connected.inc();
             let node = format!("{}/{}", peer.id.namespace(), peer.pod.pod);

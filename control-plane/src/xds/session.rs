@@ -55,7 +55,11 @@ impl Session {
         mut requests: tonic::Streaming<DeltaDiscoveryRequest>,
         out: &Outbound,
     ) -> Result<(), Status> {
-        let mut state = State { subscriptions: Default::default(), nonce: 0, gone_at: None };
+        let mut state = State {
+            subscriptions: Default::default(),
+            nonce: 0,
+            gone_at: None,
+        };
         self.take(&mut state, &first)?;
         let stop = self.stop.clone().wait();
         tokio::pin!(stop);
@@ -103,7 +107,11 @@ impl Session {
         let Some(kind) = Kind::from_type_url(&request.type_url) else {
             if request.type_url.starts_with("type.weft.dev/") {
                 // A newer sidecar may know more kinds; it lives without them.
-                tracing::debug!(node = self.node, type_url = request.type_url, "a kind that isn't served");
+                tracing::debug!(
+                    node = self.node,
+                    type_url = request.type_url,
+                    "a kind that isn't served"
+                );
                 return Ok(());
             }
             return Err(Status::permission_denied(format!(
@@ -138,13 +146,16 @@ impl Session {
             },
         }
         if let Some(subscription) = slot {
-            self.registration.report(kind, subscription, self.view.catalog().sequence);
+            self.registration
+                .report(kind, subscription, self.view.catalog().sequence);
         }
         Ok(())
     }
 
     fn advance(&mut self, state: &mut State) {
-        let Some(catalog) = self.catalogs.borrow_and_update().clone() else { return };
+        let Some(catalog) = self.catalogs.borrow_and_update().clone() else {
+            return;
+        };
         let at = catalog.changed_at;
         match self.view.advance(catalog) {
             Some(changes) => {
@@ -180,7 +191,8 @@ impl Session {
                 self.metrics.push_time.observe(changed.elapsed().as_secs_f64());
             }
         }
-        self.registration.report(kind, subscription, self.view.catalog().sequence);
+        self.registration
+            .report(kind, subscription, self.view.catalog().sequence);
         response
     }
 }

@@ -117,7 +117,9 @@ impl Subscription {
             if !(1..=MAX_NAME).contains(&name.len()) || version.len() > MAX_NAME {
                 return Err(BadRequest::Name);
             }
-            subscription.held.insert(name.as_str().into(), version.as_str().into());
+            subscription
+                .held
+                .insert(name.as_str().into(), version.as_str().into());
         }
         subscription.subscribe(request)?;
         // What it brought along needs no answer when it is still right.
@@ -132,7 +134,10 @@ impl Subscription {
     /// See [`BadRequest`].
     pub fn request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Outcome, BadRequest> {
         let mut outcome = Outcome::Subscribed;
-        if let Some(waiting) = self.waiting.take_if(|waiting| waiting.nonce == request.response_nonce) {
+        if let Some(waiting) = self
+            .waiting
+            .take_if(|waiting| waiting.nonce == request.response_nonce)
+        {
             if let Some(error) = &request.error_detail {
                 self.reject(error);
                 outcome = Outcome::Nacked;
@@ -179,12 +184,19 @@ impl Subscription {
     }
 
     fn reject(&mut self, error: &Status) {
-        let named = error.details.iter().filter(|detail| detail.type_url == REJECTED_TYPE_URL);
+        let named = error
+            .details
+            .iter()
+            .filter(|detail| detail.type_url == REJECTED_TYPE_URL);
         let mut rejected: Vec<Rejected> = named
             .take(MAX_REJECTED)
             .filter_map(|detail| <v1::Rejected as prost::Message>::decode(detail.value.clone()).ok())
             .map(|detail| Rejected {
-                version: self.held.get(detail.name.as_str()).map(ToString::to_string).unwrap_or_default(),
+                version: self
+                    .held
+                    .get(detail.name.as_str())
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 name: bounded(&detail.name),
                 field: bounded(&detail.field),
                 reason: bounded(&detail.reason),
@@ -198,7 +210,8 @@ impl Subscription {
                 reason: bounded(&error.message),
             });
         }
-        self.rejected.retain(|old| !old.name.is_empty() && rejected.iter().all(|new| new.name != old.name));
+        self.rejected
+            .retain(|old| !old.name.is_empty() && rejected.iter().all(|new| new.name != old.name));
         self.rejected.append(&mut rejected);
         self.rejected.truncate(MAX_REJECTED);
     }
@@ -247,7 +260,8 @@ impl Subscription {
                     if owed || self.held.get(&name) != Some(&wire.version) {
                         size += wire.bytes.len() + name.len() + wire.version.len();
                         response.resources.push(message(self.kind, item));
-                        self.rejected.retain(|rejected| !rejected.name.is_empty() && *rejected.name != *name);
+                        self.rejected
+                            .retain(|rejected| !rejected.name.is_empty() && *rejected.name != *name);
                         self.held.insert(item.name().clone(), wire.version.clone());
                     }
                 }
@@ -260,14 +274,21 @@ impl Subscription {
                 }
             }
         }
-        let since = if self.examine.is_empty() { self.since.take() } else { self.since };
+        let since = if self.examine.is_empty() {
+            self.since.take()
+        } else {
+            self.since
+        };
         if response.resources.is_empty() && response.removed_resources.is_empty() && !self.greet {
             return None;
         }
         self.greet = false;
         response.type_url = self.kind.type_url().to_owned();
         response.nonce = nonce();
-        self.waiting = Some(Waiting { nonce: response.nonce.clone(), since: since.unwrap_or(now) });
+        self.waiting = Some(Waiting {
+            nonce: response.nonce.clone(),
+            since: since.unwrap_or(now),
+        });
         Some(response)
     }
 
@@ -297,7 +318,10 @@ impl Subscription {
 
     /// Names and versions of what it holds.
     pub fn versions(&self) -> BTreeMap<String, String> {
-        self.held.iter().map(|(name, version)| (name.to_string(), version.to_string())).collect()
+        self.held
+            .iter()
+            .map(|(name, version)| (name.to_string(), version.to_string()))
+            .collect()
     }
 
     /// When the oldest change was seen that isn't sent yet.
@@ -321,7 +345,10 @@ fn message(kind: Kind, item: &Item) -> Resource {
     let wire = item.wire();
     Resource {
         version: wire.version.to_string(),
-        resource: Some(Any { type_url: kind.type_url().to_owned(), value: wire.bytes.clone() }),
+        resource: Some(Any {
+            type_url: kind.type_url().to_owned(),
+            value: wire.bytes.clone(),
+        }),
         name: item.name().to_string(),
     }
 }

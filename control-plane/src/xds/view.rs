@@ -27,13 +27,19 @@ impl View {
     /// What `scope` sees of a catalog.
     pub fn new(catalog: Arc<Catalog>, scope: Scope) -> Self {
         let scoped = catalog.shared.scoped(&scope);
-        Self { known: scoped.is_some(), catalog, scope, scoped }
+        Self {
+            known: scoped.is_some(),
+            catalog,
+            scope,
+            scoped,
+        }
     }
 
     /// Moves on to a newer catalog. Returns what changed; `None`: anything may have.
     pub fn advance(&mut self, catalog: Arc<Catalog>) -> Option<Changes> {
-        let mut changes: Option<Changes> =
-            catalog.changes_since(self.catalog.sequence).map(|changes| changes.cloned().collect());
+        let mut changes: Option<Changes> = catalog
+            .changes_since(self.catalog.sequence)
+            .map(|changes| changes.cloned().collect());
         if !self.known || !catalog.shared.scoped_same(&self.catalog.shared, &self.scope) {
             let scoped = catalog.shared.scoped(&self.scope);
             self.known = scoped.is_some();
@@ -75,7 +81,10 @@ impl View {
             Kind::Routes => Some(&scoped.routes),
             Kind::TrustBundle | Kind::Service | Kind::Endpoints => None,
         });
-        Some(Layered { shared: self.catalog.shared.items(kind), own: own? })
+        Some(Layered {
+            shared: self.catalog.shared.items(kind),
+            own: own?,
+        })
     }
 }
 
@@ -88,11 +97,16 @@ impl<'a> Layered<'a> {
 
     /// The item of a name.
     pub fn get(&self, name: &str) -> Option<&'a Arc<Item>> {
-        self.own.and_then(|own| own.get(name)).or_else(|| self.shared.get(name))
+        self.own
+            .and_then(|own| own.get(name))
+            .or_else(|| self.shared.get(name))
     }
 
     /// Every name; one may come twice.
     pub fn names(&self) -> impl Iterator<Item = &'a Arc<str>> {
-        self.own.into_iter().flat_map(|own| own.keys()).chain(self.shared.keys())
+        self.own
+            .into_iter()
+            .flat_map(|own| own.keys())
+            .chain(self.shared.keys())
     }
 }

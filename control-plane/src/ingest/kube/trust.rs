@@ -66,14 +66,20 @@ async fn ask<T>(
         Ok(Ok(answer)) => Ok(Ok(answer)),
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(Err(status.code)),
         Ok(Err(error)) => Err(ClusterError(format!("can't {what}: {error}"))),
-        Err(_) => Err(ClusterError(format!("can't {what}: no answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(ClusterError(format!(
+            "can't {what}: no answer within {} s",
+            PATIENCE.as_secs()
+        ))),
     }
 }
 
 impl Cluster {
     /// Uses a client; the Secret is in `namespace`.
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { client, namespace: namespace.to_owned() }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+        }
     }
 
     fn secrets(&self) -> Api<Secret> {
@@ -91,7 +97,9 @@ impl Cluster {
                 stored: stored(&secret),
             })),
             Err(404) => Ok(None),
-            Err(code) => Err(ClusterError(format!("can't read the Secret weft-ca: status {code}"))),
+            Err(code) => Err(ClusterError(format!(
+                "can't read the Secret weft-ca: status {code}"
+            ))),
         }
     }
 
@@ -102,7 +110,13 @@ impl Cluster {
     pub async fn create(&self, authority: &StoredAuthority) -> Result<Written, ClusterError> {
         let secret = secret(&self.namespace, authority, None);
         let parameters = parameters();
-        written(ask("make the Secret weft-ca", self.secrets().create(&parameters, &secret)).await?)
+        written(
+            ask(
+                "make the Secret weft-ca",
+                self.secrets().create(&parameters, &secret),
+            )
+            .await?,
+        )
     }
 
     /// Replaces the Secret if it still has a version.
@@ -112,7 +126,13 @@ impl Cluster {
     pub async fn replace(&self, authority: &StoredAuthority, version: &str) -> Result<Written, ClusterError> {
         let secret = secret(&self.namespace, authority, Some(version.to_owned()));
         let parameters = parameters();
-        written(ask("replace the Secret weft-ca", self.secrets().replace(CA_SECRET, &parameters, &secret)).await?)
+        written(
+            ask(
+                "replace the Secret weft-ca",
+                self.secrets().replace(CA_SECRET, &parameters, &secret),
+            )
+            .await?,
+        )
     }
 
     /// Asks whose a token is.
@@ -129,10 +149,12 @@ impl Cluster {
         };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let parameters = PostParams::default();
-        let answer = ask("review a token", reviews.create(&parameters, &review)).await.map_err(|error| {
-            tracing::warn!(%error, "a token can't be checked");
-            Unauthenticated::Unavailable
-        })?;
+        let answer = ask("review a token", reviews.create(&parameters, &review))
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "a token can't be checked");
+                Unauthenticated::Unavailable
+            })?;
         caller(answer.map_err(|_| Unauthenticated::Unavailable)?)
     }
 
@@ -146,9 +168,15 @@ impl Cluster {
         let list = ask("list ConfigMaps", maps.list(&parameters))
             .await?
             .map_err(|code| ClusterError(format!("can't list ConfigMaps: status {code}")))?;
-        let right = list.items.into_iter().filter(|map| map.metadata.name.as_deref() == Some(CA_CONFIG_MAP));
+        let right = list
+            .items
+            .into_iter()
+            .filter(|map| map.metadata.name.as_deref() == Some(CA_CONFIG_MAP));
         let right = right.filter(|map| {
-            map.data.as_ref().and_then(|data| data.get(CA_CONFIG_MAP_KEY)).is_some_and(|held| held == roots)
+            map.data
+                .as_ref()
+                .and_then(|data| data.get(CA_CONFIG_MAP_KEY))
+                .is_some_and(|held| held == roots)
         });
         Ok(right.filter_map(|map| map.metadata.namespace).collect())
     }
@@ -166,7 +194,12 @@ impl Cluster {
                 map.data = Some(data);
                 map.metadata.managed_fields = None;
                 // A conflict means that somebody writes it right now: the next round looks again.
-                ask("correct a ConfigMap", maps.replace(CA_CONFIG_MAP, &parameters, &map)).await?.ok();
+                ask(
+                    "correct a ConfigMap",
+                    maps.replace(CA_CONFIG_MAP, &parameters, &map),
+                )
+                .await?
+                .ok();
             }
             Err(_) => {
                 let map = ConfigMap {
@@ -179,7 +212,9 @@ impl Cluster {
                     data: Some(data),
                     ..ConfigMap::default()
                 };
-                ask("make a ConfigMap", maps.create(&parameters, &map)).await?.ok();
+                ask("make a ConfigMap", maps.create(&parameters, &map))
+                    .await?
+                    .ok();
             }
         }
         Ok(())
@@ -212,14 +247,19 @@ fn secret(namespace: &str, authority: &StoredAuthority, version: Option<String>)
 }
 
 fn parameters() -> PostParams {
-    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+    PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    }
 }
 
 fn written<T>(answer: Result<T, u16>) -> Result<Written, ClusterError> {
     match answer {
         Ok(_) => Ok(Written::Done),
         Err(409) => Ok(Written::Conflict),
-        Err(code) => Err(ClusterError(format!("can't write the Secret weft-ca: status {code}"))),
+        Err(code) => Err(ClusterError(format!(
+            "can't write the Secret weft-ca: status {code}"
+        ))),
     }
 }
 
@@ -239,11 +279,15 @@ fn stored(secret: &Secret) -> StoredAuthority {
     };
     let certificate = read("tls.crt").unwrap_or_default();
     StoredAuthority {
-        roots: read("root-cert.pem").or_else(|| read("ca.crt")).unwrap_or_else(|| certificate.clone()),
+        roots: read("root-cert.pem")
+            .or_else(|| read("ca.crt"))
+            .unwrap_or_else(|| certificate.clone()),
         certificate,
         key: read("tls.key").unwrap_or_default(),
         next: read("next.crt").zip(read("next.key")),
-        signing_since: read("signing-since").and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+        signing_since: read("signing-since")
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0),
     }
 }
 
@@ -251,19 +295,32 @@ fn stored(secret: &Secret) -> StoredAuthority {
 fn caller(review: TokenReview) -> Result<Caller, Unauthenticated> {
     let status = review.status.unwrap_or_default();
     if status.authenticated != Some(true) {
-        let reason = status.error.unwrap_or_else(|| "it is expired, forged or revoked".to_owned());
-        return Err(Unauthenticated::Invalid { reason: reason.chars().take(300).collect() });
+        let reason = status
+            .error
+            .unwrap_or_else(|| "it is expired, forged or revoked".to_owned());
+        return Err(Unauthenticated::Invalid {
+            reason: reason.chars().take(300).collect(),
+        });
     }
     // An API server that doesn't say which audience it checked didn't check any.
-    if !status.audiences.is_some_and(|audiences| audiences.iter().any(|audience| audience == TOKEN_AUDIENCE)) {
-        return Err(Unauthenticated::Invalid { reason: "it is for another audience".to_owned() });
+    if !status
+        .audiences
+        .is_some_and(|audiences| audiences.iter().any(|audience| audience == TOKEN_AUDIENCE))
+    {
+        return Err(Unauthenticated::Invalid {
+            reason: "it is for another audience".to_owned(),
+        });
     }
     let user = status.user.unwrap_or_default();
     let name = user.username.unwrap_or_default();
     let mut parts = name.split(':');
-    let (Some("system"), Some("serviceaccount"), Some(namespace), Some(account), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some("system"), Some("serviceaccount"), Some(namespace), Some(account), None) = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) else {
         return Err(Unauthenticated::NotServiceAccount);
     };
     let extra = user.extra.unwrap_or_default();
@@ -273,7 +330,12 @@ fn caller(review: TokenReview) -> Result<Caller, Unauthenticated> {
     };
     let pod = one("authentication.kubernetes.io/pod-name").zip(one("authentication.kubernetes.io/pod-uid"));
     let (pod, pod_uid) = pod.ok_or(Unauthenticated::Unbound)?;
-    Ok(Caller { namespace: namespace.to_owned(), service_account: account.to_owned(), pod, pod_uid })
+    Ok(Caller {
+        namespace: namespace.to_owned(),
+        service_account: account.to_owned(),
+        pod,
+        pod_uid,
+    })
 }
 
 #[cfg(test)]
@@ -299,7 +361,12 @@ mod tests {
         let found = review(json!({"authenticated": true, "audiences": ["weft"], "user": user})).unwrap();
         assert_eq!(
             found,
-            Caller { namespace: "shop".into(), service_account: "web".into(), pod: "web-1".into(), pod_uid: "uid-1".into() }
+            Caller {
+                namespace: "shop".into(),
+                service_account: "web".into(),
+                pod: "web-1".into(),
+                pod_uid: "uid-1".into()
+            }
         );
     }
 
@@ -329,7 +396,10 @@ mod tests {
     fn a_secret_reads_back() {
         let domain = weft_proto::model::TrustDomain::new("cluster.local").unwrap();
         let now = std::time::SystemTime::now();
-        let authority = StoredAuthority::generate(&domain, now).unwrap().introduce(&domain, now).unwrap();
+        let authority = StoredAuthority::generate(&domain, now)
+            .unwrap()
+            .introduce(&domain, now)
+            .unwrap();
         assert_eq!(stored(&secret("weft-system", &authority, None)), authority);
     }
 }
