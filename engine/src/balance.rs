@@ -6,8 +6,8 @@
 //! Of two candidates drawn in proportion to their weights, the cheaper one is taken if the difference means anything.
 
 use crate::Tick;
-use crate::cluster::{Tier, Tried};
 use crate::endpoint::EndpointState;
+use crate::pick::Tried;
 use rand::{Rng, RngExt};
 use std::sync::Arc;
 
@@ -17,6 +17,16 @@ const FLOOR: f64 = 500.0;
 const SAME: f64 = 1.2;
 /// Draws before the tier is searched in order.
 const DRAWS: usize = 3;
+
+/// The ready endpoints of one distance.
+#[derive(Debug, Default)]
+pub(crate) struct Tier {
+    pub(crate) endpoints: Vec<Arc<EndpointState>>,
+    /// Running sums of the weights; empty if all are the same.
+    sums: Vec<u64>,
+    /// Weight of all that should serve: the ready ones, and those that were ready once and are no longer.
+    pub(crate) expected: u64,
+}
 
 /// One open, untried endpoint of the tier.
 pub(crate) fn choose<'a, R: Rng + ?Sized>(
@@ -63,4 +73,45 @@ fn cost(endpoint: &EndpointState, now: Tick, mean_weight: f64) -> f64 {
     let latency = live.expected(now).max(silence).max(FLOOR);
     let load = f64::from(endpoint.outstanding()) * mean_weight / f64::from(endpoint.weight);
     latency * (load + 1.0) * 1_000.0 / live.gate.ramp(now) as f64
+}
+
+impl Tier {
+    /// Prepares drawing by weight.
+    pub(crate) fn seal(&mut self) {
+        if self
+            .endpoints
+            .windows(2)
+            .all(|pair| pair[0].weight == pair[1].weight)
+        {
+            return;
+        }
+        let mut sum = 0;
+        self.sums = self
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                sum += u64::from(endpoint.weight);
+                sum
+            })
+            .collect();
+    }
+
+    /// A random index in proportion to the weights. The tier must not be empty.
+    pub(crate) fn index<R: Rng + ?Sized>(&self, rng: &mut R) -> usize {
+        match self.sums.last() {
+            None => rng.random_range(0..self.endpoints.len()),
+            Some(sum) => {
+                let point = rng.random_range(0..*sum);
+                self.sums.partition_point(|s| *s <= point)
+            }
+        }
+    }
+
+    pub(crate) fn mean_weight(&self) -> f64 {
+        match (self.sums.last(), self.endpoints.first()) {
+            (Some(sum), _) => *sum as f64 / self.endpoints.len() as f64,
+            (None, Some(first)) => f64::from(first.weight),
+            (None, None) => 1.0,
+        }
+    }
 }

@@ -1,16 +1,16 @@
-//! One endpoint: what is known of it, and requests in flight to it.
+//! One endpoint and what is known of it.
 //!
-//! In: begins, answers and ends of requests. Out: load, latency, silence. Never: a lock, or a request that is counted
-//! for ever (its guard ends it when it is dropped).
+//! In: what requests in flight report. Out: load, latency, silence. Never: a lock.
 
 use crate::Tick;
 use crate::budget::Budget;
-use crate::cluster::{Settings, TrialSlot};
+use crate::cluster::Settings;
+use crate::failover::TIERS;
 use crate::latency::Average;
 use crate::outlier::{Cause, Change, Gate};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use weft_proto::model::{Distance, Health, Locality, SpiffeId, Workload};
 
 /// Answers of one endpoint before its own latency is trusted.
@@ -60,19 +60,28 @@ pub(crate) struct Live {
     pub(crate) settings: Settings,
     pub(crate) service: Arc<Shared>,
     pub(crate) outstanding: AtomicU32,
-    /// Requests that have no answer yet.
-    pub(crate) waiting: AtomicU32,
+    /// Requests that have no answer yet, and of which wave they are.
+    pub(crate) waiting: Waiting,
     /// When `waiting` last rose from 0, in microseconds.
     pub(crate) busy_since: AtomicU64,
     /// When anything last came back, in microseconds.
     pub(crate) last_answer: AtomicU64,
+    /// The silence, by its start, that was checked with another request.
+    checked: AtomicU64,
     pub(crate) peak: Average,
     pub(crate) mean: Average,
     pub(crate) samples: AtomicU32,
+    /// Index of its distance.
+    pub(crate) tier: AtomicUsize,
     /// It was ready once.
     pub(crate) served: AtomicBool,
     pub(crate) gate: Gate,
 }
+
+/// Requests without an answer. Each return of the endpoint begins a new wave: those of older waves may wait for ever on
+/// connections that no longer work, and must not make the endpoint look silent again.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(AtomicU64);
 
 /// What all endpoints of a cluster share.
 #[derive(Debug)]
@@ -85,50 +94,12 @@ pub(crate) struct Shared {
     /// Ejected for answering errors that may be the application's own.
     pub(crate) ejected_for_errors: AtomicU32,
     pub(crate) ejections: [AtomicU64; 5],
-    /// Trials under way, and when the last one began.
-    pub(crate) trials: AtomicU32,
+    /// When an endpoint of each distance last fell silent, in microseconds; 0: never.
+    pub(crate) last_silent: [AtomicU64; TIERS],
+    /// When the last trial by a caller's request began, in microseconds; 0: never.
     pub(crate) last_trial: AtomicU64,
+    /// When an endpoint was last restored, in microseconds; 0: never.
     pub(crate) last_restored: AtomicU64,
-}
-
-/// How a request to an endpoint ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Answered completely; or, for opaque bytes, closed in order.
-    Success,
-    /// Answered with this 5xx status, completely.
-    ServerError(u16),
-    /// The connection was refused, or the endpoint's sidecar says that the application refuses connections.
-    Refused,
-    /// The connection could not be made in time or its handshake failed.
-    ConnectFailed,
-    /// The connection broke although it was new, or after the request was written.
-    Reset,
-    /// The bound on one try passed while the endpoint still answered others.
-    Timeout,
-    /// Nothing came back: see [`InFlight::silent`].
-    Silent,
-    /// Not the endpoint's doing: the caller went away, or a pooled connection turned out to be closed.
-    Cancelled,
-}
-
-/// A request in flight. Dropping it counts as [`Outcome::Cancelled`].
-#[derive(Debug)]
-pub struct InFlight {
-    live: Arc<Live>,
-    trial: Option<TrialSlot>,
-    started: Tick,
-    /// Silence counts from this request's own start, because the endpoint was ejected already.
-    own: bool,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nothing came back yet.
-    Waiting,
-    /// Something came back, or nothing is owed: silence means nothing.
-    Answered,
 }
 
 /// An endpoint at one moment, for people.
@@ -183,6 +154,35 @@ impl EndpointState {
     }
 }
 
+impl Waiting {
+    /// Adds one; its wave, and whether it is alone.
+    pub(crate) fn enter(&self) -> (u32, bool) {
+        let before = self.0.fetch_add(1, Relaxed);
+        ((before >> 32) as u32, before as u32 == 0)
+    }
+
+    /// Takes one of a wave off, unless the wave is over.
+    pub(crate) fn leave(&self, wave: u32) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |now| {
+            ((now >> 32) as u32 == wave && now as u32 > 0).then(|| now - 1)
+        });
+    }
+
+    pub(crate) fn wave(&self) -> u32 {
+        (self.0.load(Relaxed) >> 32) as u32
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Relaxed) as u32
+    }
+
+    fn next_wave(&self) {
+        let _ = self
+            .0
+            .fetch_update(Relaxed, Relaxed, |now| Some(((now >> 32) + 1) << 32));
+    }
+}
+
 impl Live {
     pub(crate) fn new(id: EndpointId, settings: Settings, service: Arc<Shared>) -> Self {
         Self {
@@ -190,20 +190,38 @@ impl Live {
             settings,
             service,
             outstanding: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
+            waiting: Waiting::default(),
             busy_since: AtomicU64::new(0),
             last_answer: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
             peak: Average::default(),
             mean: Average::default(),
             samples: AtomicU32::new(0),
+            tier: AtomicUsize::new(0),
             served: AtomicBool::new(false),
             gate: Gate::default(),
         }
     }
 
     pub(crate) fn silent_since(&self) -> Option<Tick> {
-        (self.waiting.load(Relaxed) > 0)
+        (self.waiting.count() > 0)
             .then(|| Tick::from_micros(self.busy_since.load(Relaxed).max(self.last_answer.load(Relaxed))))
+    }
+
+    /// Whether half of what is plausible is over, and no other request was sent yet to find out if the endpoint is
+    /// dead or one answer just takes its time.
+    pub(crate) fn doubtful(&self, now: Tick) -> bool {
+        self.silent_since().is_some_and(|since| {
+            now.since(since) > self.patience() / 2 && self.checked.load(Relaxed) != since.as_micros()
+        })
+    }
+
+    /// Takes the one check of the present silence.
+    pub(crate) fn claim_check(&self) -> bool {
+        let Some(since) = self.silent_since() else {
+            return false;
+        };
+        self.checked.swap(since.as_micros(), Relaxed) != since.as_micros()
     }
 
     /// Silence that is suspicious, in microseconds.
@@ -243,21 +261,26 @@ impl Live {
             .gate
             .eject(now, cause, trial, self.settings.seed ^ self.id.0.rotate_left(32))?;
         shared.ejections[cause as usize].fetch_add(1, Relaxed);
+        if cause == Cause::Silent {
+            shared.last_silent[self.tier.load(Relaxed)].store(now.as_micros().max(1), Relaxed);
+        }
         Some(change)
     }
 
-    fn restore(&self, now: Tick) -> Option<Change> {
+    pub(crate) fn restore(&self, now: Tick) -> Option<Change> {
         let change = self.gate.restore(now)?;
+        self.waiting.next_wave();
         self.service.last_restored.store(now.as_micros().max(1), Relaxed);
         Some(change)
     }
 
     /// Records how long an answer took.
-    fn learn(&self, now: Tick, latency: u64, at_least: u64) {
-        self.peak.observe_peak(now, latency.max(at_least));
-        // An answer that came after all silence says little about the next one: bounded, so that a partition that
-        // heals doesn't make the next partition hard to see.
-        let bounded = latency.min(self.patience() * 2);
+    pub(crate) fn learn(&self, now: Tick, latency: u64) {
+        // An answer that came after all silence says little about the next one: bounded, so that one slow request
+        // doesn't starve an endpoint for a minute, and a partition that heals doesn't make the next one hard to see.
+        let patience = self.patience();
+        self.peak.observe_peak(now, latency.min(patience));
+        let bounded = latency.min(patience * 2);
         self.mean.observe_mean(now, bounded);
         self.service.mean.observe_mean(now, bounded);
         for samples in [&self.samples, &self.service.samples] {
@@ -267,7 +290,7 @@ impl Live {
         }
     }
 
-    fn penalty(&self) -> u64 {
+    pub(crate) fn penalty(&self) -> u64 {
         self.mean
             .latest()
             .map_or(0, |mean| (mean * SILENCE_FACTOR) as u64)
@@ -275,169 +298,19 @@ impl Live {
     }
 }
 
-impl InFlight {
-    pub(crate) fn begin(endpoint: &EndpointState, trial: Option<TrialSlot>, now: Tick, owed: bool) -> Self {
-        let live = Arc::clone(&endpoint.live);
-        live.outstanding.fetch_add(1, Relaxed);
-        if owed && live.waiting.fetch_add(1, Relaxed) == 0 {
-            live.busy_since.store(now.as_micros(), Relaxed);
-        }
-        let own = trial.is_some() || !live.gate.open();
+impl Shared {
+    pub(crate) fn new(now: Tick) -> Self {
         Self {
-            live,
-            trial,
-            started: now,
-            own,
-            phase: if owed { Phase::Waiting } else { Phase::Answered },
+            mean: Average::default(),
+            samples: AtomicU32::new(0),
+            budget: Budget::new(now),
+            next_id: AtomicU64::new(1),
+            endpoints: AtomicU32::new(0),
+            ejected_for_errors: AtomicU32::new(0),
+            ejections: Default::default(),
+            last_silent: Default::default(),
+            last_trial: AtomicU64::new(0),
+            last_restored: AtomicU64::new(0),
         }
-    }
-
-    /// When to look again whether the endpoint has fallen silent; `None`: no longer, something came back.
-    ///
-    /// The time moves on while other requests of the endpoint are answered: at that time, call [`silent`](Self::silent).
-    pub fn deadline(&self) -> Option<Tick> {
-        if self.phase != Phase::Waiting {
-            return None;
-        }
-        let since = self.live.silent_since().unwrap_or(self.started);
-        let since = if self.own { since.max(self.started) } else { since };
-        Some(since.plus(self.live.patience()))
-    }
-
-    /// Whether the endpoint has fallen silent: this request waits and nothing has come back from the endpoint for
-    /// longer than is plausible. The endpoint is then ejected; if the request is safe, [`finish`](Self::finish) it as
-    /// [`Outcome::Silent`] and try it elsewhere; if not, keep waiting.
-    pub fn silent(&self, now: Tick) -> bool {
-        let silent = self.deadline().is_some_and(|deadline| now >= deadline);
-        if silent {
-            self.live.eject(now, Cause::Silent, false);
-        }
-        silent
-    }
-
-    /// The response's head has come. Call it as soon as it has; what is left is the body's.
-    ///
-    /// For gRPC pass 503 when the trailers-only answer says UNAVAILABLE.
-    pub fn answered(&mut self, now: Tick, status: u16) -> Option<Change> {
-        if self.phase == Phase::Answered {
-            return None;
-        }
-        self.stop_waiting();
-        self.live.last_answer.store(now.as_micros(), Relaxed);
-        let latency = now.since(self.started);
-        match status {
-            502..=504 => self.failed(now, latency, Cause::GatewayErrors, |gate| gate.gateway_error()),
-            500..=599 => {
-                let failed_so = self.live.gate.cause() == Some(Cause::ServerErrors);
-                if self.trial.is_some() && !failed_so {
-                    // Reachable again is what this trial was to find out.
-                    return self.worked(now, latency);
-                }
-                let usual = self.live.mean.latest().unwrap_or(0.0) as u64;
-                self.failed(now, latency.max(usual), Cause::ServerErrors, |gate| {
-                    gate.server_error()
-                })
-            }
-            _ => self.worked(now, latency),
-        }
-    }
-
-    /// A connection for opaque bytes stands: the endpoint was reached.
-    pub fn established(&mut self, now: Tick) -> Option<Change> {
-        self.answered(now, 200)
-    }
-
-    /// Something more came back: a part of a body, or bytes of a stream.
-    pub fn progress(&self, now: Tick) {
-        self.live.last_answer.store(now.as_micros(), Relaxed);
-    }
-
-    /// The request is over.
-    pub fn finish(mut self, now: Tick, outcome: Outcome) -> Option<Change> {
-        match outcome {
-            Outcome::Success => self.answered(now, 200),
-            Outcome::ServerError(status) => self.answered(now, status),
-            Outcome::Refused => self.failed(now, 0, Cause::Refused, |_| Some(Cause::Refused)),
-            Outcome::ConnectFailed | Outcome::Reset => self.failed(now, 0, Cause::Broken, Gate::broken),
-            Outcome::Timeout => {
-                let latency = now.since(self.started);
-                self.failed(now, latency, Cause::GatewayErrors, |gate| gate.gateway_error())
-            }
-            Outcome::Silent => self.failed(now, 0, Cause::Silent, |_| Some(Cause::Silent)),
-            Outcome::Cancelled => None,
-        }
-    }
-
-    /// Whether this request is the endpoint's trial.
-    pub fn is_trial(&self) -> bool {
-        self.trial.is_some()
-    }
-
-    /// When it began.
-    pub fn started(&self) -> Tick {
-        self.started
-    }
-
-    fn worked(&mut self, now: Tick, latency: u64) -> Option<Change> {
-        let gate = &self.live.gate;
-        if self.trial.take().is_some() {
-            self.live.peak.reset(now, latency);
-            return self.live.restore(now);
-        }
-        if !gate.open() {
-            // Proof of life: it wasn't dead, or is back.
-            return if gate.cause() == Some(Cause::Silent) {
-                self.live.restore(now)
-            } else {
-                None
-            };
-        }
-        gate.forgive();
-        if self.started >= gate.restored_at() {
-            self.live.learn(now, latency, 0);
-        }
-        None
-    }
-
-    fn failed(
-        &mut self,
-        now: Tick,
-        latency: u64,
-        cause: Cause,
-        count: impl FnOnce(&Gate) -> Option<Cause>,
-    ) -> Option<Change> {
-        let trial = self.trial.is_some();
-        let verdict = count(&self.live.gate);
-        let change = if trial {
-            self.live.eject(now, cause, true)
-        } else if self.started < self.live.gate.restored_at() {
-            // It failed because of what the endpoint has come back from since.
-            None
-        } else {
-            let least = if cause == Cause::ServerErrors {
-                latency
-            } else {
-                self.live.penalty()
-            };
-            self.live.peak.observe_peak(now, latency.max(least));
-            verdict.and_then(|cause| self.live.eject(now, cause, false))
-        };
-        // Only now may the next trial begin.
-        self.trial = None;
-        change
-    }
-
-    fn stop_waiting(&mut self) {
-        if self.phase == Phase::Waiting {
-            self.phase = Phase::Answered;
-            self.live.waiting.fetch_sub(1, Relaxed);
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.stop_waiting();
-        self.live.outstanding.fetch_sub(1, Relaxed);
     }
 }

@@ -21,14 +21,18 @@ pub mod path;
 pub mod policy;
 /// Which rule and which backend.
 pub mod route;
-/// The endpoints of one port of a Service, and the pick of one of them.
+/// The endpoints of one port of a Service.
 pub mod cluster;
+/// The pick of one endpoint.
+pub mod pick;
 /// How much of the traffic each distance gets.
 pub mod failover;
 /// Two random choices by cost.
 pub mod balance;
-/// One endpoint: what is known of it, and requests in flight to it.
+/// One endpoint and what is known of it.
 pub mod endpoint;
+/// Requests in flight to an endpoint.
+pub mod flight;
 /// Latency averages without locks.
 pub mod latency;
 /// Ejection of endpoints that fail or fall silent, and the way back.
@@ -38,7 +42,9 @@ pub mod retry;
 /// How many retries a service can bear.
 pub mod budget;
 
-pub use cluster::{Cluster, NoEndpoint, Picked, Settings, Tried};
-pub use endpoint::{EndpointId, EndpointState, InFlight, Outcome};
+pub use cluster::{Cluster, Family, Settings};
+pub use endpoint::{EndpointId, EndpointState};
+pub use flight::{InFlight, Outcome};
 pub use invalid::Invalid;
+pub use pick::{Class, NoEndpoint, Picked, Reason, Tried};
 pub use tick::Tick;

@@ -57,6 +57,8 @@ pub const LONGEST_UNREACHABLE: u64 = 2_000_000;
 pub const FORGET: u64 = 30_000_000;
 /// How long a trial waits for a safe request before an unsafe one may be it, in microseconds.
 pub const UNSAFE_GRACE: u64 = 1_000_000;
+/// How long a trial holds its place, in microseconds: one that hasn't ended by then doesn't keep others from trying.
+pub const TRIAL_TIME: u64 = 5_000_000;
 /// How long a restored endpoint takes to get its full share, in microseconds.
 pub const RAMP: u64 = 1_000_000;
 
@@ -70,7 +72,8 @@ pub(crate) struct Gate {
     cause: AtomicU8,
     /// Ejections in a row.
     streak: AtomicU32,
-    trial: AtomicBool,
+    /// When the trial under way began.
+    trial: AtomicU64,
     /// A probe passed since the ejection.
     probed: AtomicBool,
     /// Grows with every ejection for unreachability: older pooled connections are not to be trusted.
@@ -141,7 +144,7 @@ impl Gate {
     /// a probe has passed, or a while later.
     pub(crate) fn due(&self, now: Tick, safe: bool, settings: &Settings) -> bool {
         let until = self.until.load(Relaxed);
-        if until == 0 || self.trial.load(Relaxed) {
+        if until == 0 || self.on_trial(now) {
             return false;
         }
         let probed = self.probed.load(Relaxed);
@@ -161,18 +164,27 @@ impl Gate {
         let until = self.until.load(Relaxed);
         until != 0
             && now.as_micros() >= until
-            && !self.trial.load(Relaxed)
+            && !self.on_trial(now)
             && !self.probed.load(Relaxed)
             && Cause::from_u8(self.cause.load(Relaxed)).unreachable()
     }
 
-    /// Takes the one place for a trial; the taker must [`release`](Self::release) it.
-    pub(crate) fn claim(&self) -> bool {
-        !self.trial.swap(true, Relaxed)
+    /// Takes the one place for a trial; the taker gives what it gets to [`release`](Self::release).
+    pub(crate) fn claim(&self, now: Tick) -> Option<u64> {
+        let held = self.trial.load(Relaxed);
+        let claim = now.as_micros().max(held + 1);
+        (!self.on_trial(now) && self.trial.compare_exchange(held, claim, Relaxed, Relaxed).is_ok())
+            .then_some(claim)
     }
 
-    pub(crate) fn release(&self) {
-        self.trial.store(false, Relaxed);
+    pub(crate) fn release(&self, claim: u64) {
+        // Unless it was taken over.
+        let _ = self.trial.compare_exchange(claim, 0, Relaxed, Relaxed);
+    }
+
+    fn on_trial(&self, now: Tick) -> bool {
+        let held = self.trial.load(Relaxed);
+        held != 0 && now.as_micros() < held.saturating_add(TRIAL_TIME)
     }
 
     /// Closes the gate. A closed one stays as it is unless a trial failed.
@@ -216,7 +228,8 @@ impl Gate {
 
     /// Opens the gate.
     pub(crate) fn restore(&self, now: Tick) -> Option<Change> {
-        self.forgive();
+        self.forgive_errors();
+        self.forgive_broken();
         // Before the gate opens, so that nobody sees it open at its full share.
         self.restored_at.store(now.as_micros().max(1), Relaxed);
         (self.until.swap(0, Relaxed) != 0).then_some(Change::Restored)
@@ -238,12 +251,19 @@ impl Gate {
         self.hasten(now);
     }
 
-    /// Forgets failures in a row; writes only if there are any.
-    pub(crate) fn forgive(&self) {
-        for count in [&self.server_errors, &self.gateway_errors, &self.broken] {
+    /// An answer that is no error: forgets errors in a row; writes only if there are any.
+    pub(crate) fn forgive_errors(&self) {
+        for count in [&self.server_errors, &self.gateway_errors] {
             if count.load(Relaxed) != 0 {
                 count.store(0, Relaxed);
             }
+        }
+    }
+
+    /// An exchange that came to its end: forgets broken connections in a row; writes only if there are any.
+    pub(crate) fn forgive_broken(&self) {
+        if self.broken.load(Relaxed) != 0 {
+            self.broken.store(0, Relaxed);
         }
     }
 

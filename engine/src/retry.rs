@@ -5,7 +5,7 @@
 
 use crate::Tick;
 use crate::budget::Budget;
-use crate::cluster::{Class, MOST_TRIES};
+use crate::pick::{Class, MOST_TRIES};
 use http::Method;
 use rand::{Rng, RngExt};
 

@@ -71,7 +71,9 @@ pub enum Choice<'a> {
         /// To this Service and port.
         backend: &'a Backend,
     },
-    /// There are rules and none matches: 404.
+    /// No rule is about this port of the Service: the Service itself, on the same port.
+    Service,
+    /// There are rules for this port and none matches: 404.
     NoMatch,
     /// This rule matches but has nowhere to send to: 500.
     Unavailable {
@@ -133,7 +135,8 @@ impl RouteTable {
             .find(|rule| rule.applies(port) && rule.matches(head))
         {
             Some(rule) => rule.split(rng),
-            None => Choice::NoMatch,
+            None if self.applies(port) => Choice::NoMatch,
+            None => Choice::Service,
         }
     }
 }

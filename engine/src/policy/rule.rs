@@ -14,12 +14,12 @@ use weft_proto::model::{Action, Operation, Origin, PolicyRule, Source, StringMat
 pub(super) struct Rule {
     pub(super) origin: Origin,
     action: Action,
-    from: Vec<From>,
-    to: Vec<To>,
+    from: Vec<Sources>,
+    to: Vec<Operations>,
 }
 
 #[derive(Clone, Debug)]
-struct From {
+struct Sources {
     principals: AnyOf,
     not_principals: AnyOf,
     namespaces: AnyOf,
@@ -29,7 +29,7 @@ struct From {
 }
 
 #[derive(Clone, Debug)]
-struct To {
+struct Operations {
     ports: Vec<u16>,
     not_ports: Vec<u16>,
     methods: AnyOf,
@@ -80,7 +80,7 @@ impl Rule {
     }
 }
 
-impl From {
+impl Sources {
     fn matches(&self, peer: &Known<'_>, action: Action) -> bool {
         let principal = peer.principal.as_ref().map(|principal| principal.as_bytes());
         let within = |blocks: &[IpNet]| blocks.iter().any(|block| block.contains(&peer.address));
@@ -93,7 +93,7 @@ impl From {
     }
 }
 
-impl To {
+impl Operations {
     fn needs_http(&self) -> bool {
         let texts = [&self.methods, &self.not_methods, &self.hosts, &self.not_hosts];
         texts.iter().any(|list| !list.is_empty()) || !self.paths.is_empty() || !self.not_paths.is_empty()
@@ -140,10 +140,10 @@ struct Build {
 }
 
 impl Build {
-    fn from(&mut self, index: usize, source: &Source) -> From {
+    fn from(&mut self, index: usize, source: &Source) -> Sources {
         let mut list =
             |name: &str, list: &[StringMatch]| self.texts(&format!("from[{index}].{name}"), list, false);
-        From {
+        Sources {
             principals: list("principals", &source.principals),
             not_principals: list("notPrincipals", &source.not_principals),
             namespaces: list("namespaces", &source.namespaces),
@@ -153,14 +153,14 @@ impl Build {
         }
     }
 
-    fn to(&mut self, index: usize, operation: &Operation) -> To {
+    fn to(&mut self, index: usize, operation: &Operation) -> Operations {
         let field = |name: &str| format!("to[{index}].{name}");
         let [speaks_for, held_against] = match self.action {
             // A DENY is widest when what it names is read widely and its exceptions strictly; an ALLOW the other way.
             Action::Deny => [Reading::Wide, Reading::Strict],
             Action::Allow => [Reading::Strict, Reading::Wide],
         };
-        To {
+        Operations {
             ports: operation.ports.clone(),
             not_ports: operation.not_ports.clone(),
             methods: self.texts(&field("methods"), &operation.methods, speaks_for == Reading::Wide),
