@@ -50,19 +50,26 @@ pub fn load(paths: &[PathBuf]) -> (Vec<Object>, Vec<Diagnostic>) {
 
 /// The changes that make a mesh of objects: everything of every kind, complete.
 pub fn changes(objects: &[Object]) -> Vec<Change> {
-    let mut kinds: BTreeMap<&str, Vec<Read>> = kind::KINDS.iter().map(|kind| (kind.kind, Vec::new())).collect();
+    let mut kinds: BTreeMap<&str, Vec<Read>> =
+        kind::KINDS.iter().map(|kind| (kind.kind, Vec::new())).collect();
     for object in objects {
         let read = read(object.kind, &object.metadata, &object.body, object.origin.clone());
         kinds.entry(object.kind.kind).or_default().push(read);
     }
-    let replace = |(kind, objects): (&str, _)| Change::Replace { kind: kind.into(), objects };
+    let replace = |(kind, objects): (&str, _)| Change::Replace {
+        kind: kind.into(),
+        objects,
+    };
     kinds.into_iter().map(replace).chain([Change::Synced]).collect()
 }
 
 impl Folder {
     /// Files and folders to read; nothing is read yet.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, good: BTreeMap::new() }
+        Self {
+            paths,
+            good: BTreeMap::new(),
+        }
     }
 
     /// Reads everything. A file that can't be parsed keeps the objects that it had when it last could, marked stale;
@@ -75,7 +82,11 @@ impl Folder {
         }
         if files.len() > MOST_FILES {
             let reason = format!("there are {} files; the first {MOST_FILES} are read", files.len());
-            findings.push(about(&self.paths[0], 0, "file-too-many").because(reason).so("name fewer"));
+            findings.push(
+                about(&self.paths[0], 0, "file-too-many")
+                    .because(reason)
+                    .so("name fewer"),
+            );
         }
         let mut all = Vec::new();
         let mut good = BTreeMap::new();
@@ -83,7 +94,10 @@ impl Folder {
             let (objects, whole) = parse(&file, &mut findings);
             let objects = match (whole, self.good.get(&file)) {
                 (false, Some(before)) => {
-                    let keep = before.iter().cloned().map(|object| Object { stale: true, ..object });
+                    let keep = before.iter().cloned().map(|object| Object {
+                        stale: true,
+                        ..object
+                    });
                     keep.collect()
                 }
                 _ => objects,
@@ -104,7 +118,9 @@ fn without_collisions(objects: Vec<Object>, findings: &mut Vec<Diagnostic>) -> V
     let mut kept = Vec::new();
     for object in objects {
         let key = Key::new(object.kind.kind, &object.origin.namespace, &object.origin.name);
-        let first = seen.entry((object.kind.group, key)).or_insert_with(|| object.origin.clone());
+        let first = seen
+            .entry((object.kind.group, key))
+            .or_insert_with(|| object.origin.clone());
         if *first == object.origin {
             kept.push(object);
         } else {
@@ -119,9 +135,17 @@ fn without_collisions(objects: Vec<Object>, findings: &mut Vec<Diagnostic>) -> V
 }
 
 /// Files below a path. What is named counts whatever it is called; of a folder, what ends in `.yaml`, `.yml` or `.json`.
-fn find(path: &Path, named: bool, depth: usize, files: &mut BTreeSet<PathBuf>, findings: &mut Vec<Diagnostic>) {
+fn find(
+    path: &Path,
+    named: bool,
+    depth: usize,
+    files: &mut BTreeSet<PathBuf>,
+    findings: &mut Vec<Diagnostic>,
+) {
     let failed = |error: std::io::Error| {
-        about(path, 0, "file-unreadable").because(error.to_string()).so("check the path and its permissions")
+        about(path, 0, "file-unreadable")
+            .because(error.to_string())
+            .so("check the path and its permissions")
     };
     match fs::metadata(path) {
         Err(error) => findings.push(failed(error)),
@@ -150,7 +174,11 @@ fn parse(path: &Path, findings: &mut Vec<Diagnostic>) -> (Vec<Object>, bool) {
     let text = match text(path) {
         Ok(text) => text,
         Err(reason) => {
-            findings.push(about(path, 0, "file-unreadable").because(reason).so("check the file"));
+            findings.push(
+                about(path, 0, "file-unreadable")
+                    .because(reason)
+                    .so("check the file"),
+            );
             return (Vec::new(), false);
         }
     };
@@ -163,10 +191,21 @@ fn parse(path: &Path, findings: &mut Vec<Diagnostic>) -> (Vec<Object>, bool) {
             Err(error) => {
                 whole = false;
                 let (at, error) = match error.location() {
-                    Some(place) => (line + u32::try_from(place.line()).unwrap_or(1).max(1) - 1, error.to_string()),
+                    Some(place) => (
+                        line + u32::try_from(place.line()).unwrap_or(1).max(1) - 1,
+                        error.to_string(),
+                    ),
                     None => (line, error.to_string()),
                 };
-                let reason = error.lines().next().unwrap_or_default().to_owned();
+                let reason = error.lines().next().unwrap_or_default();
+                // Its own place is within the document; the finding's is within the file.
+                let reason = match reason
+                    .strip_prefix("error: line ")
+                    .and_then(|rest| rest.split_once(": "))
+                {
+                    Some((_, reason)) => reason,
+                    None => reason,
+                };
                 let finding = about(path, at, "file-malformed").because(format!("is no YAML: {reason}"));
                 findings.push(finding.so("correct the file; its last good objects stay in force"));
             }
@@ -178,7 +217,9 @@ fn parse(path: &Path, findings: &mut Vec<Diagnostic>) -> (Vec<Object>, bool) {
 fn text(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    file.take(LARGEST_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(format!("is larger than {} MiB", LARGEST_FILE >> 20));
     }
@@ -190,7 +231,9 @@ fn text(path: &Path) -> Result<String, String> {
 fn documents(text: &str) -> Vec<(u32, String)> {
     let mut documents: Vec<(u32, String)> = vec![(1, String::new())];
     for (number, line) in (1u32..).zip(text.split_inclusive('\n')) {
-        let boundary = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let boundary = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         match (boundary, documents.last_mut()) {
             (Some(rest), _) => documents.push((number, format!("   {rest}"))),
             (None, Some((_, document))) => document.push_str(line),
@@ -219,53 +262,162 @@ fn object(
     findings: &mut Vec<Diagnostic>,
     lists: bool,
 ) {
-    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if lists && api_version == "v1" && kind == "List" {
         if let Some(Value::Array(items)) = value.get("items") {
-            items.iter().for_each(|item| object(path, line, item.clone(), objects, findings, false));
+            items
+                .iter()
+                .for_each(|item| object(path, line, item.clone(), objects, findings, false));
         }
         return;
     }
     if api_version.is_empty() || kind.is_empty() {
-        let finding = about(path, line, "object-unreadable").at(if kind.is_empty() { "kind" } else { "apiVersion" });
-        findings.push(finding.because("is missing").so("every object needs apiVersion, kind and metadata.name"));
+        let finding =
+            about(path, line, "object-unreadable").at(if kind.is_empty() { "kind" } else { "apiVersion" });
+        findings.push(
+            finding
+                .because("is missing")
+                .so("every object needs apiVersion, kind and metadata.name"),
+        );
         return;
     }
     let metadata = match Metadata::from_json(value.get("metadata").unwrap_or(&Value::Null)) {
         Ok(metadata) if !metadata.name.is_empty() => metadata,
         Ok(_) => {
-            let finding = about(path, line, "object-unreadable").at("metadata.name").because("is missing");
+            let finding = about(path, line, "object-unreadable")
+                .at("metadata.name")
+                .because("is missing");
             findings.push(finding.so("name the object"));
             return;
         }
         Err(error) => {
-            let finding = about(path, line, "object-unreadable").at("metadata").because(error.to_string());
+            let finding = about(path, line, "object-unreadable")
+                .at("metadata")
+                .because(error.to_string());
             findings.push(finding.so("correct it"));
             return;
         }
     };
-    let origin = Origin { file: Some(name(path)), line, ..Origin::object(&kind, &metadata.namespace, &metadata.name) };
+    let origin = Origin {
+        file: Some(name(path)),
+        line,
+        ..Origin::object(&kind, &metadata.namespace, &metadata.name)
+    };
     match kind::find(&api_version, &kind) {
         Ok(kind) => {
             let mut metadata = metadata;
             if kind.namespaced && metadata.namespace.is_empty() {
                 metadata.namespace = "default".into();
             }
-            let origin = Origin { namespace: metadata.namespace.clone(), ..origin };
-            objects.push(Object { kind, metadata, body: value, origin, stale: false });
+            let origin = Origin {
+                namespace: metadata.namespace.clone(),
+                ..origin
+            };
+            objects.push(Object {
+                kind,
+                metadata,
+                body: value,
+                origin,
+                stale: false,
+            });
         }
         Err(error) => {
-            let finding = Diagnostic::warning("kind-unknown", &origin).at("kind").because(error.to_string());
+            let finding = Diagnostic::warning("kind-unknown", &origin)
+                .at("kind")
+                .because(error.to_string());
             findings.push(finding.so("check apiVersion and kind; the object is left out"));
         }
     }
 }
 
 fn about(path: &Path, line: u32, code: &'static str) -> Diagnostic {
-    Diagnostic::error(code, &Origin { file: Some(name(path)), line, ..Origin::default() })
+    Diagnostic::error(
+        code,
+        &Origin {
+            file: Some(name(path)),
+            line,
+            ..Origin::default()
+        },
+    )
 }
 
 fn name(path: &Path) -> Arc<str> {
     path.to_string_lossy().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces(objects: &[Object]) -> Vec<(&str, u32, bool)> {
+        objects
+            .iter()
+            .map(|object| (&*object.origin.name, object.origin.line, object.stale))
+            .collect()
+    }
+
+    #[test]
+    fn a_file_that_breaks_keeps_its_last_good_objects_and_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let good = "kind: Namespace\napiVersion: v1\nmetadata: {name: a}\n---\n# b\n\nkind: Namespace\napiVersion: v1\nmetadata: {name: b}\n";
+        fs::write(&file, good).unwrap();
+        fs::write(folder.path().join(".hidden.yaml"), "{").unwrap();
+        let mut watched = Folder::new(vec![folder.path().to_path_buf()]);
+        let (objects, findings) = watched.read();
+        assert_eq!(namespaces(&objects), [("a", 1, false), ("b", 7, false)]);
+        assert_eq!(findings, []);
+
+        fs::write(
+            &file,
+            "kind: Namespace\napiVersion: v1\nmetadata: {name: c}\n---\na: [1\nb: 2\n",
+        )
+        .unwrap();
+        for _ in 0..2 {
+            let (objects, findings) = watched.read();
+            assert_eq!(namespaces(&objects), [("a", 1, true), ("b", 7, true)]);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(
+                (findings[0].code, findings[0].object.line > 4),
+                ("file-malformed", true),
+                "{findings:?}"
+            );
+        }
+        assert_eq!(namespaces(&load(&[file.clone()]).0), [("c", 1, false)]);
+
+        fs::write(&file, good).unwrap();
+        assert_eq!(namespaces(&watched.read().0), [("a", 1, false), ("b", 7, false)]);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(watched.read(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn bombs_and_oddities_are_refused_and_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for i in 1..12 {
+            bomb += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(","));
+        }
+        for (name, bytes) in [
+            ("bomb.yaml", bomb.into_bytes()),
+            ("deep.yaml", vec![b'['; 100_000]),
+            ("binary.yaml", vec![0xff; 100]),
+            ("scalar.yaml", b"just text".to_vec()),
+            ("twice.yaml", b"kind: Namespace\nkind: Node\n".to_vec()),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let (objects, findings) = load(&[path]);
+            assert_eq!((objects.len(), findings.len()), (0, 1), "{name}: {findings:?}");
+        }
+        let (_, findings) = load(&[folder.path().join("missing")]);
+        assert_eq!(findings[0].code, "file-unreadable");
+    }
 }

@@ -38,22 +38,53 @@ const NETWORKING: &str = "networking.istio.io";
 const ISTIO: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 const fn core(kind: &'static str, plural: &'static str, namespaced: bool) -> Kind {
-    Kind { group: "", versions: &["v1"], kind, plural, namespaced, role: Role::Required }
+    Kind {
+        group: "",
+        versions: &["v1"],
+        kind,
+        plural,
+        namespaced,
+        role: Role::Required,
+    }
 }
 
 const fn optional(group: &'static str, kind: &'static str, plural: &'static str) -> Kind {
-    Kind { group, versions: &["v1", "v1beta1"], kind, plural, namespaced: true, role: Role::Optional }
+    Kind {
+        group,
+        versions: &["v1", "v1beta1"],
+        kind,
+        plural,
+        namespaced: true,
+        role: Role::Optional,
+    }
 }
 
 const fn reported(group: &'static str, kind: &'static str, plural: &'static str, role: Role) -> Kind {
-    Kind { group, versions: ISTIO, kind, plural, namespaced: true, role }
+    Kind {
+        group,
+        versions: ISTIO,
+        kind,
+        plural,
+        namespaced: true,
+        role,
+    }
 }
 
 const fn other(group: &'static str, kind: &'static str, plural: &'static str, namespaced: bool) -> Kind {
-    Kind { group, versions: &["v1", "v2", "v1beta1"], kind, plural, namespaced, role: Role::Other }
+    Kind {
+        group,
+        versions: &["v1", "v2", "v1beta1"],
+        kind,
+        plural,
+        namespaced,
+        role: Role::Other,
+    }
 }
 
-const ROUTING: Role = Role::Reported("Weft doesn't act on it", "write an HTTPRoute with the Service as parentRef");
+const ROUTING: Role = Role::Reported(
+    "Weft doesn't act on it",
+    "write an HTTPRoute with the Service as parentRef",
+);
 const NOTHING: Role = Role::Reported("Weft doesn't act on it", "remove it, or keep it for another mesh");
 
 /// Every kind that Weft knows.
@@ -92,8 +123,14 @@ pub const KINDS: &[Kind] = &[
     reported(NETWORKING, "WorkloadEntry", "workloadentries", NOTHING),
     reported(NETWORKING, "WorkloadGroup", "workloadgroups", NOTHING),
     reported(NETWORKING, "ProxyConfig", "proxyconfigs", NOTHING),
-    Kind { versions: &["v1", "v1alpha2"], ..reported(GATEWAY, "TCPRoute", "tcproutes", NOTHING) },
-    Kind { versions: &["v1", "v1alpha3", "v1alpha2"], ..reported(GATEWAY, "TLSRoute", "tlsroutes", NOTHING) },
+    Kind {
+        versions: &["v1", "v1alpha2"],
+        ..reported(GATEWAY, "TCPRoute", "tcproutes", NOTHING)
+    },
+    Kind {
+        versions: &["v1", "v1alpha3", "v1alpha2"],
+        ..reported(GATEWAY, "TLSRoute", "tlsroutes", NOTHING)
+    },
     Kind {
         group: "networking.k8s.io",
         versions: &["v1"],
@@ -120,20 +157,45 @@ pub const KINDS: &[Kind] = &[
     other("", "Endpoints", "endpoints", true),
     other("", "LimitRange", "limitranges", true),
     other("", "ResourceQuota", "resourcequotas", true),
-    other("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
+    other(
+        "autoscaling",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        true,
+    ),
     other("policy", "PodDisruptionBudget", "poddisruptionbudgets", true),
     other("rbac.authorization.k8s.io", "Role", "roles", true),
     other("rbac.authorization.k8s.io", "RoleBinding", "rolebindings", true),
     other("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", false),
-    other("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings", false),
+    other(
+        "rbac.authorization.k8s.io",
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        false,
+    ),
     other("networking.k8s.io", "Ingress", "ingresses", true),
     other("networking.k8s.io", "IngressClass", "ingressclasses", false),
     other("storage.k8s.io", "StorageClass", "storageclasses", false),
     other("scheduling.k8s.io", "PriorityClass", "priorityclasses", false),
     other("coordination.k8s.io", "Lease", "leases", true),
-    other("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", false),
-    other("admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
-    other("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
+    other(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        false,
+    ),
+    other(
+        "admissionregistration.k8s.io",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        false,
+    ),
+    other(
+        "admissionregistration.k8s.io",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        false,
+    ),
     other(GATEWAY, "GatewayClass", "gatewayclasses", false),
     other(GATEWAY, "Gateway", "gateways", true),
     // Routes of a mesh may refer to Services of other namespaces without it (GEP-1426, "Namespace boundaries").
@@ -169,19 +231,33 @@ pub enum Unknown {
 /// When the table has no such kind, or not in this version.
 pub fn find(api_version: &str, kind: &str) -> Result<&'static Kind, Unknown> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let Some(found) = KINDS.iter().find(|known| known.group == group && known.kind == kind) else {
-        return Err(Unknown::Kind { api_version: api_version.to_owned(), kind: kind.to_owned() });
+    let Some(found) = KINDS
+        .iter()
+        .find(|known| known.group == group && known.kind == kind)
+    else {
+        return Err(Unknown::Kind {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        });
     };
     if found.versions.contains(&version) || found.role == Role::Other {
         return Ok(found);
     }
     let known = found.api_version(found.versions[0]);
-    Err(Unknown::Version { api_version: api_version.to_owned(), kind: kind.to_owned(), known })
+    Err(Unknown::Version {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        known,
+    })
 }
 
 impl Kind {
     /// `group/version`, or the version alone for core.
     pub fn api_version(&self, version: &str) -> String {
-        if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
+        if self.group.is_empty() {
+            version.to_owned()
+        } else {
+            format!("{}/{version}", self.group)
+        }
     }
 }

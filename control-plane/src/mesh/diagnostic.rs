@@ -52,7 +52,14 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, code: &'static str, object: &Origin) -> Self {
-        Self { severity, code, object: object.clone(), field: "".into(), reason: "".into(), action: "".into() }
+        Self {
+            severity,
+            code,
+            object: object.clone(),
+            field: "".into(),
+            reason: "".into(),
+            action: "".into(),
+        }
     }
 
     /// Names the field.
@@ -92,5 +99,19 @@ impl fmt::Display for Diagnostic {
             write!(f, "; {}", self.action)?;
         }
         write!(f, " [{}]", self.code)
+    }
+}
+
+/// Logs the findings of `now` that are not among `before` (both sorted): each once for as long as it holds.
+pub fn log_new(before: &[Diagnostic], now: &[Diagnostic]) {
+    for finding in now
+        .iter()
+        .filter(|finding| before.binary_search(finding).is_err())
+    {
+        match finding.severity {
+            Severity::Error => tracing::error!(code = finding.code, "{finding}"),
+            Severity::Warning => tracing::warn!(code = finding.code, "{finding}"),
+            Severity::Info => tracing::info!(code = finding.code, "{finding}"),
+        }
     }
 }

@@ -16,8 +16,8 @@ pub mod store;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use object::{
-    ContainerPort, DeclaredPort, DeclaredService, Labels, Namespace, Node, Pod, ServiceType, Slice, SliceEndpoint,
-    SlicePort, TargetPort,
+    ContainerPort, DeclaredPort, DeclaredService, Labels, Namespace, Node, Pod, ServiceType, Slice,
+    SliceEndpoint, SlicePort, TargetPort,
 };
 pub use policy::{AuthorizationPolicy, DeclaredAction, DeclaredRule, DeclaredSource, PeerAuth, Selection};
 pub use route::{BackendRef, ReferenceGrant, Route, RouteParent, RouteRuleSpec};
@@ -105,7 +105,11 @@ impl Mesh {
 
     /// Every finding of reading, sorted and each once.
     pub fn findings(&self) -> Vec<Diagnostic> {
-        let mut all: Vec<_> = self.findings.values().flat_map(|list| list.iter().cloned()).collect();
+        let mut all: Vec<_> = self
+            .findings
+            .values()
+            .flat_map(|list| list.iter().cloned())
+            .collect();
         all.sort();
         all.dedup();
         all
@@ -113,10 +117,12 @@ impl Mesh {
 }
 
 /// Entries of a table in one namespace, in order.
-pub fn in_namespace<'a, T>(
+pub fn in_namespace<'a, 'n, T>(
     table: &'a BTreeMap<ServiceName, Arc<T>>,
-    namespace: &'a str,
-) -> impl Iterator<Item = (&'a ServiceName, &'a Arc<T>)> {
+    namespace: &'n str,
+) -> impl Iterator<Item = (&'a ServiceName, &'a Arc<T>)> + use<'a, 'n, T> {
     let start = ServiceName::new(namespace, "");
-    table.range(start..).take_while(move |(name, _)| &*name.namespace == namespace)
+    table
+        .range(start..)
+        .take_while(move |(name, _)| *name.namespace == *namespace)
 }

@@ -4,8 +4,8 @@
 //! from anywhere.
 
 use super::{
-    AuthorizationPolicy, DeclaredService, Diagnostic, Mesh, Namespace, Node, PeerAuth, Pod, ReferenceGrant, Route,
-    Settings, Slice,
+    AuthorizationPolicy, DeclaredService, Diagnostic, Mesh, Namespace, Node, PeerAuth, Pod, ReferenceGrant,
+    Route, Settings, Slice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -197,9 +197,20 @@ impl Store {
             Change::Remove(key) => self.remove(&key),
             Change::Replace { kind, objects } => {
                 let kept: BTreeSet<Key> = objects.iter().map(|read| read.key.clone()).collect();
-                let gone = self.keys(&kind).into_iter().filter(|key| !kept.contains(key)).collect::<Vec<_>>();
-                let removed = gone.iter().map(|key| self.remove(key)).max().unwrap_or(Urgency::None);
-                objects.into_iter().map(|read| self.put(read)).fold(removed, Urgency::max)
+                let gone = self
+                    .keys(&kind)
+                    .into_iter()
+                    .filter(|key| !kept.contains(key))
+                    .collect::<Vec<_>>();
+                let removed = gone
+                    .iter()
+                    .map(|key| self.remove(key))
+                    .max()
+                    .unwrap_or(Urgency::None);
+                objects
+                    .into_iter()
+                    .map(|read| self.put(read))
+                    .fold(removed, Urgency::max)
             }
             Change::Trust(bundle) => {
                 let domain: Arc<str> = bundle.trust_domain.as_str().into();
@@ -219,7 +230,10 @@ impl Store {
 
     fn put(&mut self, read: Read) -> Urgency {
         let Read { key, item, findings } = read;
-        let noted = self.mesh.findings.set(&key, (!findings.is_empty()).then_some(findings));
+        let noted = self
+            .mesh
+            .findings
+            .set(&key, (!findings.is_empty()).then_some(findings));
         let noted = if noted { Urgency::Soon } else { Urgency::None };
         let Some(item) = item else { return noted };
         let mesh = &mut self.mesh;
@@ -229,12 +243,21 @@ impl Store {
             Item::Node(new) => (mesh.nodes.set(&key.name, Some(new)), Urgency::Soon),
             Item::Pod(new) => {
                 let less = mesh.pods.get(&name).is_some_and(|old| takes_less(old, &new));
-                (mesh.pods.set(&name, Some(new)), if less { Urgency::Now } else { Urgency::Soon })
+                (
+                    mesh.pods.set(&name, Some(new)),
+                    if less { Urgency::Now } else { Urgency::Soon },
+                )
             }
             Item::Service(new) => (mesh.services.set(&name, Some(new)), Urgency::Soon),
             Item::Slice(new) => {
-                let less = mesh.slices.get(&name).is_some_and(|old| loses_addresses(old, &new));
-                (mesh.slices.set(&name, Some(new)), if less { Urgency::Now } else { Urgency::Soon })
+                let less = mesh
+                    .slices
+                    .get(&name)
+                    .is_some_and(|old| loses_addresses(old, &new));
+                (
+                    mesh.slices.set(&name, Some(new)),
+                    if less { Urgency::Now } else { Urgency::Soon },
+                )
             }
             Item::Route(new) => (mesh.routes.set(&key, Some(new)), Urgency::Soon),
             Item::Grant(new) => (mesh.grants.set(&name, Some(new)), Urgency::Soon),
@@ -273,7 +296,12 @@ impl Store {
             "Pod" => mesh.pods.keys().map(spaced).collect(),
             "Service" => mesh.services.keys().map(spaced).collect(),
             "EndpointSlice" => mesh.slices.keys().map(spaced).collect(),
-            "HTTPRoute" | "GRPCRoute" => mesh.routes.keys().filter(|key| &*key.kind == kind).cloned().collect(),
+            "HTTPRoute" | "GRPCRoute" => mesh
+                .routes
+                .keys()
+                .filter(|key| &*key.kind == kind)
+                .cloned()
+                .collect(),
             "ReferenceGrant" => mesh.grants.keys().map(spaced).collect(),
             "PeerAuthentication" => mesh.peer_authentications.keys().map(spaced).collect(),
             "AuthorizationPolicy" => mesh.authorization_policies.keys().map(spaced).collect(),
@@ -287,11 +315,18 @@ impl Store {
 impl Key {
     /// A key from its parts.
     pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
-        Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+        Self {
+            kind: kind.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     fn object(&self) -> ServiceName {
-        ServiceName { namespace: self.namespace.clone(), name: self.name.clone() }
+        ServiceName {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
     }
 }
 
@@ -316,8 +351,13 @@ fn takes_less(old: &Pod, new: &Pod) -> bool {
 
 fn loses_addresses(old: &Slice, new: &Slice) -> bool {
     let ready = |slice: &Slice| -> BTreeSet<IpAddr> {
-        let taking = slice.endpoints.iter().filter(|endpoint| endpoint.ready && !endpoint.terminating);
-        taking.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect()
+        let taking = slice
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.ready && !endpoint.terminating);
+        taking
+            .flat_map(|endpoint| endpoint.addresses.iter().copied())
+            .collect()
     };
     !ready(old).is_subset(&ready(new))
 }
@@ -332,8 +372,15 @@ mod tests {
     }
 
     fn namespace(name: &str) -> Read {
-        let item = Namespace { labels: Default::default(), origin: Origin::object("Namespace", "", name) };
-        Read { key: Key::new("Namespace", "", name), item: Some(Item::Namespace(item)), findings: vec![] }
+        let item = Namespace {
+            labels: Default::default(),
+            origin: Origin::object("Namespace", "", name),
+        };
+        Read {
+            key: Key::new("Namespace", "", name),
+            item: Some(Item::Namespace(item)),
+            findings: vec![],
+        }
     }
 
     #[test]
@@ -362,11 +409,24 @@ mod tests {
     #[test]
     fn a_list_removes_what_it_lacks_and_an_unreadable_object_keeps_its_last_good_state() {
         let (mut store, mut snapshots) = store();
-        store.apply([Change::Put(Box::new(namespace("a"))), Change::Put(Box::new(namespace("b"))), Change::Synced]);
-        let bad = Read { item: None, ..namespace("a") };
-        store.apply([Change::Replace { kind: "Namespace".into(), objects: vec![bad] }]);
+        store.apply([
+            Change::Put(Box::new(namespace("a"))),
+            Change::Put(Box::new(namespace("b"))),
+            Change::Synced,
+        ]);
+        let bad = Read {
+            item: None,
+            ..namespace("a")
+        };
+        store.apply([Change::Replace {
+            kind: "Namespace".into(),
+            objects: vec![bad],
+        }]);
         let mesh = snapshots.borrow_and_update().clone();
-        assert_eq!(mesh.namespaces.keys().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(
+            mesh.namespaces.keys().map(|name| &**name).collect::<Vec<_>>(),
+            ["a"]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -383,7 +443,10 @@ mod tests {
         assert_eq!(snapshots.borrow_and_update().namespaces.len(), 2);
         assert!(start.elapsed() >= GATHER);
         let start = Instant::now();
-        sender.send(Change::Remove(Key::new("Namespace", "", "a"))).await.unwrap();
+        sender
+            .send(Change::Remove(Key::new("Namespace", "", "a")))
+            .await
+            .unwrap();
         snapshots.changed().await.unwrap();
         assert_eq!(start.elapsed(), std::time::Duration::ZERO);
         drop(sender);

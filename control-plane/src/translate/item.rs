@@ -33,7 +33,11 @@ pub struct Items(Arc<BTreeMap<Arc<str>, Arc<Item>>>);
 impl Item {
     /// Wraps a resource.
     pub fn new(resource: Resource) -> Self {
-        Self { name: resource.name().into(), resource, wire: OnceLock::new() }
+        Self {
+            name: resource.name().into(),
+            resource,
+            wire: OnceLock::new(),
+        }
     }
 
     /// The resource's name on the stream.
@@ -59,10 +63,13 @@ impl Item {
 impl Items {
     /// From resources. Items of `last` that are equal are kept as they are, and if all are, so is the whole map.
     pub fn from_resources(resources: impl IntoIterator<Item = Resource>, last: Option<&Self>) -> Self {
-        let items = resources.into_iter().map(|resource| match last.and_then(|last| last.get(&*resource.name())) {
-            Some(old) if old.resource == resource => old.clone(),
-            _ => Arc::new(Item::new(resource)),
-        });
+        let items =
+            resources.into_iter().map(
+                |resource| match last.and_then(|last| last.get(&*resource.name())) {
+                    Some(old) if old.resource == resource => old.clone(),
+                    _ => Arc::new(Item::new(resource)),
+                },
+            );
         Self::from_items(items, last)
     }
 
@@ -71,7 +78,8 @@ impl Items {
         let map: BTreeMap<_, _> = items.into_iter().map(|item| (item.name.clone(), item)).collect();
         match last {
             Some(last)
-                if last.len() == map.len() && last.values().zip(map.values()).all(|(a, b)| Arc::ptr_eq(a, b)) =>
+                if last.len() == map.len()
+                    && last.values().zip(map.values()).all(|(a, b)| Arc::ptr_eq(a, b)) =>
             {
                 last.clone()
             }

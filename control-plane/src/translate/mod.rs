@@ -12,23 +12,36 @@ pub mod scope;
 /// A resource and its bytes, encoded once.
 pub mod item;
 
+mod services;
+mod endpoints;
+mod routes;
+mod policies;
+mod inbound;
+mod workload;
+mod findings;
+
 pub use item::{Item, Items, Wire};
 pub use scope::Scope;
 
-use crate::mesh::{Diagnostic, Mesh};
+use crate::mesh::{Diagnostic, Mesh, Pod, in_namespace};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
+use weft_proto::model::ServiceName;
 use weft_proto::resource::{Kind, Resource};
+
+static NOTHING: LazyLock<Items> = LazyLock::new(Items::default);
 
 /// What doesn't depend on who asks, translated once per mesh.
 #[derive(Clone, Debug)]
 pub struct Shared {
     mesh: Arc<Mesh>,
+    trust: Items,
     services: Items,
     endpoints: Items,
     routes: Items,
-    trust: Items,
-    findings: Arc<Vec<Diagnostic>>,
+    /// By the namespace of the callers.
+    consumer_routes: BTreeMap<Arc<str>, Items>,
+    findings: Arc<OnceLock<Arc<Vec<Diagnostic>>>>,
 }
 
 /// What depends on who asks.
@@ -45,20 +58,41 @@ pub struct Scoped {
 impl Shared {
     /// Translates a mesh.
     pub fn new(mesh: Arc<Mesh>) -> Self {
-        Self {
-            mesh,
-            services: Items::default(),
-            endpoints: Items::default(),
-            routes: Items::default(),
-            trust: Items::default(),
-            findings: Arc::default(),
-        }
+        Self::translate(mesh, None)
     }
 
     /// Translates the next mesh; what didn't change is shared with this one.
     #[must_use]
     pub fn next(&self, mesh: Arc<Mesh>) -> Self {
-        Self::new(mesh)
+        Self::translate(mesh, Some(self))
+    }
+
+    fn translate(mesh: Arc<Mesh>, last: Option<&Self>) -> Self {
+        let settled = last.filter(|last| last.mesh.settings == mesh.settings);
+        let trust = match settled {
+            Some(last) if last.mesh.trust.same(&mesh.trust) => last.trust.clone(),
+            _ => Items::from_resources(trust(&mesh), last.map(|last| &last.trust)),
+        };
+        let services = match settled {
+            Some(last) if last.mesh.services.same(&mesh.services) => last.services.clone(),
+            _ => Items::from_resources(services::services(&mesh), last.map(|last| &last.services)),
+        };
+        let endpoints = endpoints::endpoints(&mesh, last.map(|last| (&*last.mesh, &last.endpoints)));
+        let (routes, consumer_routes) = match settled {
+            Some(last) if last.mesh.routes.same(&mesh.routes) && last.mesh.services.same(&mesh.services) => {
+                (last.routes.clone(), last.consumer_routes.clone())
+            }
+            _ => routes(&mesh, last),
+        };
+        Self {
+            mesh,
+            trust,
+            services,
+            endpoints,
+            routes,
+            consumer_routes,
+            findings: Arc::default(),
+        }
     }
 
     /// The mesh this came from.
@@ -69,52 +103,138 @@ impl Shared {
     /// Items of a kind that everybody gets: TrustBundle, Service, Endpoints and (except where [`Scoped::routes`]
     /// has the same name) Routes. Empty for Inbound and Policy.
     pub fn items(&self, kind: Kind) -> &Items {
-        static EMPTY: std::sync::LazyLock<Items> = std::sync::LazyLock::new(Items::default);
         match kind {
             Kind::TrustBundle => &self.trust,
             Kind::Service => &self.services,
             Kind::Endpoints => &self.endpoints,
             Kind::Routes => &self.routes,
-            Kind::Inbound | Kind::Policy => &EMPTY,
+            Kind::Inbound | Kind::Policy => &NOTHING,
         }
     }
 
     /// What only this sidecar gets. `None` when its pod isn't known (any more): then nothing may be sent *or
     /// removed*, or a pod that is about to end would lose its policies.
     pub fn scoped(&self, scope: &Scope) -> Option<Scoped> {
-        let _ = scope;
-        None
+        let pod = asker(&self.mesh, scope)?;
+        let policies = policies::policies(&self.mesh, pod)
+            .into_iter()
+            .map(Resource::Policy);
+        Some(Scoped {
+            inbound: Items::from_resources([Resource::Inbound(inbound::inbound(&self.mesh, pod))], None),
+            policies: Items::from_resources(policies, None),
+            routes: self
+                .consumer_routes
+                .get(&scope.namespace)
+                .unwrap_or(&NOTHING)
+                .clone(),
+        })
     }
 
     /// Whether [`Self::scoped`] of `scope` is surely as it was in `last`, told without translating.
     pub fn scoped_same(&self, last: &Self, scope: &Scope) -> bool {
-        let _ = (last, scope);
-        false
+        let (old, new) = (&last.mesh, &self.mesh);
+        let pods = match (asker(old, scope), asker(new, scope)) {
+            (None, None) => return true,
+            (Some(old), Some(new)) => (old, new),
+            _ => return false,
+        };
+        let services = || {
+            let of = |mesh: &'_ Arc<Mesh>| -> Vec<_> {
+                in_namespace(&mesh.services, &scope.namespace)
+                    .map(|(_, service)| service.clone())
+                    .collect()
+            };
+            let (old, new) = (of(old), of(new));
+            old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| Arc::ptr_eq(old, new))
+        };
+        let no_routes = &*NOTHING;
+        let routes = |shared: &Self| {
+            shared
+                .consumer_routes
+                .get(&scope.namespace)
+                .unwrap_or(no_routes)
+                .clone()
+        };
+        Arc::ptr_eq(pods.0, pods.1)
+            && old.settings == new.settings
+            && old.peer_authentications.same(&new.peer_authentications)
+            && old.authorization_policies.same(&new.authorization_policies)
+            && old.nodes.get(&pods.0.node) == new.nodes.get(&pods.1.node)
+            && (old.services.same(&new.services) || services())
+            && routes(last).same(&routes(self))
     }
 
-    /// Everything that is wrong, found while reading or translating; sorted, each once.
+    /// Everything that is wrong, found while reading or translating; sorted, each once. Worked out when first asked
+    /// for.
     pub fn findings(&self) -> &Arc<Vec<Diagnostic>> {
-        &self.findings
+        self.findings
+            .get_or_init(|| Arc::new(findings::findings(&self.mesh)))
     }
+}
+
+/// The pod that asks, if it is the one that the scope says.
+fn asker<'a>(mesh: &'a Mesh, scope: &Scope) -> Option<&'a Arc<Pod>> {
+    let name = ServiceName {
+        namespace: scope.namespace.clone(),
+        name: scope.pod.clone(),
+    };
+    let pod = mesh.pods.get(&name)?;
+    let same_pod = pod.uid == scope.pod_uid || pod.uid.is_empty() || scope.pod_uid.is_empty();
+    (same_pod && pod.service_account == scope.service_account).then_some(pod)
+}
+
+fn trust(mesh: &Mesh) -> impl Iterator<Item = Resource> {
+    mesh.trust
+        .values()
+        .map(|bundle| Resource::TrustBundle((**bundle).clone()))
+}
+
+fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Items>) {
+    let translated = routes::routes(mesh, &mut Vec::new());
+    let items = |routes: Vec<_>, last| Items::from_resources(routes.into_iter().map(Resource::Routes), last);
+    let consumer = translated.consumer.into_iter().map(|(namespace, routes)| {
+        let last = last.and_then(|last| last.consumer_routes.get(&namespace));
+        let items = items(routes, last);
+        (namespace, items)
+    });
+    let consumer = consumer.collect();
+    (
+        items(translated.producer, last.map(|last| &last.routes)),
+        consumer,
+    )
 }
 
 /// Every resource for a sidecar, by kind in the order of [`Kind::ALL`] and then by name.
 pub fn resources(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
-    Kind::ALL.into_iter().flat_map(|each| kind(mesh, scope, each)).collect()
+    Kind::ALL
+        .into_iter()
+        .flat_map(|each| kind(mesh, scope, each))
+        .collect()
 }
 
-/// The resources of one kind for a sidecar, by name.
+/// The resources of one kind for a sidecar, by name. Inbound and Policy are empty when its pod isn't known.
 pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
-    let shared = Shared::new(Arc::new(mesh.clone()));
-    let scoped = shared.scoped(scope);
-    let own = scoped.as_ref().map(|scoped| match kind {
-        Kind::Inbound => &scoped.inbound,
-        Kind::Policy => &scoped.policies,
-        _ => &scoped.routes,
-    });
-    let mut all: BTreeMap<&Arc<str>, &Arc<Item>> = shared.items(kind).iter().collect();
-    if let (Some(own), Kind::Inbound | Kind::Policy | Kind::Routes) = (own, kind) {
-        all.extend(own.iter());
-    }
-    all.into_values().map(|item| item.resource().clone()).collect()
+    let pod = asker(mesh, scope);
+    let items = match kind {
+        Kind::TrustBundle => Items::from_resources(trust(mesh), None),
+        Kind::Service => Items::from_resources(services::services(mesh), None),
+        Kind::Endpoints => endpoints::endpoints(mesh, None),
+        Kind::Inbound => Items::from_resources(
+            pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, pod))),
+            None,
+        ),
+        Kind::Policy => {
+            let policies = pod.map(|pod| policies::policies(mesh, pod)).unwrap_or_default();
+            Items::from_resources(policies.into_iter().map(Resource::Policy), None)
+        }
+        Kind::Routes => {
+            let (shared, mut consumer) = routes(mesh, None);
+            let own = pod
+                .and_then(|_| consumer.remove(&scope.namespace))
+                .unwrap_or_default();
+            // Of one name the last one counts.
+            Items::from_items(shared.values().chain(own.values()).cloned(), None)
+        }
+    };
+    items.values().map(|item| item.resource().clone()).collect()
 }

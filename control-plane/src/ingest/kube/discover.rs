@@ -15,7 +15,10 @@ pub(super) struct Served {
 /// Asks the API server. A failure never counts as "not served".
 pub(super) async fn served(client: &kube::Client) -> Served {
     let mut lists: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
-    let mut served = Served { versions: BTreeMap::new(), complete: true };
+    let mut served = Served {
+        versions: BTreeMap::new(),
+        complete: true,
+    };
     for (index, kind) in KINDS.iter().enumerate() {
         if matches!(kind.role, Role::Required | Role::Other) {
             continue;

@@ -34,12 +34,25 @@ pub async fn client() -> Result<kube::Client, kube::Error> {
 pub async fn run(client: kube::Client, changes: mpsc::Sender<Change>) {
     let (listed, mut lists) = mpsc::unbounded_channel();
     let start = |kind: &'static Kind, version: &str| -> Watch {
-        let task = watch::run(client.clone(), kind, version.to_owned(), changes.clone(), listed.clone());
-        Watch { version: version.to_owned(), task: tokio::spawn(task) }
+        let task = watch::run(
+            client.clone(),
+            kind,
+            version.to_owned(),
+            changes.clone(),
+            listed.clone(),
+        );
+        Watch {
+            version: version.to_owned(),
+            task: tokio::spawn(task),
+        }
     };
     let mut watches = BTreeMap::new();
     let mut missing = BTreeSet::new();
-    for (index, kind) in KINDS.iter().enumerate().filter(|(_, kind)| kind.role == Role::Required) {
+    for (index, kind) in KINDS
+        .iter()
+        .enumerate()
+        .filter(|(_, kind)| kind.role == Role::Required)
+    {
         watches.insert(index, start(kind, kind.versions[0]));
         missing.insert(index);
     }
@@ -63,7 +76,10 @@ pub async fn run(client: kube::Client, changes: mpsc::Sender<Change>) {
                     watches.remove(index);
                     missing.remove(index);
                     if version.is_none() {
-                        let gone = Change::Replace { kind: kind.kind.into(), objects: Vec::new() };
+                        let gone = Change::Replace {
+                            kind: kind.kind.into(),
+                            objects: Vec::new(),
+                        };
                         let _ = changes.send(gone).await;
                     }
                 }

@@ -46,7 +46,10 @@ pub(super) async fn run(
                 list.push(read(kind, object));
                 continue;
             }
-            Ok(Event::InitDone) => Change::Replace { kind: kind.kind.into(), objects: std::mem::take(&mut list) },
+            Ok(Event::InitDone) => Change::Replace {
+                kind: kind.kind.into(),
+                objects: std::mem::take(&mut list),
+            },
             Ok(Event::Apply(object)) => Change::Put(Box::new(read(kind, object))),
             Ok(Event::Delete(object)) => Change::Remove(key(kind, object)),
             Err(error) => {
@@ -80,6 +83,9 @@ fn read(kind: &Kind, object: DynamicObject) -> Read {
 }
 
 fn key(kind: &Kind, object: DynamicObject) -> Key {
-    let (namespace, name) = (object.metadata.namespace.unwrap_or_default(), object.metadata.name.unwrap_or_default());
+    let (namespace, name) = (
+        object.metadata.namespace.unwrap_or_default(),
+        object.metadata.name.unwrap_or_default(),
+    );
     Key::new(kind.kind, &namespace, &name)
 }

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use weft_proto::model::{Origin, Protocol, ServiceName, annotations};
 
 pub(super) fn namespace(metadata: &Metadata, origin: &Origin) -> Item {
-    Item::Namespace(Namespace { labels: metadata.labels.clone(), origin: origin.clone() })
+    Item::Namespace(Namespace {
+        labels: metadata.labels.clone(),
+        origin: origin.clone(),
+    })
 }
 
 pub(super) fn node(metadata: &Metadata, origin: &Origin) -> Item {
@@ -86,27 +89,53 @@ pub(super) fn pod(metadata: &Metadata, body: &Value, origin: &Origin) -> Result<
     let status = status.unwrap_or_default();
     let containers = spec.containers.unwrap_or_default();
     let init = spec.init_containers.unwrap_or_default();
-    let sidecars = init.iter().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars = init
+        .iter()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let long_running: Vec<&Container> = sidecars.chain(&containers).collect();
-    let has_proxy = long_running.iter().any(|container| container.name == annotations::PROXY_CONTAINER);
+    let has_proxy = long_running
+        .iter()
+        .any(|container| container.name == annotations::PROXY_CONTAINER);
     let ports = long_running
         .iter()
         .filter(|container| container.name != annotations::PROXY_CONTAINER)
         .flat_map(|container| container.ports.iter().flatten())
         .filter(|port| is_tcp(port.protocol.as_deref()) && port.container_port > 0)
-        .map(|port| ContainerPort { name: shared(port.name.as_deref()), port: port.container_port })
+        .map(|port| ContainerPort {
+            name: shared(port.name.as_deref()),
+            port: port.container_port,
+        })
         .collect();
-    let listed = status.pod_ips.unwrap_or_default().into_iter().map(|entry| entry.ip);
-    let mut addresses: Vec<IpAddr> = listed.chain(status.pod_ip).filter_map(|ip| ip.parse().ok()).collect();
+    let listed = status
+        .pod_ips
+        .unwrap_or_default()
+        .into_iter()
+        .map(|entry| entry.ip);
+    let mut addresses: Vec<IpAddr> = listed
+        .chain(status.pod_ip)
+        .filter_map(|ip| ip.parse().ok())
+        .collect();
     let mut seen = Vec::new();
-    addresses.retain(|ip| !seen.contains(ip) && { seen.push(*ip); true });
+    addresses.retain(|ip| {
+        !seen.contains(ip) && {
+            seen.push(*ip);
+            true
+        }
+    });
     let conditions = status.conditions.unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.r#type == "Ready");
     Ok(Item::Pod(Pod {
-        name: ServiceName { namespace: origin.namespace.clone(), name: origin.name.clone() },
+        name: ServiceName {
+            namespace: origin.namespace.clone(),
+            name: origin.name.clone(),
+        },
         uid: metadata.uid.clone(),
         labels: metadata.labels.clone(),
-        service_account: spec.service_account_name.filter(|name| !name.is_empty()).unwrap_or("default".into()).into(),
+        service_account: spec
+            .service_account_name
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default".into())
+            .into(),
         node: spec.node_name.unwrap_or_default().into(),
         addresses,
         ready: ready.map(|condition| condition.status == "True"),
@@ -128,11 +157,15 @@ fn injected(status: Option<&str>) -> bool {
 
 /// The owner that people know: of a ReplicaSet the Deployment, of a Job the CronJob.
 fn workload(metadata: &Metadata) -> Arc<str> {
-    let Some((kind, name)) = &metadata.owner else { return metadata.name.clone() };
+    let Some((kind, name)) = &metadata.owner else {
+        return metadata.name.clone();
+    };
     let hash = metadata.labels.get(annotations::POD_TEMPLATE_HASH);
     match (&**kind, hash, name.rsplit_once('-')) {
         ("ReplicaSet", Some(hash), Some((deployment, suffix))) if **hash == *suffix => deployment.into(),
-        ("Job", _, Some((cron, suffix))) if suffix.len() >= 8 && suffix.bytes().all(|b| b.is_ascii_digit()) => {
+        ("Job", _, Some((cron, suffix)))
+            if suffix.len() >= 8 && suffix.bytes().all(|b| b.is_ascii_digit()) =>
+        {
             cron.into()
         }
         _ => name.clone(),
@@ -185,7 +218,9 @@ pub(super) fn service(body: &Value, notes: &Notes) -> Result<Item, serde_json::E
     if service_type == ServiceType::ExternalName {
         let finding = Diagnostic::info("service-external-name", origin)
             .at("spec.type")
-            .because("an ExternalName is left to DNS; the mesh treats its target as any other outside address")
+            .because(
+                "an ExternalName is left to DNS; the mesh treats its target as any other outside address",
+            )
             .so("nothing, or name an ordinary Service");
         notes.add(finding);
     }
@@ -195,7 +230,11 @@ pub(super) fn service(body: &Value, notes: &Notes) -> Result<Item, serde_json::E
     }
     if spec.internal_traffic_policy.as_deref() == Some("Local") {
         let reason = "sidecars prefer the near, and go to other nodes all the same";
-        notes.not_acted_on("spec.internalTrafficPolicy", reason, "don't rely on it inside the mesh");
+        notes.not_acted_on(
+            "spec.internalTrafficPolicy",
+            reason,
+            "don't rely on it inside the mesh",
+        );
     }
     let mut ports: Vec<DeclaredPort> = Vec::new();
     for (i, raw) in spec.ports.unwrap_or_default().into_iter().enumerate() {
@@ -206,7 +245,11 @@ pub(super) fn service(body: &Value, notes: &Notes) -> Result<Item, serde_json::E
         if raw.port == 0 {
             notes.invalid(&field, "0 is no port", "use 1 to 65535");
         } else if ports.iter().any(|port| port.port == raw.port) {
-            notes.invalid(&field, format!("{} is there twice; the first counts", raw.port), "remove one");
+            notes.invalid(
+                &field,
+                format!("{} is there twice; the first counts", raw.port),
+                "remove one",
+            );
         } else {
             ports.push(DeclaredPort {
                 port: raw.port,
@@ -218,8 +261,16 @@ pub(super) fn service(body: &Value, notes: &Notes) -> Result<Item, serde_json::E
     }
     ports.sort_by_key(|port| port.port);
     Ok(Item::Service(DeclaredService {
-        name: ServiceName { namespace: origin.namespace.clone(), name: origin.name.clone() },
-        selector: spec.selector.into_iter().flatten().map(|(key, value)| (key.into(), value.into())).collect(),
+        name: ServiceName {
+            namespace: origin.namespace.clone(),
+            name: origin.name.clone(),
+        },
+        selector: spec
+            .selector
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect(),
         addresses: ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
         ports,
         service_type,
@@ -289,11 +340,19 @@ pub(super) fn slice(metadata: &Metadata, body: &Value, notes: &Notes) -> Result<
     let raw = RawSlice::deserialize(body)?;
     let Some(service) = metadata.labels.get(annotations::SERVICE_NAME) else {
         let field = format!("metadata.labels[{}]", annotations::SERVICE_NAME);
-        notes.not_acted_on(&field, "is missing: the slice belongs to no Service", "name the Service in this label");
+        notes.not_acted_on(
+            &field,
+            "is missing: the slice belongs to no Service",
+            "name the Service in this label",
+        );
         return Ok(Item::Noted);
     };
     if raw.address_type == "FQDN" {
-        notes.not_acted_on("addressType", "Weft reads addresses, not names", "list IPv4 or IPv6 addresses");
+        notes.not_acted_on(
+            "addressType",
+            "Weft reads addresses, not names",
+            "list IPv4 or IPv6 addresses",
+        );
         return Ok(Item::Noted);
     }
     let mut endpoints = Vec::new();
@@ -309,10 +368,16 @@ pub(super) fn slice(metadata: &Metadata, body: &Value, notes: &Notes) -> Result<
             }
         }
         let conditions = endpoint.conditions.unwrap_or_default();
-        let pod = endpoint.target_ref.filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| {
-            let namespace = target.namespace.as_deref().unwrap_or(&origin.namespace);
-            Some((ServiceName::new(namespace, target.name.as_deref()?), shared(target.uid.as_deref())))
-        });
+        let pod = endpoint
+            .target_ref
+            .filter(|target| target.kind.as_deref() == Some("Pod"))
+            .and_then(|target| {
+                let namespace = target.namespace.as_deref().unwrap_or(&origin.namespace);
+                Some((
+                    ServiceName::new(namespace, target.name.as_deref()?),
+                    shared(target.uid.as_deref()),
+                ))
+            });
         endpoints.push(SliceEndpoint {
             addresses,
             pod,
@@ -322,10 +387,20 @@ pub(super) fn slice(metadata: &Metadata, body: &Value, notes: &Notes) -> Result<
             terminating: conditions.terminating.unwrap_or(false),
         });
     }
-    let ports = raw.ports.unwrap_or_default().into_iter().filter(|port| is_tcp(port.protocol.as_deref()));
-    let ports = ports.map(|port| SlicePort { name: shared(port.name.as_deref()), port: port.port });
+    let ports = raw
+        .ports
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()));
+    let ports = ports.map(|port| SlicePort {
+        name: shared(port.name.as_deref()),
+        port: port.port,
+    });
     Ok(Item::Slice(Slice {
-        service: ServiceName { namespace: origin.namespace.clone(), name: service.clone() },
+        service: ServiceName {
+            namespace: origin.namespace.clone(),
+            name: service.clone(),
+        },
         ports: ports.collect(),
         endpoints,
         origin: origin.clone(),

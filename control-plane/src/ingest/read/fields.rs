@@ -22,7 +22,10 @@ pub(crate) struct Notes {
 impl Notes {
     /// Nothing yet.
     pub(crate) fn new(object: &Origin) -> Self {
-        Self { object: object.clone(), findings: RefCell::default() }
+        Self {
+            object: object.clone(),
+            findings: RefCell::default(),
+        }
     }
 
     /// The object that is read.
@@ -33,24 +36,41 @@ impl Notes {
     /// Keeps a finding; errors in preference when there are too many.
     pub(crate) fn add(&self, finding: Diagnostic) {
         let mut findings = self.findings.borrow_mut();
-        if findings.len() < MAX_FINDINGS || finding.severity == Severity::Error && findings.len() < 2 * MAX_FINDINGS {
+        if findings.len() < MAX_FINDINGS
+            || finding.severity == Severity::Error && findings.len() < 2 * MAX_FINDINGS
+        {
             findings.push(finding);
         }
     }
 
     /// A value that its own API doesn't allow.
     pub(crate) fn invalid(&self, field: &str, reason: impl AsRef<str>, action: &str) {
-        self.add(Diagnostic::error("field-invalid", &self.object).at(field).because(reason).so(action));
+        self.add(
+            Diagnostic::error("field-invalid", &self.object)
+                .at(field)
+                .because(reason)
+                .so(action),
+        );
     }
 
     /// Something that the API knows and Weft doesn't act on, where that changes what the object means.
     pub(crate) fn unsupported(&self, field: &str, reason: impl AsRef<str>, action: &str) {
-        self.add(Diagnostic::error("field-unsupported", &self.object).at(field).because(reason).so(action));
+        self.add(
+            Diagnostic::error("field-unsupported", &self.object)
+                .at(field)
+                .because(reason)
+                .so(action),
+        );
     }
 
     /// The same, where the rest of the object still means what it says.
     pub(crate) fn not_acted_on(&self, field: &str, reason: impl AsRef<str>, action: &str) {
-        self.add(Diagnostic::warning("field-unsupported", &self.object).at(field).because(reason).so(action));
+        self.add(
+            Diagnostic::warning("field-unsupported", &self.object)
+                .at(field)
+                .because(reason)
+                .so(action),
+        );
     }
 
     /// A position to look back to.
@@ -61,7 +81,10 @@ impl Notes {
     /// The first error since a mark, as `field: reason`.
     pub(crate) fn error_since(&self, mark: usize) -> Option<Arc<str>> {
         let findings = self.findings.borrow();
-        let error = findings.iter().skip(mark).find(|finding| finding.severity == Severity::Error);
+        let error = findings
+            .iter()
+            .skip(mark)
+            .find(|finding| finding.severity == Severity::Error);
         error.map(|error| format!("{}: {}", error.field, error.reason).into())
     }
 
@@ -87,9 +110,18 @@ impl<'a> Fields<'a> {
         let path = path.into();
         let map = value.as_object();
         if map.is_none() {
-            notes.invalid(&path, format!("is {}, not an object", type_name(value)), "correct the manifest");
+            notes.invalid(
+                &path,
+                format!("is {}, not an object", type_name(value)),
+                "correct the manifest",
+            );
         }
-        Self { map, path, notes, asked: Vec::new() }
+        Self {
+            map,
+            path,
+            notes,
+            asked: Vec::new(),
+        }
     }
 
     /// Path of the object.
@@ -99,7 +131,11 @@ impl<'a> Fields<'a> {
 
     /// Path of a field.
     pub(crate) fn at(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
     }
 
     /// A field as it is; `null` counts as absent.
@@ -110,7 +146,10 @@ impl<'a> Fields<'a> {
 
     /// Every field, for an object whose names are data.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
-        self.map.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+        self.map
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.as_str(), value))
     }
 
     /// Fields that may be there and don't matter.
@@ -127,7 +166,9 @@ impl<'a> Fields<'a> {
     /// A whole number.
     pub(crate) fn number(&mut self, name: &'static str) -> Option<i64> {
         let value = self.value(name)?;
-        value.as_i64().or_else(|| self.wrong(name, value, "a whole number"))
+        value
+            .as_i64()
+            .or_else(|| self.wrong(name, value, "a whole number"))
     }
 
     /// A port number, 1 to 65535.
@@ -135,7 +176,8 @@ impl<'a> Fields<'a> {
         let number = self.number(name)?;
         let port = u16::try_from(number).ok().filter(|port| *port > 0);
         if port.is_none() {
-            self.notes.invalid(&self.at(name), format!("{number} is no port"), "use 1 to 65535");
+            self.notes
+                .invalid(&self.at(name), format!("{number} is no port"), "use 1 to 65535");
         }
         port
     }
@@ -148,18 +190,26 @@ impl<'a> Fields<'a> {
 
     /// A list, with the path of each entry; empty when absent.
     pub(crate) fn list(&mut self, name: &'static str) -> Vec<(String, &'a Value)> {
-        let Some(value) = self.value(name) else { return Vec::new() };
+        let Some(value) = self.value(name) else {
+            return Vec::new();
+        };
         let Some(list) = value.as_array() else {
             return self.wrong(name, value, "a list").unwrap_or_default();
         };
         let path = self.at(name);
-        list.iter().enumerate().map(|(i, value)| (format!("{path}[{i}]"), value)).collect()
+        list.iter()
+            .enumerate()
+            .map(|(i, value)| (format!("{path}[{i}]"), value))
+            .collect()
     }
 
     /// A list of objects.
     pub(crate) fn objects(&mut self, name: &'static str) -> Vec<Fields<'a>> {
         let notes = self.notes;
-        self.list(name).into_iter().map(|(path, value)| Fields::new(value, path, notes)).collect()
+        self.list(name)
+            .into_iter()
+            .map(|(path, value)| Fields::new(value, path, notes))
+            .collect()
     }
 
     /// A list of texts, with the path of each; entries of another type are left out with a finding.
@@ -180,7 +230,9 @@ impl<'a> Fields<'a> {
     /// A map of texts.
     pub(crate) fn labels(&mut self, name: &'static str) -> Option<crate::mesh::Labels> {
         let value = self.value(name)?;
-        let Some(map) = value.as_object() else { return self.wrong(name, value, "an object") };
+        let Some(map) = value.as_object() else {
+            return self.wrong(name, value, "an object");
+        };
         let mut labels = crate::mesh::Labels::new();
         for (key, value) in map {
             match value.as_str() {

@@ -55,9 +55,18 @@ impl Metadata {
     /// When a field has another type than every object's has.
     pub fn from_json(metadata: &serde_json::Value) -> Result<Self, serde_json::Error> {
         let raw = Raw::deserialize(metadata)?;
-        let created = raw.creation_timestamp.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
-        let status = raw.annotations.and_then(|mut all| all.remove(weft_proto::model::annotations::STATUS)).flatten();
-        let owner = raw.owner_references.into_iter().flatten().find(|owner| owner.controller == Some(true));
+        let created = raw
+            .creation_timestamp
+            .and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
+        let status = raw
+            .annotations
+            .and_then(|mut all| all.remove(weft_proto::model::annotations::STATUS))
+            .flatten();
+        let owner = raw
+            .owner_references
+            .into_iter()
+            .flatten()
+            .find(|owner| owner.controller == Some(true));
         Ok(Self {
             name: raw.name.unwrap_or_default().into(),
             namespace: raw.namespace.unwrap_or_default().into(),
@@ -73,8 +82,14 @@ impl Metadata {
 
 impl From<kube::api::ObjectMeta> for Metadata {
     fn from(meta: kube::api::ObjectMeta) -> Self {
-        let status = meta.annotations.and_then(|mut all| all.remove(weft_proto::model::annotations::STATUS));
-        let owner = meta.owner_references.into_iter().flatten().find(|owner| owner.controller == Some(true));
+        let status = meta
+            .annotations
+            .and_then(|mut all| all.remove(weft_proto::model::annotations::STATUS));
+        let owner = meta
+            .owner_references
+            .into_iter()
+            .flatten()
+            .find(|owner| owner.controller == Some(true));
         Self {
             name: meta.name.unwrap_or_default().into(),
             namespace: meta.namespace.unwrap_or_default().into(),
@@ -89,5 +104,8 @@ impl From<kube::api::ObjectMeta> for Metadata {
 }
 
 fn labels(map: Option<BTreeMap<String, String>>) -> Labels {
-    map.into_iter().flatten().map(|(key, value)| (key.into(), value.into())).collect()
+    map.into_iter()
+        .flatten()
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect()
 }

@@ -24,11 +24,39 @@ use weft_proto::model::Origin;
 
 /// Reads an object. `body` is the object, with or without `apiVersion`, `kind` and `metadata`.
 pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> Read {
-    let key = Key { kind: origin.kind.clone(), namespace: origin.namespace.clone(), name: origin.name.clone() };
+    let key = Key {
+        kind: origin.kind.clone(),
+        namespace: origin.namespace.clone(),
+        name: origin.name.clone(),
+    };
     let notes = Notes::new(&origin);
     if kind.namespaced && origin.namespace.is_empty() {
         notes.invalid("metadata.namespace", "is missing", "name the namespace");
-        return Read { key, item: None, findings: notes.into_findings() };
+        return Read {
+            key,
+            item: None,
+            findings: notes.into_findings(),
+        };
+    }
+    if matches!(kind.role, Role::Required | Role::Optional) {
+        for (field, text) in [
+            ("metadata.name", &origin.name),
+            ("metadata.namespace", &origin.namespace),
+        ] {
+            let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+            if text.len() > 253 || !text.bytes().all(allowed) {
+                notes.invalid(
+                    field,
+                    "is no name of a Kubernetes object",
+                    "use a-z, 0-9, '-' and '.'",
+                );
+                return Read {
+                    key,
+                    item: None,
+                    findings: notes.into_findings(),
+                };
+            }
+        }
     }
     let item = match kind.kind {
         "Namespace" => Ok(core::namespace(metadata, &origin)),
@@ -42,7 +70,11 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
         "AuthorizationPolicy" => Ok(Item::Policy(policy::read(body, &notes))),
         _ => {
             if let Role::Reported(reason, action) = kind.role {
-                notes.add(Diagnostic::warning("kind-unsupported", &origin).because(reason).so(action));
+                notes.add(
+                    Diagnostic::warning("kind-unsupported", &origin)
+                        .because(reason)
+                        .so(action),
+                );
             }
             Ok(Item::Noted)
         }
@@ -57,5 +89,9 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
             None
         }
     };
-    Read { key, item, findings: notes.into_findings() }
+    Read {
+        key,
+        item,
+        findings: notes.into_findings(),
+    }
 }

@@ -16,12 +16,18 @@ pub(super) fn read(metadata: &Metadata, body: &Value, notes: &Notes) -> Item {
     if let Some(mut spec) = root.object("spec") {
         selector = self::selector(&mut spec);
         mode = spec.object("mtls").and_then(|mtls| self::mode(mtls, notes));
-        let levels = spec.object("portLevelMtls").map(|levels| port_levels(&levels, notes));
+        let levels = spec
+            .object("portLevelMtls")
+            .map(|levels| port_levels(&levels, notes));
         spec.finish();
         match levels {
             Some(levels) if selector.is_none() && !levels.is_empty() => {
                 let reason = "has an effect only together with a selector";
-                notes.invalid("spec.portLevelMtls", reason, "select the workload whose ports these are");
+                notes.invalid(
+                    "spec.portLevelMtls",
+                    reason,
+                    "select the workload whose ports these are",
+                );
             }
             Some(levels) => ports = levels,
             None => {}
@@ -57,7 +63,11 @@ fn mode(mut mtls: Fields<'_>, notes: &Notes) -> Option<MtlsMode> {
         Some("STRICT") => Some(MtlsMode::Strict),
         Some(other) => {
             let reason = format!("{other:?} is no mode; STRICT is taken");
-            notes.invalid(&mtls.at("mode"), reason, "use STRICT, PERMISSIVE, DISABLE or UNSET");
+            notes.invalid(
+                &mtls.at("mode"),
+                reason,
+                "use STRICT, PERMISSIVE, DISABLE or UNSET",
+            );
             Some(MtlsMode::Strict)
         }
     };
@@ -71,7 +81,11 @@ fn port_levels(levels: &Fields<'_>, notes: &Notes) -> Vec<(u16, Option<MtlsMode>
         let path = levels.at(key);
         match key.parse::<u16>() {
             Ok(port) if port > 0 => ports.push((port, mode(Fields::new(value, path, notes), notes))),
-            _ => notes.invalid(&path, format!("{key:?} is no port"), "name the pod's port by its number"),
+            _ => notes.invalid(
+                &path,
+                format!("{key:?} is no port"),
+                "name the pod's port by its number",
+            ),
         }
     }
     ports.sort_by_key(|(port, _)| *port);

@@ -60,7 +60,11 @@ pub(super) fn read(body: &Value, notes: &Notes) -> AuthorizationPolicy {
 
 fn catch_all(policy: &AuthorizationPolicy, unsupported: Arc<str>) -> DeclaredRule {
     let origin = policy.origin.with_rule("rules");
-    DeclaredRule { origin, unsupported: Some(unsupported), ..DeclaredRule::default() }
+    DeclaredRule {
+        origin,
+        unsupported: Some(unsupported),
+        ..DeclaredRule::default()
+    }
 }
 
 fn action(spec: &mut Fields<'_>, notes: &Notes) -> DeclaredAction {
@@ -98,25 +102,40 @@ fn selection(spec: &mut Fields<'_>, notes: &Notes) -> Selection {
         return labels.map_or(Selection::All, Selection::Labels);
     }
     if labels.is_some() {
-        notes.invalid("spec.selector", "can't be combined with targetRefs", "keep one of them");
+        notes.invalid(
+            "spec.selector",
+            "can't be combined with targetRefs",
+            "keep one of them",
+        );
     }
     let mut services = Vec::new();
     let mut broken = false;
     for mut target in targets {
-        let (group, kind) = (target.text("group").unwrap_or_default(), target.text("kind").unwrap_or_default());
+        let (group, kind) = (
+            target.text("group").unwrap_or_default(),
+            target.text("kind").unwrap_or_default(),
+        );
         let (name, path) = (target.text("name"), target.path().to_owned());
         let namespace = target.text("namespace").unwrap_or_default();
         target.finish();
         match (group, kind, name) {
             ("" | "core", "Service", Some(name)) => {
                 if !namespace.is_empty() && *namespace != *notes.object().namespace {
-                    notes.invalid(&path, "a policy targets Services of its own namespace", "move the policy");
+                    notes.invalid(
+                        &path,
+                        "a policy targets Services of its own namespace",
+                        "move the policy",
+                    );
                     broken = true;
                 }
                 services.push(ServiceName::new(&notes.object().namespace, name));
             }
             ("gateway.networking.k8s.io", "Gateway" | "GatewayClass", Some(_)) => {
-                notes.not_acted_on(&path, "Weft has no such gateway; sidecars don't apply it", "use a selector");
+                notes.not_acted_on(
+                    &path,
+                    "Weft has no such gateway; sidecars don't apply it",
+                    "use a selector",
+                );
             }
             _ => {
                 let reason = format!("sidecars can't be targeted by kind {kind:?} of group {group:?}");
@@ -140,18 +159,34 @@ fn rule(mut fields: Fields<'_>, notes: &Notes) -> DeclaredRule {
     for mut from in fields.objects("from") {
         let source = from.object("source");
         if source.is_none() {
-            notes.invalid(&from.at("source"), "is missing", "say which sources the rule is about");
+            notes.invalid(
+                &from.at("source"),
+                "is missing",
+                "say which sources the rule is about",
+            );
         }
         from.finish();
-        rule.from.push(source.map(|source| self::source(source, notes)).unwrap_or_default());
+        rule.from.push(
+            source
+                .map(|source| self::source(source, notes))
+                .unwrap_or_default(),
+        );
     }
     for mut to in fields.objects("to") {
         let operation = to.object("operation");
         if operation.is_none() {
-            notes.invalid(&to.at("operation"), "is missing", "say which operations the rule is about");
+            notes.invalid(
+                &to.at("operation"),
+                "is missing",
+                "say which operations the rule is about",
+            );
         }
         to.finish();
-        rule.to.push(operation.map(|operation| self::operation(operation, notes)).unwrap_or_default());
+        rule.to.push(
+            operation
+                .map(|operation| self::operation(operation, notes))
+                .unwrap_or_default(),
+        );
     }
     if !fields.list("when").is_empty() {
         let action = "say it with from and to, or expect the rule to be as strict as it can be";
@@ -164,10 +199,19 @@ fn rule(mut fields: Fields<'_>, notes: &Notes) -> DeclaredRule {
 
 fn source(mut fields: Fields<'_>, notes: &Notes) -> DeclaredSource {
     let mark = notes.mark();
-    for name in ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"] {
+    for name in [
+        "requestPrincipals",
+        "notRequestPrincipals",
+        "remoteIpBlocks",
+        "notRemoteIpBlocks",
+    ] {
         if !fields.list(name).is_empty() {
             let reason = "Weft doesn't evaluate it";
-            notes.unsupported(&fields.at(name), reason, "say it with principals, namespaces or ipBlocks");
+            notes.unsupported(
+                &fields.at(name),
+                reason,
+                "say it with principals, namespaces or ipBlocks",
+            );
         }
     }
     let mut declared = DeclaredSource {
@@ -190,7 +234,11 @@ fn source(mut fields: Fields<'_>, notes: &Notes) -> DeclaredSource {
         declared.service_accounts.clear();
     }
     if declared == DeclaredSource::default() && notes.mark() == mark {
-        notes.invalid(fields.path(), "is empty", "say which sources, or leave `from` out to mean all");
+        notes.invalid(
+            fields.path(),
+            "is empty",
+            "say which sources, or leave `from` out to mean all",
+        );
     }
     fields.finish();
     declared
@@ -209,7 +257,11 @@ fn operation(mut fields: Fields<'_>, notes: &Notes) -> Operation {
         not_hosts: patterns(&mut fields, "notHosts", notes),
     };
     if operation == Operation::default() && notes.mark() == mark {
-        notes.invalid(fields.path(), "is empty", "say which operations, or leave `to` out to mean all");
+        notes.invalid(
+            fields.path(),
+            "is empty",
+            "say which operations, or leave `to` out to mean all",
+        );
     }
     fields.finish();
     operation
@@ -231,7 +283,11 @@ fn parsed<T>(
             None => notes.invalid(&path, format!("{text:?} is not {wanted}"), "correct it"),
         }
     }
-    if notes.error_since(mark).is_some() { Vec::new() } else { values }
+    if notes.error_since(mark).is_some() {
+        Vec::new()
+    } else {
+        values
+    }
 }
 
 const PATTERN: &str = "a pattern: a text, with one * at its start or its end";
@@ -241,12 +297,24 @@ fn patterns(fields: &mut Fields<'_>, name: &'static str, notes: &Notes) -> Vec<S
 }
 
 fn principals(fields: &mut Fields<'_>, name: &'static str, notes: &Notes) -> Vec<StringMatch> {
-    parsed(fields, name, notes, |text| pattern(text.strip_prefix("spiffe://").unwrap_or(text)), PATTERN)
+    parsed(
+        fields,
+        name,
+        notes,
+        |text| pattern(text.strip_prefix("spiffe://").unwrap_or(text)),
+        PATTERN,
+    )
 }
 
 /// Path templates (`{*}`, `{**}`) are not evaluated.
 fn paths(fields: &mut Fields<'_>, name: &'static str, notes: &Notes) -> Vec<StringMatch> {
-    parsed(fields, name, notes, |text| pattern(text).filter(|_| !text.contains(['{', '}'])), PATTERN)
+    parsed(
+        fields,
+        name,
+        notes,
+        |text| pattern(text).filter(|_| !text.contains(['{', '}'])),
+        PATTERN,
+    )
 }
 
 /// Istio's patterns: `*`, `x*`, `*x`, `x`.
@@ -266,7 +334,9 @@ fn pattern(text: &str) -> Option<StringMatch> {
 }
 
 fn block(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .ok()
 }
 
 fn port(text: &str) -> Option<u16> {
@@ -281,5 +351,11 @@ fn accounts(fields: &mut Fields<'_>, name: &'static str, notes: &Notes) -> Vec<(
         let fits = |part: &str| !part.is_empty() && !part.contains(['/', '*']) && part.len() <= 253;
         (fits(namespace) && fits(account)).then(|| (namespace.into(), account.into()))
     };
-    parsed(fields, name, notes, account, "a service account, as name or namespace/name")
+    parsed(
+        fields,
+        name,
+        notes,
+        account,
+        "a service account, as name or namespace/name",
+    )
 }

@@ -28,12 +28,22 @@ pub(super) fn grpc(metadata: &Metadata, body: &Value, notes: &Notes) -> Route {
 }
 
 fn route(metadata: &Metadata, body: &Value, notes: &Notes, read_match: ReadMatch) -> Route {
-    let mut route =
-        Route { created: metadata.created, parents: vec![], rules: vec![], origin: notes.object().clone() };
+    let mut route = Route {
+        created: metadata.created,
+        parents: vec![],
+        rules: vec![],
+        origin: notes.object().clone(),
+    };
     let mut root = Fields::new(body, "", notes);
     root.ignore(&["apiVersion", "kind", "metadata", "status"]);
-    let Some(mut spec) = root.object("spec") else { return route };
-    route.parents = spec.objects("parentRefs").into_iter().filter_map(|fields| parent(fields, notes)).collect();
+    let Some(mut spec) = root.object("spec") else {
+        return route;
+    };
+    route.parents = spec
+        .objects("parentRefs")
+        .into_iter()
+        .filter_map(|fields| parent(fields, notes))
+        .collect();
     if route.parents.is_empty() {
         // A gateway's route: not the mesh's, and nothing to say about it.
         return route;
@@ -58,7 +68,10 @@ fn parent(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteParent> {
     if !matches!((group, kind), ("" | "core", "Service")) {
         return None;
     }
-    let namespace = fields.text("namespace").unwrap_or(&notes.object().namespace).to_owned();
+    let namespace = fields
+        .text("namespace")
+        .unwrap_or(&notes.object().namespace)
+        .to_owned();
     let name = fields.text("name");
     let (port, section) = (fields.port("port"), fields.text("sectionName").map(Into::into));
     let field: Arc<str> = fields.path().into();
@@ -67,20 +80,33 @@ fn parent(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteParent> {
         notes.invalid(&field, "names no Service", "add the name");
         None
     })?;
-    Some(RouteParent { service: ServiceName::new(&namespace, name), port, section, field })
+    Some(RouteParent {
+        service: ServiceName::new(&namespace, name),
+        port,
+        section,
+        field,
+    })
 }
 
 fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes, read_match: ReadMatch) -> Option<RouteRuleSpec> {
     let field: Arc<str> = fields.path().into();
-    let name = fields.text("name").map_or_else(|| format!("rules[{i}]").into(), Into::into);
+    let name = fields
+        .text("name")
+        .map_or_else(|| format!("rules[{i}]").into(), Into::into);
     let declared = fields.objects("matches");
     let (any, all) = (declared.is_empty(), declared.len());
-    let mut matches: Vec<_> = declared.into_iter().filter_map(|fields| read_match(fields, notes)).collect();
+    let mut matches: Vec<_> = declared
+        .into_iter()
+        .filter_map(|fields| read_match(fields, notes))
+        .collect();
     if any {
         matches.push(RouteMatch::default());
     }
     let filters = filters(&mut fields, notes);
-    let backends = fields.objects("backendRefs").into_iter().map(|fields| backend(fields, notes));
+    let backends = fields
+        .objects("backendRefs")
+        .into_iter()
+        .map(|fields| backend(fields, notes));
     let mut backends: Vec<_> = backends.collect();
     let (mut request_headers, mut response_headers) = Default::default();
     match filters {
@@ -93,14 +119,20 @@ fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes, read_match: ReadMatch) 
     }
     let (request_timeout, backend_timeout) = match fields.object("timeouts") {
         Some(mut timeouts) => {
-            let bounds = (timeout(&mut timeouts, "request", notes), timeout(&mut timeouts, "backendRequest", notes));
+            let bounds = (
+                timeout(&mut timeouts, "request", notes),
+                timeout(&mut timeouts, "backendRequest", notes),
+            );
             timeouts.finish();
             bounds
         }
         None => (None, None),
     };
     for (name, reason) in [
-        ("retry", "Weft retries by its own rules: only where nothing can run twice, within a budget"),
+        (
+            "retry",
+            "Weft retries by its own rules: only where nothing can run twice, within a budget",
+        ),
         ("sessionPersistence", "Weft keeps no sessions"),
     ] {
         if fields.value(name).is_some() {
@@ -137,7 +169,9 @@ fn filters(fields: &mut Fields<'_>, notes: &Notes) -> Result<(HeaderChanges, Hea
         let kind = filter.text("type").unwrap_or_default();
         match kind {
             "RequestHeaderModifier" => changes(filter.object("requestHeaderModifier"), &mut request, notes),
-            "ResponseHeaderModifier" => changes(filter.object("responseHeaderModifier"), &mut response, notes),
+            "ResponseHeaderModifier" => {
+                changes(filter.object("responseHeaderModifier"), &mut response, notes)
+            }
             other => {
                 let reason = format!("Weft doesn't apply the filter {other:?}; the rule's requests get 500");
                 notes.unsupported(filter.path(), reason, "remove the filter");
@@ -174,14 +208,24 @@ fn changes(fields: Option<Fields<'_>>, changes: &mut HeaderChanges, notes: &Note
 }
 
 fn backend(mut fields: Fields<'_>, notes: &Notes) -> BackendRef {
-    let (group, kind) = (fields.text("group").unwrap_or_default(), fields.text("kind").unwrap_or("Service"));
+    let (group, kind) = (
+        fields.text("group").unwrap_or_default(),
+        fields.text("kind").unwrap_or("Service"),
+    );
     let name = fields.text("name").unwrap_or_default();
-    let namespace = fields.text("namespace").unwrap_or(&notes.object().namespace).to_owned();
+    let namespace = fields
+        .text("namespace")
+        .unwrap_or(&notes.object().namespace)
+        .to_owned();
     let mark = notes.mark();
     let port = fields.port("port");
     let weight = fields.number("weight").unwrap_or(1);
     if !(0..=LARGEST_WEIGHT).contains(&weight) {
-        notes.invalid(&fields.at("weight"), format!("{weight} is no weight"), "use 0 to 1000000");
+        notes.invalid(
+            &fields.at("weight"),
+            format!("{weight} is no weight"),
+            "use 0 to 1000000",
+        );
     }
     if !matches!((group, kind), ("" | "core", "Service")) {
         let reason = format!("Weft sends to Services, not to kind {kind:?} of group {group:?}");
@@ -189,7 +233,11 @@ fn backend(mut fields: Fields<'_>, notes: &Notes) -> BackendRef {
     } else if name.is_empty() {
         notes.invalid(&fields.at("name"), "is missing", "name a Service");
     } else if port.is_none() && notes.error_since(mark).is_none() {
-        notes.invalid(&fields.at("port"), "is missing", "name one of the Service's ports");
+        notes.invalid(
+            &fields.at("port"),
+            "is missing",
+            "name one of the Service's ports",
+        );
     }
     if !fields.list("filters").is_empty() {
         let reason = "Weft doesn't apply filters of a single backend; its share gets 500";
@@ -213,11 +261,19 @@ fn timeout(fields: &mut Fields<'_>, name: &'static str, notes: &Notes) -> Option
         Some(Duration::ZERO) => None,
         Some(duration) if duration <= LONGEST_TIMEOUT => Some(duration),
         Some(_) => {
-            notes.not_acted_on(&fields.at(name), "is longer than a day; no bound is set", "shorten it");
+            notes.not_acted_on(
+                &fields.at(name),
+                "is longer than a day; no bound is set",
+                "shorten it",
+            );
             None
         }
         None => {
-            notes.invalid(&fields.at(name), format!("{text:?} is no duration"), "write it like 1m30s or 250ms");
+            notes.invalid(
+                &fields.at(name),
+                format!("{text:?} is no duration"),
+                "write it like 1m30s or 250ms",
+            );
             None
         }
     }
@@ -228,7 +284,11 @@ fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut parts) = (text, Duration::ZERO, 0);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = rest.get(..digits).filter(|text| (1..=5).contains(&text.len()))?.parse().ok()?;
+        let number: u64 = rest
+            .get(..digits)
+            .filter(|text| (1..=5).contains(&text.len()))?
+            .parse()
+            .ok()?;
         rest = &rest[digits..];
         let (unit, after) = rest.split_at(rest.bytes().take_while(u8::is_ascii_alphabetic).count());
         total += match unit {
@@ -262,10 +322,27 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_gep_2257() {
-        for (text, millis) in [("1s", 1000), ("0s", 0), ("1m30s", 90_000), ("250ms", 250), ("1h2m3s4ms", 3_723_004)] {
+        for (text, millis) in [
+            ("1s", 1000),
+            ("0s", 0),
+            ("1m30s", 90_000),
+            ("250ms", 250),
+            ("1h2m3s4ms", 3_723_004),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "1", "s", "1.5s", "-1s", "123456s", "1s1s1s1s1s", "1d", "1s ", "１s"] {
+        for text in [
+            "",
+            "1",
+            "s",
+            "1.5s",
+            "-1s",
+            "123456s",
+            "1s1s1s1s1s",
+            "1d",
+            "1s ",
+            "１s",
+        ] {
             assert_eq!(duration(text), None, "{text}");
         }
     }

@@ -20,7 +20,11 @@ pub(super) fn http_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
         let value = path.text("value").unwrap_or("/");
         let at = path.at("value");
         if kind != "RegularExpression" && !value.starts_with('/') {
-            notes.invalid(&at, format!("{value:?} doesn't start with /"), "write an absolute path");
+            notes.invalid(
+                &at,
+                format!("{value:?} doesn't start with /"),
+                "write an absolute path",
+            );
         }
         let found = match kind {
             "Exact" => text(value, &at, notes).map(StringMatch::Exact),
@@ -29,7 +33,12 @@ pub(super) fn http_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
                 prefix => text(prefix, &at, notes).map(StringMatch::PathPrefix),
             },
             "RegularExpression" => regex(value, &at, notes).map(StringMatch::Regex),
-            other => unknown(other, &path.at("type"), notes, "Exact, PathPrefix or RegularExpression"),
+            other => unknown(
+                other,
+                &path.at("type"),
+                notes,
+                "Exact, PathPrefix or RegularExpression",
+            ),
         };
         path.finish();
         found
@@ -39,12 +48,21 @@ pub(super) fn http_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
     let method = fields.text("method").and_then(|method| {
         let known = method.bytes().all(|b| b.is_ascii_uppercase()) && (1..=16).contains(&method.len());
         if !known {
-            notes.invalid(&fields.at("method"), format!("{method:?} is no method"), "write it in capitals");
+            notes.invalid(
+                &fields.at("method"),
+                format!("{method:?} is no method"),
+                "write it in capitals",
+            );
         }
         known.then(|| method.into())
     });
     fields.finish();
-    notes.error_since(mark).is_none().then_some(RouteMatch { path, headers, query, method })
+    notes.error_since(mark).is_none().then_some(RouteMatch {
+        path,
+        headers,
+        query,
+        method,
+    })
 }
 
 /// A match of a GRPCRoute, as the path `/service/method`; `None` when it can't be evaluated.
@@ -58,7 +76,9 @@ pub(super) fn grpc_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
             ("Exact", Some(service), Some(name)) => {
                 text(&format!("/{service}/{name}"), &at, notes).map(StringMatch::Exact)
             }
-            ("Exact", Some(service), None) => text(&format!("/{service}/"), &at, notes).map(StringMatch::Prefix),
+            ("Exact", Some(service), None) => {
+                text(&format!("/{service}/"), &at, notes).map(StringMatch::Prefix)
+            }
             ("Exact", None, Some(name)) => text(&format!("/{name}"), &at, notes).map(StringMatch::Suffix),
             ("RegularExpression", service, name) => {
                 let (service, name) = (service.unwrap_or("[^/]+"), name.unwrap_or("[^/]+"));
@@ -71,7 +91,11 @@ pub(super) fn grpc_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
     });
     let headers = named(&mut fields, "headers", notes);
     fields.finish();
-    let found = RouteMatch { path, headers, ..RouteMatch::default() };
+    let found = RouteMatch {
+        path,
+        headers,
+        ..RouteMatch::default()
+    };
     notes.error_since(mark).is_none().then_some(found)
 }
 
@@ -80,7 +104,11 @@ fn named(fields: &mut Fields<'_>, list: &'static str, notes: &Notes) -> Vec<(Arc
     let mut found: Vec<(Arc<str>, StringMatch)> = Vec::new();
     for mut entry in fields.objects(list) {
         let name = entry.text("name").unwrap_or_default();
-        let name = if list == "headers" { header_name(name) } else { text(name, entry.path(), notes) };
+        let name = if list == "headers" {
+            header_name(name)
+        } else {
+            text(name, entry.path(), notes)
+        };
         let (value, at) = (entry.text("value").unwrap_or_default(), entry.at("value"));
         let matcher = match entry.text("type").unwrap_or("Exact") {
             "Exact" => text(value, &at, notes).map(StringMatch::Exact),
@@ -88,7 +116,9 @@ fn named(fields: &mut Fields<'_>, list: &'static str, notes: &Notes) -> Vec<(Arc
             other => unknown(other, &entry.at("type"), notes, "Exact or RegularExpression"),
         };
         match name.filter(|name| !name.is_empty()).zip(matcher) {
-            Some((name, matcher)) if found.iter().all(|(known, _)| *known != name) => found.push((name, matcher)),
+            Some((name, matcher)) if found.iter().all(|(known, _)| *known != name) => {
+                found.push((name, matcher))
+            }
             Some(_) => {}
             None => notes.invalid(entry.path(), "has no usable name or value", "correct it"),
         }
@@ -98,7 +128,11 @@ fn named(fields: &mut Fields<'_>, list: &'static str, notes: &Notes) -> Vec<(Arc
 }
 
 fn unknown(kind: &str, at: &str, notes: &Notes, known: &str) -> Option<StringMatch> {
-    notes.unsupported(at, format!("Weft doesn't know the match type {kind:?}"), &format!("use {known}"));
+    notes.unsupported(
+        at,
+        format!("Weft doesn't know the match type {kind:?}"),
+        &format!("use {known}"),
+    );
     None
 }
 
@@ -116,7 +150,11 @@ fn regex(value: &str, at: &str, notes: &Notes) -> Option<Arc<str>> {
     } else {
         let build = |text: &str, unicode| {
             let mut builder = regex::bytes::RegexBuilder::new(text);
-            builder.unicode(unicode).size_limit(LARGEST_REGEX).dfa_size_limit(LARGEST_REGEX).build()
+            builder
+                .unicode(unicode)
+                .size_limit(LARGEST_REGEX)
+                .dfa_size_limit(LARGEST_REGEX)
+                .build()
         };
         // First on its own: what is put around it must not make it valid.
         let alone = build(value, true).or_else(|_| build(value, false)).map(drop);
@@ -126,7 +164,7 @@ fn regex(value: &str, at: &str, notes: &Notes) -> Option<Arc<str>> {
             Err(regex::Error::CompiledTooBig(_)) => "becomes too large when compiled".to_owned(),
             Err(_) => "is no regular expression (RE2 syntax)".to_owned(),
         }
-        };
+    };
     notes.invalid(at, reason, "correct it");
     None
 }

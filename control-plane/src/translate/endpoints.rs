@@ -1,0 +1,234 @@
+//! The pods behind a Service: its slices joined with pods and nodes.
+//!
+//! Never: an endpoint of a pod that isn't known (yet, or any more): it would be taken for one without a sidecar and
+//! sent plain text.
+
+use super::workload::{locality, workload};
+use super::{Item, Items};
+use crate::mesh::{DeclaredService, Mesh, Pod, ServiceType, Slice, SliceEndpoint, Table};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_proto::model::{Endpoint, Endpoints, Health, Locality, ServiceName, SpiffeId, Workload};
+use weft_proto::resource::Resource;
+
+/// Endpoints of every Service. With the last mesh and its items, only what may have changed is translated again.
+pub(super) fn endpoints(mesh: &Mesh, last: Option<(&Mesh, &Items)>) -> Items {
+    let dirty = last.and_then(|(before, _)| dirty(before, mesh));
+    let last = last.map(|(_, items)| items);
+    if let (Some(dirty), Some(last)) = (&dirty, last)
+        && dirty.is_empty()
+    {
+        return last.clone();
+    }
+    let join = Join::new(mesh);
+    let services = mesh
+        .services
+        .values()
+        .filter(|service| service.service_type != ServiceType::ExternalName);
+    let items = services.map(|service| {
+        let old = last.and_then(|last| last.get(&*service.name.to_string()));
+        match (&dirty, old) {
+            (Some(dirty), Some(old)) if !dirty.contains(&service.name) => old.clone(),
+            (_, old) => {
+                let resource = Resource::Endpoints(join.endpoints(service));
+                match old {
+                    Some(old) if *old.resource() == resource => old.clone(),
+                    _ => Arc::new(Item::new(resource)),
+                }
+            }
+        }
+    });
+    Items::from_items(items, last)
+}
+
+/// Services whose endpoints may differ between two meshes; `None`: all.
+fn dirty(old: &Mesh, new: &Mesh) -> Option<BTreeSet<ServiceName>> {
+    if old.settings != new.settings || !changed(&old.nodes, &new.nodes).is_empty() {
+        return None;
+    }
+    let mut dirty: BTreeSet<ServiceName> = changed(&old.services, &new.services);
+    for name in changed(&old.slices, &new.slices) {
+        let slices = [old.slices.get(&name), new.slices.get(&name)];
+        dirty.extend(slices.into_iter().flatten().map(|slice| slice.service.clone()));
+    }
+    let pods = changed(&old.pods, &new.pods);
+    if !pods.is_empty() {
+        let touched = new.slices.values().filter(|slice| {
+            let touches = |endpoint: &SliceEndpoint| match &endpoint.pod {
+                Some((pod, _)) => pods.contains(pod),
+                None => true,
+            };
+            slice.endpoints.iter().any(touches)
+        });
+        dirty.extend(touched.map(|slice| slice.service.clone()));
+    }
+    Some(dirty)
+}
+
+/// Keys whose values differ.
+fn changed<K: Ord + Clone, V: PartialEq>(old: &Table<K, V>, new: &Table<K, V>) -> BTreeSet<K> {
+    if old.same(new) {
+        return BTreeSet::new();
+    }
+    let differs =
+        |(key, value): &(&K, &Arc<V>)| !old.get(*key).is_some_and(|before| Arc::ptr_eq(before, value));
+    let there = new.iter().filter(differs).map(|(key, _)| key.clone());
+    let gone = old.keys().filter(|key| !new.contains_key(*key)).cloned();
+    there.chain(gone).collect()
+}
+
+/// A mesh with what is needed to find the slices of a Service and the pod of an address.
+struct Join<'a> {
+    mesh: &'a Mesh,
+    slices: BTreeMap<&'a ServiceName, Vec<&'a Slice>>,
+    by_address: BTreeMap<IpAddr, &'a Pod>,
+}
+
+/// One endpoint, gathered from several slices (one for each address family).
+struct Gathered<'a> {
+    pod: Option<&'a Pod>,
+    node: &'a Arc<str>,
+    zone: &'a Arc<str>,
+    addresses: BTreeSet<IpAddr>,
+    ports: BTreeMap<u16, u16>,
+    health: Health,
+}
+
+impl<'a> Join<'a> {
+    fn new(mesh: &'a Mesh) -> Self {
+        let mut slices: BTreeMap<_, Vec<&Slice>> = BTreeMap::new();
+        let mut by_hand = false;
+        for slice in mesh.slices.values() {
+            slices.entry(&slice.service).or_default().push(slice);
+            by_hand |= slice.endpoints.iter().any(|endpoint| endpoint.pod.is_none());
+        }
+        let pods = mesh
+            .pods
+            .values()
+            .filter(|pod| by_hand && !pod.host_network && !pod.finished);
+        let by_address = pods.flat_map(|pod| pod.addresses.iter().map(|address| (*address, &**pod)));
+        Self {
+            mesh,
+            slices,
+            by_address: by_address.collect(),
+        }
+    }
+
+    fn endpoints(&self, service: &DeclaredService) -> Endpoints {
+        let mut gathered = BTreeMap::new();
+        for slice in self.slices.get(&service.name).into_iter().flatten() {
+            for endpoint in &slice.endpoints {
+                self.gather(service, slice, endpoint, &mut gathered);
+            }
+        }
+        let endpoints = gathered
+            .into_values()
+            .filter_map(|found| self.endpoint(found))
+            .collect();
+        Endpoints {
+            service: service.name.clone(),
+            endpoints,
+        }
+    }
+
+    fn gather(
+        &self,
+        service: &DeclaredService,
+        slice: &'a Slice,
+        endpoint: &'a SliceEndpoint,
+        all: &mut BTreeMap<(&'a str, &'a str, Option<IpAddr>), Gathered<'a>>,
+    ) {
+        // The addresses of one endpoint are interchangeable; the API says to use the first.
+        let Some(address) = endpoint.addresses.first() else {
+            return;
+        };
+        let pod = match &endpoint.pod {
+            Some((name, uid)) => match self.mesh.pods.get(name) {
+                Some(pod) if (uid.is_empty() || *uid == pod.uid) && !pod.finished => Some(&**pod),
+                _ => return,
+            },
+            None => self.by_address.get(address).copied(),
+        };
+        let health = health(service, endpoint, pod);
+        let key = match pod {
+            Some(pod) => (&*pod.name.namespace, &*pod.name.name, None),
+            None => ("", "", Some(*address)),
+        };
+        let found = all.entry(key).or_insert(Gathered {
+            pod,
+            node: &endpoint.node,
+            zone: &endpoint.zone,
+            addresses: BTreeSet::new(),
+            ports: BTreeMap::new(),
+            health,
+        });
+        found.addresses.insert(*address);
+        found.health = worse(found.health, health);
+        for port in &service.ports {
+            if let Some(target) = slice.ports.iter().find(|candidate| candidate.name == port.name) {
+                found.ports.insert(port.port, target.port.unwrap_or(port.port));
+            }
+        }
+    }
+
+    fn endpoint(&self, found: Gathered<'_>) -> Option<Endpoint> {
+        let node = match found.pod {
+            Some(pod) if !pod.node.is_empty() => &pod.node,
+            _ => found.node,
+        };
+        let mut locality = locality(self.mesh, node);
+        if locality.zone.is_empty() {
+            locality = Locality {
+                zone: found.zone.clone(),
+                ..locality
+            };
+        }
+        let identity = match found.pod.filter(|pod| pod.meshed) {
+            // Whoever has a sidecar and no identity that can be checked gets nothing rather than plain text.
+            Some(pod) => Some(identity(self.mesh, pod)?),
+            None => None,
+        };
+        Some(Endpoint {
+            workload: found.pod.map_or_else(Workload::default, workload),
+            addresses: found.addresses.into_iter().collect(),
+            ports: found
+                .ports
+                .into_iter()
+                .filter(|(_, target)| *target > 0)
+                .collect(),
+            locality,
+            health: found.health,
+            weight: 1,
+            identity,
+        })
+    }
+}
+
+fn identity(mesh: &Mesh, pod: &Pod) -> Option<SpiffeId> {
+    SpiffeId::new(
+        mesh.settings.trust_domain.clone(),
+        &pod.name.namespace,
+        &pod.service_account,
+    )
+    .ok()
+}
+
+/// The stricter of what slice and pod say: either may be seen first.
+fn health(service: &DeclaredService, endpoint: &SliceEndpoint, pod: Option<&Pod>) -> Health {
+    let terminating = endpoint.terminating || pod.is_some_and(|pod| pod.terminating);
+    let unready = !service.publish_not_ready && pod.is_some_and(|pod| pod.ready == Some(false));
+    match (terminating, endpoint.ready && !unready) {
+        (true, _) => Health::Draining,
+        (false, true) => Health::Ready,
+        (false, false) => Health::Unready,
+    }
+}
+
+fn worse(a: Health, b: Health) -> Health {
+    match (a, b) {
+        (Health::Draining, _) | (_, Health::Draining) => Health::Draining,
+        (Health::Unready, _) | (_, Health::Unready) => Health::Unready,
+        (Health::Ready, Health::Ready) => Health::Ready,
+    }
+}

@@ -1,0 +1,149 @@
+//! What doesn't fit together: selectors that select nothing, ports that nobody has, objects that collide.
+
+use super::workload::target_port;
+use super::{policies, routes};
+use crate::mesh::{Diagnostic, Labels, Mesh, Pod, Selection, ServiceType, TargetPort, in_namespace, object};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_proto::model::{Origin, ServiceName};
+
+/// Everything that is wrong with a mesh, found while reading or here; sorted, each once.
+pub(super) fn findings(mesh: &Mesh) -> Vec<Diagnostic> {
+    let mut all = mesh.findings();
+    routes::routes(mesh, &mut all);
+    services(mesh, &mut all);
+    slices(mesh, &mut all);
+    authorization(mesh, &mut all);
+    authentication(mesh, &mut all);
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn selected<'a>(
+    mesh: &'a Mesh,
+    namespace: &'a str,
+    labels: &'a Labels,
+) -> impl Iterator<Item = &'a Arc<Pod>> {
+    let pods = in_namespace(&mesh.pods, namespace).map(|(_, pod)| pod);
+    pods.filter(move |pod| !pod.finished && object::selects(labels, &pod.labels))
+}
+
+fn services(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
+    let mut owners: BTreeMap<IpAddr, &Origin> = BTreeMap::new();
+    for service in mesh
+        .services
+        .values()
+        .filter(|service| service.service_type != ServiceType::ExternalName)
+    {
+        for address in &service.addresses {
+            let first = *owners.entry(*address).or_insert(&service.origin);
+            if first != &service.origin {
+                let finding =
+                    Diagnostic::error("service-address-collides", &service.origin).at("spec.clusterIPs");
+                let finding = finding.because(format!("{address} is the address of {first} too"));
+                findings.push(finding.so("leave the address out of one of them, so that it gets its own"));
+            }
+        }
+        if service.selector.is_empty() {
+            continue;
+        }
+        let mut pods = selected(mesh, &service.name.namespace, &service.selector).peekable();
+        if pods.peek().is_none() {
+            let finding = Diagnostic::warning("service-selects-nothing", &service.origin).at("spec.selector");
+            let finding = finding.because("no pod has these labels");
+            findings.push(finding.so("correct the selector, or the labels of the pods"));
+            continue;
+        }
+        let pods: Vec<_> = pods.collect();
+        for port in &service.ports {
+            let TargetPort::Name(name) = &port.target else {
+                continue;
+            };
+            if pods.iter().all(|pod| target_port(pod, &port.target).is_none()) {
+                let finding = Diagnostic::error("service-port-missing", &service.origin);
+                let finding = finding.at(format!("spec.ports[{}].targetPort", port.port));
+                let finding = finding.because(format!("no selected pod has a TCP port named {name:?}"));
+                findings.push(finding.so("name a port that the containers declare"));
+            }
+        }
+    }
+}
+
+fn slices(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
+    for slice in mesh
+        .slices
+        .values()
+        .filter(|slice| !mesh.services.contains_key(&slice.service))
+    {
+        let finding = Diagnostic::info("slice-without-service", &slice.origin).at("metadata.labels");
+        let finding = finding.because(format!("Service {} doesn't exist", slice.service));
+        findings.push(finding.so("create the Service, or remove the slice"));
+    }
+}
+
+fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
+    for policy in mesh.authorization_policies.values() {
+        let reason = match &policy.selection {
+            Selection::All | Selection::Nothing => continue,
+            Selection::Labels(_) => "no pod has these labels",
+            Selection::Services(names) => {
+                for name in names.iter().filter(|name| !mesh.services.contains_key(*name)) {
+                    let finding =
+                        Diagnostic::error("policy-target-missing", &policy.origin).at("spec.targetRefs");
+                    let finding = finding.because(format!(
+                        "Service {name} doesn't exist: its pods are not protected"
+                    ));
+                    findings.push(finding.so("create it, or correct the name"));
+                }
+                "no pod is behind these Services"
+            }
+        };
+        let root = policy.origin.namespace == mesh.settings.root_namespace;
+        let found = if root {
+            mesh.pods
+                .values()
+                .any(|pod| !pod.finished && policies::selects(mesh, policy, pod))
+        } else {
+            let mut pods = in_namespace(&mesh.pods, &policy.origin.namespace);
+            pods.any(|(_, pod)| !pod.finished && policies::selects(mesh, policy, pod))
+        };
+        if !found {
+            let finding = Diagnostic::warning("policy-selects-nothing", &policy.origin).at("spec");
+            findings.push(
+                finding
+                    .because(reason)
+                    .so("correct the selector, or the labels of the pods"),
+            );
+        }
+    }
+}
+
+fn authentication(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
+    let mut groups: BTreeMap<(&str, Option<&Labels>), BTreeSet<(i64, &ServiceName, &Origin)>> =
+        BTreeMap::new();
+    for (name, object) in mesh.peer_authentications.iter() {
+        let group = groups
+            .entry((&name.namespace, object.selector.as_ref()))
+            .or_default();
+        group.insert((object.created.unwrap_or(i64::MAX), name, &object.origin));
+        let Some(labels) = &object.selector else { continue };
+        if selected(mesh, &name.namespace, labels).next().is_none() {
+            let finding = Diagnostic::warning("policy-selects-nothing", &object.origin).at("spec.selector");
+            let finding = finding.because("no pod of its namespace has these labels");
+            findings.push(finding.so("correct the selector, or the labels of the pods"));
+        }
+    }
+    for group in groups.into_values() {
+        let mut group = group.into_iter();
+        let Some((.., first)) = group.next() else { continue };
+        for (.., later) in group {
+            let finding = Diagnostic::error("policy-collides", later).at("spec.selector");
+            let finding = finding.because(format!(
+                "is about the same workloads as {first}, which is older and counts"
+            ));
+            findings.push(finding.so("remove one of them, or select other workloads"));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Manifests in, resources and findings out, compared with what is kept beside them.
+//!
+//! `tests/golden/<case>/in/` is read as a folder, translated for the pod of `scope.json` and compared with `out.json`.
+//! `UPDATE=1 cargo test -p weft-control-plane --test golden` writes `out.json` anew; look at the difference before it
+//! lands.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use weft_control_plane::ingest::files;
+use weft_control_plane::mesh::{Change, Diagnostic, Mesh, Settings, Store};
+use weft_control_plane::translate::{self, Scope, Shared};
+use weft_proto::model::{
+    Backend, Endpoint, HeaderChanges, Inbound, Operation, Origin, PeerAuthentication, Policy, RouteRule,
+    Source, StringMatch, TrustDomain,
+};
+use weft_proto::resource::{Kind, Resource};
+
+const CASES: [&str; 4] = ["bad", "policies", "routes", "shop"];
+
+fn folder(case: &str) -> PathBuf {
+    Path::new("tests/golden").join(case)
+}
+
+fn scope(case: &str) -> Scope {
+    let scope: BTreeMap<String, Arc<str>> =
+        serde_json::from_slice(&std::fs::read(folder(case).join("scope.json")).unwrap()).unwrap();
+    Scope {
+        namespace: scope["namespace"].clone(),
+        service_account: scope["serviceAccount"].clone(),
+        pod: scope["pod"].clone(),
+        pod_uid: scope["uid"].clone(),
+    }
+}
+
+fn store() -> Store {
+    Store::new(Settings::new(TrustDomain::new("cluster.local").unwrap())).0
+}
+
+fn load(case: &str) -> (Vec<files::Object>, Vec<Diagnostic>) {
+    files::load(&[folder(case).join("in")])
+}
+
+fn mesh(changes: impl IntoIterator<Item = Change>) -> Arc<Mesh> {
+    let mut store = store();
+    store.apply(changes);
+    Arc::new(store.mesh().clone())
+}
+
+#[test]
+fn resources_and_findings_are_as_kept() {
+    let update = std::env::var_os("UPDATE").is_some();
+    for case in CASES {
+        let (objects, mut findings) = load(case);
+        let mesh = mesh(files::changes(&objects));
+        let shared = Shared::new(mesh.clone());
+        findings.extend(shared.findings().iter().cloned());
+        findings.sort();
+        let resources = translate::resources(&mesh, &scope(case));
+        let shown: Vec<Value> = resources.iter().map(show).collect();
+        let findings: Vec<Value> = findings
+            .iter()
+            .map(|found| json!(format!("{:?}: {found}", found.severity)))
+            .collect();
+        let text = format!("{:#}\n", json!({"resources": shown, "findings": findings}));
+        let path = folder(case).join("out.json");
+        if update {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            kept == text,
+            "{case}: not as kept; see UPDATE=1 in tests/golden.rs. Now it is:\n{text}"
+        );
+    }
+}
+
+#[test]
+fn a_sidecar_accepts_what_is_translated() {
+    for case in CASES {
+        let mesh = mesh(files::changes(&load(case).0));
+        for resource in translate::resources(&mesh, &scope(case)) {
+            let read = Resource::decode(resource.kind(), resource.encode());
+            assert_eq!(read.as_ref(), Ok(&resource), "{case}: {}", resource.name());
+        }
+    }
+}
+
+/// Every resource as text, through the path that the control plane takes.
+fn served(shared: &Shared, scope: &Scope) -> Vec<Resource> {
+    let scoped = shared.scoped(scope);
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let own = scoped.as_ref().map(|scoped| match kind {
+            Kind::Inbound => &scoped.inbound,
+            Kind::Policy => &scoped.policies,
+            _ => &scoped.routes,
+        });
+        let mut items: BTreeMap<_, _> = shared.items(kind).iter().collect();
+        if let (Some(own), Kind::Inbound | Kind::Policy | Kind::Routes) = (own, kind) {
+            items.extend(own.iter());
+        }
+        all.extend(items.into_values().map(|item| item.resource().clone()));
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn order_of_reading_does_not_matter(case in 0..CASES.len(), seed in any::<u64>()) {
+        let case = CASES[case];
+        let scope = scope(case);
+        let (mut objects, _) = load(case);
+        let wanted = translate::resources(&mesh(files::changes(&objects)), &scope);
+        objects.sort_by_cached_key(|object| seed.rotate_left(object.origin.line % 64) ^ u64::from(object.origin.line).wrapping_mul(seed));
+        prop_assert_eq!(&translate::resources(&mesh(files::changes(&objects)), &scope), &wanted);
+    }
+
+    #[test]
+    fn step_by_step_is_as_all_at_once(
+        case in 0..CASES.len(),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..40),
+    ) {
+        let case = CASES[case];
+        let scope = scope(case);
+        let (objects, _) = load(case);
+        let mut store = store();
+        store.apply(files::changes(&objects));
+        let mut shared = Shared::new(Arc::new(store.mesh().clone()));
+        for (index, there) in steps {
+            // An object goes, or comes (back).
+            let object = index.get(&objects);
+            let all = files::changes(std::slice::from_ref(object));
+            let read = all.into_iter().find_map(|change| match change {
+                Change::Replace { mut objects, .. } => objects.pop(),
+                _ => None,
+            });
+            let Some(read) = read else { continue };
+            store.apply([if there { Change::Put(Box::new(read)) } else { Change::Remove(read.key) }]);
+            let next = shared.next(Arc::new(store.mesh().clone()));
+            if next.scoped_same(&shared, &scope) {
+                let of = |shared: &Shared| shared.scoped(&scope).map(|scoped| {
+                    [&scoped.inbound, &scoped.policies, &scoped.routes].map(|items| {
+                        items.values().map(|item| item.resource().clone()).collect::<Vec<_>>()
+                    })
+                });
+                prop_assert_eq!(of(&next), of(&shared));
+            }
+            shared = next;
+            let fresh = Shared::new(shared.mesh().clone());
+            prop_assert_eq!(served(&shared, &scope), served(&fresh, &scope));
+            prop_assert_eq!(served(&shared, &scope), translate::resources(shared.mesh(), &scope));
+        }
+    }
+}
+
+fn show(resource: &Resource) -> Value {
+    let what = match resource {
+        Resource::TrustBundle(bundle) => json!(bundle.roots.len()),
+        Resource::Inbound(inbound) => show_inbound(inbound),
+        Resource::Policy(policy) => show_policy(policy),
+        Resource::Service(service) => json!({
+            "hostnames": service.hostnames,
+            "addresses": service.addresses,
+            "ports": service.ports.iter().map(|p| format!("{} {:?} {:?}", p.port, p.name, p.protocol)).collect::<Vec<_>>(),
+            "origin": service.origin.to_string(),
+        }),
+        Resource::Endpoints(endpoints) => endpoints.endpoints.iter().map(show_endpoint).collect(),
+        Resource::Routes(routes) => routes.rules.iter().map(show_route).collect(),
+    };
+    json!({"kind": format!("{:?}", resource.kind()), "name": resource.name(), "is": what})
+}
+
+fn show_endpoint(endpoint: &Endpoint) -> Value {
+    json!({
+        "workload": endpoint.workload,
+        "addresses": endpoint.addresses,
+        "ports": endpoint.ports.iter().map(|(port, target)| format!("{port} -> {target}")).collect::<Vec<_>>(),
+        "locality": endpoint.locality,
+        "health": endpoint.health,
+        "weight": endpoint.weight,
+        "identity": endpoint.identity,
+    })
+}
+
+fn show_origin(origin: &Origin) -> String {
+    origin.to_string()
+}
+
+fn show_auth(authentication: &PeerAuthentication) -> Value {
+    json!({"mode": authentication.mode, "origin": authentication.origin.as_ref().map(show_origin)})
+}
+
+fn show_inbound(inbound: &Inbound) -> Value {
+    let ports = inbound.ports.iter().map(|port| {
+        json!({"port": port.port, "protocol": port.protocol, "authentication": port.authentication.as_ref().map(show_auth)})
+    });
+    json!({
+        "workload": inbound.workload,
+        "locality": inbound.locality,
+        "authentication": show_auth(&inbound.authentication),
+        "ports": ports.collect::<Vec<_>>(),
+    })
+}
+
+fn show_matches(matches: &[StringMatch]) -> Value {
+    matches.iter().map(|one| json!(one)).collect()
+}
+
+fn without_empty(value: Value) -> Value {
+    let Value::Object(mut map) = value else {
+        return value;
+    };
+    map.retain(|_, value| {
+        !matches!(value, Value::Null) && value.as_array().is_none_or(|list| !list.is_empty())
+    });
+    Value::Object(map)
+}
+
+fn show_policy(policy: &Policy) -> Value {
+    let source = |source: &Source| {
+        without_empty(json!({
+            "principals": show_matches(&source.principals),
+            "notPrincipals": show_matches(&source.not_principals),
+            "namespaces": show_matches(&source.namespaces),
+            "notNamespaces": show_matches(&source.not_namespaces),
+            "ipBlocks": source.ip_blocks,
+            "notIpBlocks": source.not_ip_blocks,
+        }))
+    };
+    let operation = |operation: &Operation| {
+        without_empty(json!({
+            "ports": operation.ports,
+            "notPorts": operation.not_ports,
+            "methods": show_matches(&operation.methods),
+            "notMethods": show_matches(&operation.not_methods),
+            "paths": show_matches(&operation.paths),
+            "notPaths": show_matches(&operation.not_paths),
+            "hosts": show_matches(&operation.hosts),
+            "notHosts": show_matches(&operation.not_hosts),
+        }))
+    };
+    let rules = policy.rules.iter().map(|rule| {
+        without_empty(json!({
+            "origin": show_origin(&rule.origin),
+            "from": rule.from.iter().map(source).collect::<Vec<_>>(),
+            "to": rule.to.iter().map(operation).collect::<Vec<_>>(),
+            "unsupported": rule.unsupported,
+        }))
+    });
+    json!({"origin": show_origin(&policy.origin), "action": policy.action, "rules": rules.collect::<Vec<_>>()})
+}
+
+fn show_route(rule: &RouteRule) -> Value {
+    let backend = |backend: &Backend| {
+        let invalid = backend
+            .invalid
+            .as_ref()
+            .map(|reason| format!(" INVALID: {reason}"))
+            .unwrap_or_default();
+        format!(
+            "{}:{} weight {}{invalid}",
+            backend.service, backend.port, backend.weight
+        )
+    };
+    let headers = |changes: &HeaderChanges| {
+        without_empty(json!({"set": changes.set, "add": changes.add, "remove": changes.remove}))
+    };
+    let matches = without_empty(json!({
+        "path": rule.matches.path,
+        "headers": rule.matches.headers,
+        "query": rule.matches.query,
+        "method": rule.matches.method,
+    }));
+    without_empty(json!({
+        "origin": show_origin(&rule.origin),
+        "port": rule.port,
+        "matches": matches,
+        "backends": rule.backends.iter().map(backend).collect::<Vec<_>>(),
+        "requestTimeout": rule.request_timeout.map(|bound| format!("{bound:?}")),
+        "backendTimeout": rule.backend_timeout.map(|bound| format!("{bound:?}")),
+        "requestHeaders": headers(&rule.request_headers),
+        "responseHeaders": headers(&rule.response_headers),
+    }))
+}
