@@ -124,10 +124,7 @@ impl Client {
             } else {
                 tracing::warn!(reason, attempt = failures, "no configuration stream; the last good stays in force");
             }
-            let mut state = self.report.lock();
-            state.connected = false;
-            state.last_error = Some(reason);
-            drop(state);
+            self.report.disconnected(reason);
             self.save().await;
             tokio::time::sleep(pause).await;
         }
@@ -224,6 +221,12 @@ impl Client {
 impl Report {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disconnected(&self, reason: String) {
+        let mut state = self.lock();
+        state.connected = false;
+        state.last_error = Some(reason);
     }
 
     /// Versions of everything that is held, what was refused, and whether the stream is open.

@@ -1,0 +1,185 @@
+//! What the sidecar knows, and a few switches: port 15000, loopback only.
+//!
+//! Enters: requests from inside the pod. Leaves: JSON. Never: a key, a token; a change by anything but POST.
+
+use std::sync::Arc;
+
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use weft_engine::Cluster;
+
+use crate::clock::Clock;
+use crate::drain::{Drain, Stage};
+use crate::identity::Identity;
+use crate::pages::{self, Page};
+use crate::telemetry::log;
+use crate::view::{Destination, Entry, Views};
+use crate::xds::Report;
+
+const INDEX: &str = "\
+GET  /view                   services, endpoints, policies, this workload
+GET  /certificates           identity, serial, validity
+GET  /config/versions        version of every resource, what was refused
+GET  /healthz                whether this process answers
+POST /certificates/renew     ask for a new certificate now
+POST /logging?level=LEVEL    off, error, warn, info, debug or trace
+POST /drain                  stop being ready, finish what is open
+POST /quitquitquit           drain and end
+";
+
+/// What the pages show and switch.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The view.
+    pub views: Views,
+    /// The certificate.
+    pub identity: Identity,
+    /// The configuration.
+    pub configuration: Report,
+    /// The way out.
+    pub drain: Drain,
+    /// Rung by `/quitquitquit`.
+    pub quit: Arc<Notify>,
+    /// The engine's time.
+    pub clock: Clock,
+}
+
+impl Admin {
+    /// Answers a request.
+    pub async fn answer<B>(self, request: Request<B>) -> Page {
+        let changes = request.method() == Method::POST;
+        let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+        match (request.uri().path(), changes, reads) {
+            ("/", _, true) => pages::text(StatusCode::OK, INDEX),
+            ("/healthz", _, true) => pages::text(StatusCode::OK, "ok\n"),
+            ("/view", _, true) => pages::json(&self.view()),
+            ("/certificates", _, true) => pages::json(&self.identity.status()),
+            ("/config/versions", _, true) => pages::json(&self.configuration.to_json()),
+            ("/certificates/renew", true, _) => {
+                self.identity.renew_now();
+                pages::text(StatusCode::ACCEPTED, "a new certificate is being asked for; see /certificates\n")
+            }
+            ("/logging", true, _) => level(request.uri().query()),
+            ("/drain", true, _) => {
+                self.drain.start();
+                pages::text(StatusCode::ACCEPTED, "draining\n")
+            }
+            ("/quitquitquit", true, _) => {
+                self.quit.notify_one();
+                pages::text(StatusCode::ACCEPTED, "draining, then ending\n")
+            }
+            ("/certificates/renew" | "/logging" | "/drain" | "/quitquitquit", ..) => {
+                pages::text(StatusCode::METHOD_NOT_ALLOWED, "this changes something: use POST\n")
+            }
+            _ => pages::text(StatusCode::NOT_FOUND, INDEX),
+        }
+    }
+
+    fn view(&self) -> Value {
+        let view = self.views.load_full();
+        let stage = match self.drain.stage() {
+            Stage::Running => "running",
+            Stage::Draining => "draining",
+            Stage::Ended => "ended",
+        };
+        let inbound = view.inbound.as_ref().map(|inbound| {
+            let ports: Vec<_> = inbound
+                .ports
+                .iter()
+                .map(|port| {
+                    let authentication = inbound.authentication(port.port);
+                    json!({
+                        "port": port.port,
+                        "protocol": port.protocol,
+                        "mtls": authentication.mode,
+                        "by": authentication.origin.as_ref().map(ToString::to_string),
+                    })
+                })
+                .collect();
+            json!({
+                "workload": inbound.workload,
+                "locality": inbound.locality,
+                "mtls": inbound.authentication.mode,
+                "by": inbound.authentication.origin.as_ref().map(ToString::to_string),
+                "ports": ports,
+            })
+        });
+        let services: Vec<_> = view.services().map(|entry| self.service(entry)).collect();
+        json!({
+            "generation": view.generation,
+            "stage": stage,
+            "connections": self.drain.connections(),
+            "inbound": inbound,
+            "policiesInForce": !view.policies.is_empty(),
+            "policyProblems": view.policies.problems().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "services": services,
+        })
+    }
+
+    fn service(&self, entry: &Arc<Entry>) -> Value {
+        let routes: Vec<_> = entry
+            .routes
+            .iter()
+            .flat_map(|routes| &routes.rules)
+            .map(|rule| {
+                let backends: Vec<_> = rule
+                    .backends
+                    .iter()
+                    .map(|backend| {
+                        json!({
+                            "service": backend.service.to_string(),
+                            "port": backend.port,
+                            "weight": backend.weight,
+                            "invalid": backend.invalid,
+                        })
+                    })
+                    .collect();
+                json!({ "origin": rule.origin.to_string(), "port": rule.port, "backends": backends })
+            })
+            .collect();
+        json!({
+            "name": entry.service.name.to_string(),
+            "hosts": entry.service.hostnames,
+            "addresses": entry.service.addresses,
+            "ports": entry.destinations().iter().map(|destination| self.destination(destination)).collect::<Vec<_>>(),
+            "routes": routes,
+        })
+    }
+
+    fn destination(&self, destination: &Destination) -> Value {
+        json!({
+            "port": destination.port.port,
+            "name": destination.port.name,
+            "protocol": destination.port.protocol,
+            "routed": destination.routes.is_some(),
+            "endpoints": self.endpoints(&destination.cluster_full()),
+        })
+    }
+
+    fn endpoints(&self, cluster: &Cluster) -> Vec<Value> {
+        let describe = |(endpoint, report): &(Arc<weft_engine::EndpointState>, _)| {
+            json!({
+                "address": endpoint.address.to_string(),
+                "pod": format!("{}/{}", endpoint.workload.namespace, endpoint.workload.pod),
+                "workload": endpoint.workload.name,
+                "identity": endpoint.identity,
+                "region": endpoint.locality.region,
+                "zone": endpoint.locality.zone,
+                "distance": endpoint.distance,
+                "weight": endpoint.weight,
+                "health": endpoint.health,
+                "live": report,
+            })
+        };
+        cluster.report(self.clock.now()).iter().map(describe).collect()
+    }
+}
+
+fn level(query: Option<&str>) -> Page {
+    let level = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("level="));
+    match level {
+        Some(level) if log::set_level(level) => pages::text(StatusCode::OK, format!("level {level}\n")),
+        _ => pages::text(StatusCode::BAD_REQUEST, "level must be off, error, warn, info, debug or trace\n"),
+    }
+}
