@@ -299,3 +299,6 @@ fn unpack(packed: u64) -> Option<Shares> {
     let (zone, region) = (packed & 0xffff, packed >> 16 & 0xffff);
     (packed & HAS_SHARES != 0).then(|| Shares([zone, region, WHOLE.saturating_sub(zone + region)]))
 }
+
+#[cfg(test)]
+mod tests;

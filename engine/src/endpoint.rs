@@ -255,12 +255,14 @@ impl Live {
             if (ejected + 1) * 2 > shared.endpoints.load(Relaxed) {
                 return None;
             }
-            shared.ejected_for_errors.fetch_add(1, Relaxed);
         }
         let change = self
             .gate
             .eject(now, cause, trial, self.settings.seed ^ self.id.0.rotate_left(32))?;
         shared.ejections[cause as usize].fetch_add(1, Relaxed);
+        if cause == Cause::ServerErrors && !trial {
+            shared.ejected_for_errors.fetch_add(1, Relaxed);
+        }
         if cause == Cause::Silent {
             shared.last_silent[self.tier.load(Relaxed)].store(now.as_micros().max(1), Relaxed);
         }

@@ -220,3 +220,6 @@ struct Asked<'a> {
     path: Path<'a>,
     host: Host<'a>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,144 @@ fn pause<R: Rng + ?Sized>(failure: Failure, tries: u8, rng: &mut R) -> u64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    const FRESH: Progress = Progress {
+        tries: 1,
+        written: false,
+        body_kept: true,
+        answered: false,
+    };
+    const WRITTEN: Progress = Progress {
+        written: true,
+        ..FRESH
+    };
+
+    fn verdict(method: &Method, failure: Failure, progress: Progress) -> Option<Stop> {
+        let budget = Budget::new(Tick::START);
+        let decision = decide(
+            Class::of(method),
+            failure,
+            progress,
+            &budget,
+            Tick::START,
+            &mut StdRng::seed_from_u64(1),
+        );
+        match decision {
+            Decision::Retry { pause } => {
+                assert!(pause <= LONGEST_PAUSE);
+                None
+            }
+            Decision::Stop(stop) => Some(stop),
+        }
+    }
+
+    #[test]
+    fn nothing_runs_twice_that_must_not() {
+        use Failure::*;
+        for (failure, progress, safe, unsafe_) in [
+            (Connect, FRESH, None, None),
+            (Stale, FRESH, None, None),
+            (Stale, WRITTEN, None, Some(Stop::MayHaveRun)),
+            (RefusedStream, WRITTEN, None, None),
+            (NotDelivered, WRITTEN, None, None),
+            (Reset, FRESH, None, None),
+            (Reset, WRITTEN, None, Some(Stop::MayHaveRun)),
+            (Silent, FRESH, None, None),
+            (Silent, WRITTEN, None, Some(Stop::MayHaveRun)),
+            (Timeout, FRESH, None, None),
+            (Timeout, WRITTEN, None, Some(Stop::MayHaveRun)),
+            (Status(502), WRITTEN, None, Some(Stop::MayHaveRun)),
+            (Status(503), WRITTEN, None, Some(Stop::MayHaveRun)),
+            (Status(504), WRITTEN, None, Some(Stop::MayHaveRun)),
+            (Status(500), WRITTEN, Some(Stop::Final), Some(Stop::Final)),
+            (Status(501), WRITTEN, Some(Stop::Final), Some(Stop::Final)),
+            (Status(429), WRITTEN, Some(Stop::Final), Some(Stop::Final)),
+        ] {
+            for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
+                assert_eq!(
+                    verdict(&method, failure, progress),
+                    safe,
+                    "{method} {failure:?} {progress:?}"
+                );
+            }
+            let custom = Method::from_bytes(b"PURGE").unwrap();
+            for method in [
+                Method::POST,
+                Method::PUT,
+                Method::DELETE,
+                Method::PATCH,
+                Method::CONNECT,
+                custom,
+            ] {
+                assert_eq!(
+                    verdict(&method, failure, progress),
+                    unsafe_,
+                    "{method} {failure:?} {progress:?}"
+                );
+            }
+            let answered = Progress {
+                answered: true,
+                ..progress
+            };
+            assert_eq!(
+                verdict(&Method::GET, failure, answered),
+                Some(Stop::Answered),
+                "{failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_tries_and_budget_end_it() {
+        let gone = Progress {
+            body_kept: false,
+            ..WRITTEN
+        };
+        assert_eq!(verdict(&Method::GET, Failure::Reset, gone), Some(Stop::BodyGone));
+        assert_eq!(
+            verdict(&Method::POST, Failure::RefusedStream, gone),
+            Some(Stop::BodyGone)
+        );
+        let third = Progress {
+            tries: TRIES,
+            ..WRITTEN
+        };
+        assert_eq!(verdict(&Method::GET, Failure::Reset, third), Some(Stop::Tries));
+        let budget = Budget::new(Tick::START);
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut ask = || {
+            decide(
+                Class::Safe,
+                Failure::Reset,
+                WRITTEN,
+                &budget,
+                Tick::START,
+                &mut rng,
+            )
+        };
+        while let Decision::Retry { .. } = ask() {}
+        assert_eq!(ask(), Decision::Stop(Stop::Budget));
+    }
+
+    #[test]
+    fn pauses_only_where_work_was_done() {
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(pause(Failure::Connect, 1, &mut rng), 0);
+        for tries in 1..40 {
+            let longest = (0..100)
+                .map(|_| pause(Failure::Status(503), tries, &mut rng))
+                .max()
+                .unwrap();
+            assert!(
+                longest <= (PAUSE << (tries - 1).min(8)).min(LONGEST_PAUSE) && longest > PAUSE / 2,
+                "{tries}"
+            );
+        }
+    }
+}

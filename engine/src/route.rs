@@ -269,3 +269,6 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
     }
     Cow::Owned(out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,15 +173,24 @@ impl Paths {
                 self.list.iter().any(|m| m.normal.matches(path.normal))
                     && self.list.iter().any(|m| m.folded.matches(&path.folded))
             }
-            Reading::Wide => self.list.iter().any(|m| {
+            Reading::Wide => {
+                let cut = path
+                    .folded
+                    .split(|byte| matches!(byte, b'?' | b'#'))
+                    .next()
+                    .unwrap_or_default();
                 let either = |matcher: &Matcher, value: &[u8]| {
                     matcher.matches(value)
                         || value
                             .strip_suffix(b"/")
                             .is_some_and(|value| matcher.matches(value))
                 };
-                either(&m.normal, path.normal) || either(&m.folded, &path.folded)
-            }),
+                self.list.iter().any(|m| {
+                    either(&m.normal, path.normal)
+                        || either(&m.folded, &path.folded)
+                        || cut.len() < path.folded.len() && either(&m.folded, cut)
+                })
+            }
         }
     }
 }
