@@ -24,6 +24,8 @@ pub mod ca;
 pub mod tls;
 /// Connections of sidecars.
 pub mod listen;
+/// Findings to the log.
+pub mod report;
 /// Pages for operators: metrics, health, debug.
 pub mod operate;
 /// What is counted.
@@ -33,6 +35,8 @@ pub mod server;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod listen_tests;
 
 pub use server::run;
 pub use settings::Settings;

@@ -8,6 +8,7 @@ use crate::listen;
 use crate::mesh::{Change, Settings as MeshSettings, Store};
 use crate::metrics::Metrics;
 use crate::operate::{self, Debug, Pages};
+use crate::report;
 use crate::settings::Settings;
 use crate::tls;
 use crate::xds::service::Stop;
@@ -139,6 +140,14 @@ pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> an
         }
     });
 
+    tasks.spawn({
+        let meshes = meshes.clone();
+        async move {
+            report::run(meshes).await;
+            "findings"
+        }
+    });
+
     let debug = bind(settings.debug_listen, "debug pages").await?;
     let router = operate::debug(Debug {
         pages,
@@ -152,7 +161,7 @@ pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> an
         "debug pages"
     });
 
-    let identity = tls::issue(&current.get(), &settings, SystemTime::now())?;
+    let identity = tls::issue(current.get(), &settings, SystemTime::now())?;
     let (configs, config) = watch::channel(identity.config.clone());
     tasks.spawn({
         let (current, settings) = (current.clone(), settings.clone());

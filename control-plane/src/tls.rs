@@ -17,12 +17,13 @@ use weft_proto::model::SpiffeId;
 use weft_proto::model::annotations::CONTROL_PLANE;
 
 /// The longest time between looks at the clock, which may jump.
-const LOOK: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// TLS settings and when they need to be renewed.
 pub struct Identity {
     /// For the listener.
     pub config: Arc<ServerConfig>,
+    authority: Arc<Authority>,
     renew_at: SystemTime,
 }
 
@@ -30,7 +31,7 @@ pub struct Identity {
 ///
 /// # Errors
 /// When no key or certificate can be made, or a root can't be used.
-pub fn issue(authority: &Authority, settings: &Settings, now: SystemTime) -> anyhow::Result<Identity> {
+pub fn issue(authority: Arc<Authority>, settings: &Settings, now: SystemTime) -> anyhow::Result<Identity> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let namespace = &settings.namespace;
     let leaf = Leaf {
@@ -43,7 +44,7 @@ pub fn issue(authority: &Authority, settings: &Settings, now: SystemTime) -> any
         pod: None,
         ttl: settings.certificate_ttl,
     };
-    let Issued { chain, not_after } = leaf.sign(authority, &key, now)?;
+    let Issued { chain, not_after } = leaf.sign(&authority, &key, now)?;
     let verifier = WorkloadVerifier::new(authority.roots(), settings.trust_domain.clone())?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -56,7 +57,7 @@ pub fn issue(authority: &Authority, settings: &Settings, now: SystemTime) -> any
     let half = not_after.duration_since(now).unwrap_or_default() / 2;
     Ok(Identity {
         config: Arc::new(config),
-        renew_at: now + half,
+        authority, renew_at: now + half,
     })
 }
 
@@ -68,23 +69,20 @@ pub async fn renew(
     configs: watch::Sender<Arc<ServerConfig>>,
 ) {
     let mut authorities = current.subscribe();
-    authorities.mark_unchanged();
     let mut identity = first;
     let look = LOOK.min(settings.certificate_ttl / 4);
     loop {
-        let changed = tokio::select! {
-            changed = authorities.changed() => match changed {
-                Ok(()) => true,
-                Err(_) => return,
-            },
-            () = sleep(look) => false,
-        };
+        tokio::select! {
+            changed = authorities.changed() => if changed.is_err() { return },
+            () = sleep(look) => {}
+        }
         let now = SystemTime::now();
-        if !changed && now < identity.renew_at {
+        let authority = authorities.borrow_and_update().clone();
+        let replaced = !Arc::ptr_eq(&authority, &identity.authority);
+        if !replaced && now < identity.renew_at {
             continue;
         }
-        let authority = authorities.borrow_and_update().clone();
-        match issue(&authority, &settings, now) {
+        match issue(authority, &settings, now) {
             Ok(fresh) => {
                 identity = fresh;
                 configs.send_replace(identity.config.clone());

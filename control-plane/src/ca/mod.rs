@@ -24,6 +24,8 @@ pub mod service;
 
 #[cfg(test)]
 mod issue_tests;
+#[cfg(test)]
+mod keep_tests;
 
 pub use authenticate::{Caller, Reviewer};
 pub use issue::PodIdentity;

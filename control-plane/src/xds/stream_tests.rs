@@ -51,20 +51,48 @@ impl ControlPlane {
             pod: "web-1".into(),
             pod_uid: "uid-1".into(),
         };
-        let stale = crate::ca::Caller { pod_uid: "uid-0".into(), ..caller.clone() };
+        let stale = crate::ca::Caller {
+            pod_uid: "uid-0".into(),
+            ..caller.clone()
+        };
         let tokens = [("good".to_owned(), caller), ("deleted-pod".to_owned(), stale)];
         let reviewer = Reviewer::Fixed(Arc::new(tokens.into()));
         let ttl = Duration::from_secs(3600);
-        let signer = Signer::new(current.clone(), reviewer, meshes, testing::domain(), ttl, metrics.clone());
+        let signer = Signer::new(
+            current.clone(),
+            reviewer,
+            meshes,
+            testing::domain(),
+            ttl,
+            metrics.clone(),
+        );
         let (connections, accepted) = mpsc::channel(4);
-        tokio::spawn(server::serve(server::grpc(discovery, signer), ReceiverStream::new(accepted), stopping));
-        Self { store, connections, catalogs, sessions, metrics, stop, current }
+        tokio::spawn(server::serve(
+            server::grpc(discovery, signer),
+            ReceiverStream::new(accepted),
+            stopping,
+        ));
+        Self {
+            store,
+            connections,
+            catalogs,
+            sessions,
+            metrics,
+            stop,
+            current,
+        }
     }
 
     async fn connect(&self, peer: Option<Peer>) -> Channel {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let info = ConnectionInfo { peer: peer.map(Arc::new), remote: None };
-        self.connections.send(Ok(Connection::new(theirs, info))).await.unwrap();
+        let info = ConnectionInfo {
+            peer: peer.map(Arc::new),
+            remote: None,
+        };
+        self.connections
+            .send(Ok(Connection::new(theirs, info)))
+            .await
+            .unwrap();
         let mut ours = Some(ours);
         Endpoint::from_static("http://control-plane")
             .connect_with_connector(tower::service_fn(move |_| {
@@ -79,7 +107,10 @@ impl ControlPlane {
         let channel = self.connect(peer).await;
         let (requests, receiver) = mpsc::channel(16);
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
-        let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await?.into_inner();
+        let responses = client
+            .delta_aggregated_resources(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
         Ok(Client { requests, responses })
     }
 
@@ -146,13 +177,20 @@ impl Client {
 }
 
 fn node(id: &str) -> Node {
-    Node { id: id.into(), cluster: String::new() }
+    Node {
+        id: id.into(),
+        cluster: String::new(),
+    }
 }
 
 fn peer(pod: &str, uid: &str) -> Peer {
     Peer {
         id: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
-        pod: PodIdentity { pod: pod.into(), uid: uid.into(), workload: "web".into() },
+        pod: PodIdentity {
+            pod: pod.into(),
+            uid: uid.into(),
+            workload: "web".into(),
+        },
         not_after: SystemTime::now() + Duration::from_secs(3600),
     }
 }
@@ -164,9 +202,11 @@ fn decode(resource: &discovery::Resource) -> Resource {
 
 fn ready(response: &DeltaDiscoveryResponse) -> usize {
     match decode(&response.resources[0]) {
-        Resource::Endpoints(endpoints) => {
-            endpoints.endpoints.iter().filter(|endpoint| endpoint.health == Health::Ready).count()
-        }
+        Resource::Endpoints(endpoints) => endpoints
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.health == Health::Ready)
+            .count(),
         other => panic!("{other:?}"),
     }
 }
@@ -191,8 +231,22 @@ async fn every_kind_is_served_in_order_and_acknowledged() {
         client.ack(&response).await;
     }
     let count = |kind| seen.iter().find(|(k, _)| *k == kind).unwrap().1;
-    assert_eq!([count(Kind::TrustBundle), count(Kind::Inbound), count(Kind::Service), count(Kind::Endpoints)], [1; 4]);
-    let synced = || plane.sessions.list().first().is_some_and(|session| session.synced);
+    assert_eq!(
+        [
+            count(Kind::TrustBundle),
+            count(Kind::Inbound),
+            count(Kind::Service),
+            count(Kind::Endpoints)
+        ],
+        [1; 4]
+    );
+    let synced = || {
+        plane
+            .sessions
+            .list()
+            .first()
+            .is_some_and(|session| session.synced)
+    };
     while !synced() {
         tokio::task::yield_now().await;
     }
@@ -214,7 +268,10 @@ async fn an_endpoint_that_goes_is_pushed_and_nothing_else() {
     assert_eq!(response.type_url, Kind::Endpoints.type_url());
     assert_eq!((response.resources.len(), ready(&response)), (1, 2));
     client.ack(&response).await;
-    plane.store.apply([testing::remove("Service", "web"), testing::remove("EndpointSlice", "web")]);
+    plane.store.apply([
+        testing::remove("Service", "web"),
+        testing::remove("EndpointSlice", "web"),
+    ]);
     let mut removed = Vec::new();
     while !(removed.contains(&(Kind::Service, "shop/web".to_owned()))
         && removed.contains(&(Kind::Endpoints, "shop/web".to_owned())))
@@ -247,7 +304,13 @@ async fn a_resumed_stream_gets_only_what_it_missed_from_any_replica() {
     drop(client);
     other.store.apply([testing::slice("web", 1)]);
     let mut catalogs = other.catalogs.clone();
-    catalogs.wait_for(|c| c.as_ref().is_some_and(|c| c.shared.mesh().version == other.store.mesh().version)).await.unwrap();
+    catalogs
+        .wait_for(|c| {
+            c.as_ref()
+                .is_some_and(|c| c.shared.mesh().version == other.store.mesh().version)
+        })
+        .await
+        .unwrap();
     let mut client = other.web().await;
     client.send(resume()).await;
     assert_eq!(ready(&client.next().await), 1);
@@ -259,7 +322,11 @@ async fn a_refusal_is_shown_and_the_rest_goes_on() {
     let mut client = plane.web().await;
     client.subscribe(Kind::Service, &["*"]).await;
     let response = client.next().await;
-    let rejected = Rejected { name: "shop/web".into(), field: "hostnames".into(), ..Default::default() };
+    let rejected = Rejected {
+        name: "shop/web".into(),
+        field: "hostnames".into(),
+        ..Default::default()
+    };
     let detail = discovery::Any {
         type_url: super::subscription::REJECTED_TYPE_URL.into(),
         value: prost::Message::encode_to_vec(&rejected).into(),
@@ -268,7 +335,11 @@ async fn a_refusal_is_shown_and_the_rest_goes_on() {
         .send(DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
-            error_detail: Some(discovery::Status { code: 3, message: "no".into(), details: vec![detail] }),
+            error_detail: Some(discovery::Status {
+                code: 3,
+                message: "no".into(),
+                details: vec![detail],
+            }),
             ..Default::default()
         })
         .await;
@@ -278,7 +349,12 @@ async fn a_refusal_is_shown_and_the_rest_goes_on() {
     let session = plane.sessions.list().remove(0);
     assert_eq!(session.kinds["Service"].rejected[0].name, "shop/web");
     assert_eq!(session.kinds["Service"].nacked, 1);
-    assert!(plane.metrics.encode().contains("pilot_total_xds_rejects{type=\"Service\"} 1"));
+    assert!(
+        plane
+            .metrics
+            .encode()
+            .contains("pilot_total_xds_rejects{type=\"Service\"} 1")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,13 +381,23 @@ async fn who_may_not_have_it_gets_a_clear_refusal() {
     // A node that changes its mind, and a type that nobody serves.
     for (id, url, code) in [
         ("shop/web-2", Kind::Policy.type_url(), Code::PermissionDenied),
-        ("", "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", Code::PermissionDenied),
+        (
+            "",
+            "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Code::PermissionDenied,
+        ),
     ] {
         let mut client = plane.web().await;
         client.subscribe(Kind::Service, &[]).await;
         client.next().await;
         let node = Some(node(id));
-        client.send(DeltaDiscoveryRequest { node, type_url: url.into(), ..Default::default() }).await;
+        client
+            .send(DeltaDiscoveryRequest {
+                node,
+                type_url: url.into(),
+                ..Default::default()
+            })
+            .await;
         assert_eq!(client.error().await.code(), code, "{id} {url}");
     }
     // Silence.
@@ -357,33 +443,59 @@ async fn a_signature_is_for_the_token_s_pod_only() {
     let plane = ControlPlane::new(1);
     let mut client = CertificateAuthorityClient::new(plane.connect(None).await);
     let key = rcgen::KeyPair::generate().unwrap();
-    let csr = bytes::Bytes::from(rcgen::CertificateParams::default().serialize_request(&key).unwrap().der().to_vec());
+    let csr = bytes::Bytes::from(
+        rcgen::CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap()
+            .der()
+            .to_vec(),
+    );
     let request = |token: Option<&str>, csr: &bytes::Bytes| {
         let mut request = tonic::Request::new(SignRequest { csr: csr.clone() });
         if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         request
     };
-    let signed = client.sign(request(Some("good"), &csr)).await.unwrap().into_inner();
+    let signed = client
+        .sign(request(Some("good"), &csr))
+        .await
+        .unwrap()
+        .into_inner();
     let leaf = rustls_pki_types::CertificateDer::from(signed.chain[0].to_vec());
     let peer = Peer::read(&leaf, &testing::domain()).unwrap();
     assert_eq!(peer.id.to_string(), "spiffe://cluster.local/ns/shop/sa/web");
-    assert_eq!(peer.pod, PodIdentity { pod: "web-1".into(), uid: "uid-1".into(), workload: "web".into() });
+    assert_eq!(
+        peer.pod,
+        PodIdentity {
+            pod: "web-1".into(),
+            uid: "uid-1".into(),
+            workload: "web".into()
+        }
+    );
     assert_eq!(signed.roots, [plane.current.get().roots()[0].to_vec()]);
     let big = bytes::Bytes::from(vec![0; 17 * 1024]);
     for (token, csr, code) in [
         (None, &csr, Code::Unauthenticated),
         (Some("forged"), &csr, Code::Unauthenticated),
         (Some("deleted-pod"), &csr, Code::PermissionDenied),
-        (Some("good"), &bytes::Bytes::from_static(b"garbage"), Code::InvalidArgument),
+        (
+            Some("good"),
+            &bytes::Bytes::from_static(b"garbage"),
+            Code::InvalidArgument,
+        ),
         (Some("good"), &big, Code::InvalidArgument),
     ] {
         let error = client.sign(request(token, csr)).await.unwrap_err();
         assert_eq!(error.code(), code, "{token:?} {}", error.message());
     }
     let text = plane.metrics.encode();
-    for line in ["weft_ca_refused_total{reason=\"no-such-pod\"} 1", "citadel_server_success_cert_issuance_count 1"] {
+    for line in [
+        "weft_ca_refused_total{reason=\"no-such-pod\"} 1",
+        "citadel_server_success_cert_issuance_count 1",
+    ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
 }

@@ -16,11 +16,20 @@ fn service(name: &str, generation: usize) -> Resource {
     let name = ServiceName::new("shop", name);
     let hostnames = vec![format!("{}.shop.{generation}", name.name).into()];
     let origin = Origin::object("Service", "shop", &name.name);
-    Resource::Service(Service { name, hostnames, addresses: vec![], ports: vec![], origin })
+    Resource::Service(Service {
+        name,
+        hostnames,
+        addresses: vec![],
+        ports: vec![],
+        origin,
+    })
 }
 
 fn items(list: &[(&str, usize)]) -> Items {
-    Items::from_resources(list.iter().map(|(name, generation)| service(name, *generation)), None)
+    Items::from_resources(
+        list.iter().map(|(name, generation)| service(name, *generation)),
+        None,
+    )
 }
 
 fn version(items: &Items, name: &str) -> String {
@@ -28,12 +37,18 @@ fn version(items: &Items, name: &str) -> String {
 }
 
 fn request() -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest { type_url: Kind::Service.type_url().into(), ..Default::default() }
+    DeltaDiscoveryRequest {
+        type_url: Kind::Service.type_url().into(),
+        ..Default::default()
+    }
 }
 
 fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
     let names = names.iter().map(ToString::to_string).collect();
-    DeltaDiscoveryRequest { resource_names_subscribe: names, ..request() }
+    DeltaDiscoveryRequest {
+        resource_names_subscribe: names,
+        ..request()
+    }
 }
 
 fn start(request: &DeltaDiscoveryRequest) -> Subscription {
@@ -45,11 +60,20 @@ fn respond(subscription: &mut Subscription, items: &Items, nonce: &str) -> Optio
 }
 
 fn ack(subscription: &mut Subscription, nonce: &str) -> Outcome {
-    subscription.request(&DeltaDiscoveryRequest { response_nonce: nonce.into(), ..request() }).unwrap()
+    subscription
+        .request(&DeltaDiscoveryRequest {
+            response_nonce: nonce.into(),
+            ..request()
+        })
+        .unwrap()
 }
 
 fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
-    response.resources.iter().map(|resource| resource.name.as_str()).collect()
+    response
+        .resources
+        .iter()
+        .map(|resource| resource.name.as_str())
+        .collect()
 }
 
 #[test]
@@ -58,7 +82,10 @@ fn a_wildcard_gets_everything_then_what_changes() {
     let mut sub = start(&request());
     let response = respond(&mut sub, &first, "1").unwrap();
     assert_eq!(names(&response), ["shop/a", "shop/b"]);
-    assert_eq!((response.nonce.as_str(), response.type_url.as_str()), ("1", Kind::Service.type_url()));
+    assert_eq!(
+        (response.nonce.as_str(), response.type_url.as_str()),
+        ("1", Kind::Service.type_url())
+    );
     assert_eq!(response.resources[0].version, version(&first, "shop/a"));
     assert!(matches!(ack(&mut sub, "1"), Outcome::Acked(_)));
     assert_eq!(respond(&mut sub, &first, "2"), None);
@@ -66,7 +93,10 @@ fn a_wildcard_gets_everything_then_what_changes() {
     for name in ["shop/a", "shop/c"] {
         sub.changed(&name.into(), Instant::now());
     }
-    assert_eq!(names(&respond(&mut sub, &second, "2").unwrap()), ["shop/a", "shop/c"]);
+    assert_eq!(
+        names(&respond(&mut sub, &second, "2").unwrap()),
+        ["shop/a", "shop/c"]
+    );
     ack(&mut sub, "2");
     let third = items(&[("a", 2), ("c", 1)]);
     sub.changed(&"shop/b".into(), Instant::now());
@@ -78,7 +108,14 @@ fn a_wildcard_gets_everything_then_what_changes() {
 #[test]
 fn the_bytes_are_shared_by_all() {
     let all = items(&[("a", 1)]);
-    let response = |mut sub: Subscription| respond(&mut sub, &all, "1").unwrap().resources.remove(0).resource.unwrap();
+    let response = |mut sub: Subscription| {
+        respond(&mut sub, &all, "1")
+            .unwrap()
+            .resources
+            .remove(0)
+            .resource
+            .unwrap()
+    };
     let (one, two) = (response(start(&request())), response(start(&request())));
     assert_eq!(one.type_url, Kind::Service.type_url());
     assert_eq!(one.value.as_ptr(), two.value.as_ptr());
@@ -114,7 +151,10 @@ fn names_get_what_they_name_and_learn_what_is_not_there() {
     sub.request(&subscribe(&["shop/a"])).unwrap();
     assert_eq!(names(&respond(&mut sub, &more, "3").unwrap()), ["shop/a"]);
     ack(&mut sub, "3");
-    let gone = DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["shop/a".into()], ..request() };
+    let gone = DeltaDiscoveryRequest {
+        resource_names_unsubscribe: vec!["shop/a".into()],
+        ..request()
+    };
     sub.request(&gone).unwrap();
     sub.changed(&"shop/a".into(), Instant::now());
     assert_eq!(respond(&mut sub, &items(&[("a", 9), ("none", 1)]), "4"), None);
@@ -136,14 +176,18 @@ fn a_resumed_stream_gets_the_difference_only() {
     assert_eq!(names(&response), ["shop/b", "shop/c"]);
     assert_eq!(response.removed_resources, ["shop/gone"]);
     // With nothing new, one empty response says so.
-    resumed.initial_resource_versions =
-        all.iter().map(|(name, item)| (name.to_string(), item.wire().version.to_string())).collect();
+    resumed.initial_resource_versions = all
+        .iter()
+        .map(|(name, item)| (name.to_string(), item.wire().version.to_string()))
+        .collect();
     let mut sub = start(&resumed);
     let response = respond(&mut sub, &all, "1").unwrap();
     assert!(response.resources.is_empty() && response.removed_resources.is_empty());
     // The same by name.
     resumed.resource_names_subscribe = vec!["shop/a".into(), "shop/c".into()];
-    resumed.initial_resource_versions.retain(|name, _| name != "shop/b");
+    resumed
+        .initial_resource_versions
+        .retain(|name, _| name != "shop/b");
     let mut sub = start(&resumed);
     assert!(respond(&mut sub, &all, "1").unwrap().resources.is_empty());
 }
@@ -178,12 +222,26 @@ fn a_refused_resource_is_remembered_and_holds_nothing_up() {
         field: "ports[0].port".into(),
         reason: "must be 1 to 65535".into(),
     };
-    let detail = Any { type_url: REJECTED_TYPE_URL.into(), value: prost::Message::encode_to_vec(&rejected).into() };
-    let error = Status { code: 3, message: "1 of 2 refused".into(), details: vec![detail] };
-    let nack = DeltaDiscoveryRequest { response_nonce: "1".into(), error_detail: Some(error), ..request() };
+    let detail = Any {
+        type_url: REJECTED_TYPE_URL.into(),
+        value: prost::Message::encode_to_vec(&rejected).into(),
+    };
+    let error = Status {
+        code: 3,
+        message: "1 of 2 refused".into(),
+        details: vec![detail],
+    };
+    let nack = DeltaDiscoveryRequest {
+        response_nonce: "1".into(),
+        error_detail: Some(error),
+        ..request()
+    };
     assert_eq!(sub.request(&nack).unwrap(), Outcome::Nacked);
     let remembered = sub.rejected();
-    assert_eq!((remembered[0].name.as_str(), remembered[0].field.as_str()), ("shop/bad", "ports[0].port"));
+    assert_eq!(
+        (remembered[0].name.as_str(), remembered[0].field.as_str()),
+        ("shop/bad", "ports[0].port")
+    );
     assert_eq!(remembered[0].version, version(&all, "shop/bad"));
     // The refused version isn't sent again; others go on.
     assert_eq!(respond(&mut sub, &all, "2"), None);
@@ -207,7 +265,11 @@ fn a_large_state_comes_in_bounded_pieces() {
     let mut sub = start(&request());
     let (mut seen, mut pieces) = (0, 0);
     while let Some(response) = respond(&mut sub, &all, "n") {
-        let size: usize = response.resources.iter().map(|r| r.resource.as_ref().unwrap().value.len()).sum();
+        let size: usize = response
+            .resources
+            .iter()
+            .map(|r| r.resource.as_ref().unwrap().value.len())
+            .sum();
         assert!(size < RESPONSE_SIZE + 100_000);
         seen += response.resources.len();
         pieces += 1;
@@ -223,18 +285,28 @@ fn a_wildcard_can_be_taken_back() {
     let mut sub = start(&subscribe(&["*", "shop/a"]));
     assert_eq!(respond(&mut sub, &all, "1").unwrap().resources.len(), 2);
     ack(&mut sub, "1");
-    sub.request(&DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["*".into()], ..request() }).unwrap();
+    sub.request(&DeltaDiscoveryRequest {
+        resource_names_unsubscribe: vec!["*".into()],
+        ..request()
+    })
+    .unwrap();
     for name in ["shop/a", "shop/b"] {
         sub.changed(&name.into(), Instant::now());
     }
-    assert_eq!(names(&respond(&mut sub, &items(&[("a", 2), ("b", 2)]), "2").unwrap()), ["shop/a"]);
+    assert_eq!(
+        names(&respond(&mut sub, &items(&[("a", 2), ("b", 2)]), "2").unwrap()),
+        ["shop/a"]
+    );
 }
 
 #[test]
 fn what_a_stream_may_ask_for_is_bounded() {
     let refused = |request: &DeltaDiscoveryRequest| Subscription::start(Kind::Service, request).unwrap_err();
     assert_eq!(refused(&subscribe(&[""])), BadRequest::Name);
-    assert_eq!(refused(&subscribe(&[&"x".repeat(MAX_NAME + 1)])), BadRequest::Name);
+    assert_eq!(
+        refused(&subscribe(&[&"x".repeat(MAX_NAME + 1)])),
+        BadRequest::Name
+    );
     let many: Vec<_> = (0..=MAX_NAMES).map(|n| n.to_string()).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     assert_eq!(refused(&subscribe(&many)), BadRequest::Names);
@@ -246,8 +318,16 @@ fn what_a_stream_may_ask_for_is_bounded() {
 fn what_a_sidecar_says_is_bounded() {
     let mut sub = start(&request());
     respond(&mut sub, &items(&[("a", 1)]), "1").unwrap();
-    let error = Status { code: 3, message: "é".repeat(10_000), details: vec![] };
-    let nack = DeltaDiscoveryRequest { response_nonce: "1".into(), error_detail: Some(error), ..request() };
+    let error = Status {
+        code: 3,
+        message: "é".repeat(10_000),
+        details: vec![],
+    };
+    let nack = DeltaDiscoveryRequest {
+        response_nonce: "1".into(),
+        error_detail: Some(error),
+        ..request()
+    };
     sub.request(&nack).unwrap();
     let name: Arc<str> = "shop/a".into();
     assert!(sub.rejected()[0].reason.len() <= 1024 && sub.rejected()[0].name.is_empty());
