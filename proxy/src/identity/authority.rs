@@ -64,7 +64,10 @@ pub enum NotSigned {
 impl Authority {
     /// The CA of the control plane.
     pub fn new(control_plane: ControlPlane, settings: Arc<Settings>) -> Self {
-        Self { control_plane, settings }
+        Self {
+            control_plane,
+            settings,
+        }
     }
 
     /// Asks for a certificate.
@@ -94,27 +97,37 @@ impl Authority {
     }
 
     fn check(&self, material: &Material) -> Result<(), NotSigned> {
-        let first = material.chain.first().ok_or_else(|| NotSigned::Answer("the chain is empty".into()))?;
+        let first = material
+            .chain
+            .first()
+            .ok_or_else(|| NotSigned::Answer("the chain is empty".into()))?;
         let leaf = Leaf::read(first, &self.settings.trust_domain, Usage::Server)?;
         let wanted = self.settings.identity();
         if wanted.as_ref() != Some(&leaf.id) {
             let wanted = wanted.as_ref().map(SpiffeId::to_string).unwrap_or_default();
-            return Err(NotSigned::Answer(format!("it is for {}, this workload is {wanted}", leaf.id)));
+            return Err(NotSigned::Answer(format!(
+                "it is for {}, this workload is {wanted}",
+                leaf.id
+            )));
         }
         Ok(())
     }
 
     async fn token(&self) -> Result<MetadataValue<Ascii>, NotSigned> {
         let path = &self.settings.token_file;
-        let wrong = |error| NotSigned::Token { path: path.clone(), error };
+        let wrong = |error| NotSigned::Token {
+            path: path.clone(),
+            error,
+        };
         let text = tokio::fs::read_to_string(path).await.map_err(wrong)?;
         let invalid = |reason| wrong(io::Error::new(io::ErrorKind::InvalidData, reason));
         let text = text.trim();
         if text.is_empty() || text.len() > MAX_TOKEN {
             return Err(invalid("it is empty or longer than 32 KiB"));
         }
-        let mut value: MetadataValue<Ascii> =
-            format!("Bearer {text}").parse().map_err(|_| invalid("it has characters that no token has"))?;
+        let mut value: MetadataValue<Ascii> = format!("Bearer {text}")
+            .parse()
+            .map_err(|_| invalid("it has characters that no token has"))?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -91,25 +91,42 @@ impl ControlPlane {
     /// # Errors
     /// Why not.
     pub async fn channel(&self, credentials: Option<Arc<Credentials>>) -> Result<Channel, Unreachable> {
-        tokio::time::timeout(WHOLE, self.open(credentials)).await.map_err(|_| Unreachable::Late)?
+        tokio::time::timeout(WHOLE, self.open(credentials))
+            .await
+            .map_err(|_| Unreachable::Late)?
     }
 
     async fn open(&self, credentials: Option<Arc<Credentials>>) -> Result<Channel, Unreachable> {
         let mut roots = self.roots().await?;
         if let Some(credentials) = &credentials {
             let known = roots.roots.clone();
-            roots.extend(credentials.roots.roots.iter().filter(|root| !known.contains(root)).cloned());
+            roots.extend(
+                credentials
+                    .roots
+                    .roots
+                    .iter()
+                    .filter(|root| !known.contains(root))
+                    .cloned(),
+            );
         }
         let config = control(roots, &self.settings.trust_domain, credentials.as_deref())?;
-        let identity = self.settings.control_plane_identity().ok_or(PeerUnverified::Anonymous)?;
+        let identity = self
+            .settings
+            .control_plane_identity()
+            .ok_or(PeerUnverified::Anonymous)?;
         let tcp = self.connect().await?;
-        let tls = TlsConnector::from(config).connect(expected(&identity), tcp).await.map_err(PeerUnverified::from)?;
+        let tls = TlsConnector::from(config)
+            .connect(expected(&identity), tcp)
+            .await
+            .map_err(PeerUnverified::from)?;
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(PeerUnverified::Protocol.into());
         }
         let mut stream = Some(TokioIo::new(tls));
         let once = tower::service_fn(move |_| {
-            let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+            let stream = stream
+                .take()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
             std::future::ready(stream)
         });
         let channel = Endpoint::from_static("http://weft-control-plane")
@@ -126,19 +143,31 @@ impl ControlPlane {
 
     async fn roots(&self) -> Result<RootCertStore, Unreachable> {
         let path = &self.settings.ca_file;
-        let wrong = |reason: String| Unreachable::Roots { path: path.clone(), reason };
-        let pem = tokio::fs::read(path).await.map_err(|error| wrong(error.to_string()))?;
+        let wrong = |reason: String| Unreachable::Roots {
+            path: path.clone(),
+            reason,
+        };
+        let pem = tokio::fs::read(path)
+            .await
+            .map_err(|error| wrong(error.to_string()))?;
         let mut store = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(&pem).take(MAX_ROOTS) {
             let root = root.map_err(|error| wrong(format!("not PEM: {error}")))?;
             store.add(root).map_err(|error| wrong(error.to_string()))?;
         }
-        if store.is_empty() { Err(wrong("no certificate in it".into())) } else { Ok(store) }
+        if store.is_empty() {
+            Err(wrong("no certificate in it".into()))
+        } else {
+            Ok(store)
+        }
     }
 
     async fn connect(&self) -> Result<TcpStream, Unreachable> {
         let control_plane = &self.settings.control_plane;
-        let resolve = |reason: String| Unreachable::Resolve { host: control_plane.host.clone(), reason };
+        let resolve = |reason: String| Unreachable::Resolve {
+            host: control_plane.host.clone(),
+            reason,
+        };
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((&*control_plane.host, control_plane.port))
             .await
             .map_err(|error| resolve(error.to_string()))?
@@ -149,14 +178,23 @@ impl ControlPlane {
             match tokio::time::timeout(CONNECT, self.dial(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = Unreachable::Connect { address, error },
-                Err(_) => last = Unreachable::Connect { address, error: io::ErrorKind::TimedOut.into() },
+                Err(_) => {
+                    last = Unreachable::Connect {
+                        address,
+                        error: io::ErrorKind::TimedOut.into(),
+                    }
+                }
             }
         }
         Err(last)
     }
 
     async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         if let Some(mark) = self.settings.socket_mark {
             socket2::SockRef::from(&socket).set_mark(mark)?;
         }

@@ -94,7 +94,11 @@ impl Credentials {
         let provider = provider();
         let roots = Arc::new(store(&material.roots)?);
         let verifier = Arc::new(Verifier::new(trust_domain.clone(), roots.clone(), provider)?);
-        let chain = material.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let chain = material
+            .chain
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
         let key = Arc::new(CertifiedKey::from_der(chain, key, provider)?);
         let resolver = Arc::new(SingleCertAndKey::from(key));
@@ -117,7 +121,11 @@ impl Credentials {
         server.send_tls13_tickets = 0;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
-            clients: [client(Alpn::H1.name())?, client(Alpn::H2.name())?, client(Alpn::Tcp.name())?],
+            clients: [
+                client(Alpn::H1.name())?,
+                client(Alpn::H2.name())?,
+                client(Alpn::Tcp.name())?,
+            ],
             resolver: resolver.clone(),
             server: Arc::new(server),
             leaf,
@@ -140,7 +148,12 @@ impl Credentials {
 impl std::fmt::Debug for Material {
     /// Never the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Material({} certificates, {} roots)", self.chain.len(), self.roots.len())
+        write!(
+            f,
+            "Material({} certificates, {} roots)",
+            self.chain.len(),
+            self.roots.len()
+        )
     }
 }
 

@@ -39,7 +39,10 @@ pub fn load(state: &StateDir, settings: &Settings) -> Option<Material> {
     let bytes = state.read(FILE).ok()??;
     let Kept { key, chain, roots } = Kept::decode(&*bytes).ok()?;
     let ours = |leaf: &Leaf, domain: &TrustDomain| {
-        let pod = leaf.pod.as_ref().is_none_or(|pod| settings.pod.uid.is_empty() || pod.uid == settings.pod.uid);
+        let pod = leaf
+            .pod
+            .as_ref()
+            .is_none_or(|pod| settings.pod.uid.is_empty() || pod.uid == settings.pod.uid);
         pod && settings.identity().as_ref() == Some(&leaf.id) && leaf.id.trust_domain() == domain
     };
     let leaf = Leaf::read(chain.first()?, &settings.trust_domain, Usage::Server).ok()?;

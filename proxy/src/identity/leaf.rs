@@ -121,7 +121,10 @@ impl Leaf {
         fits(&certificate, usage)?;
         let id = uri_name(&certificate)?;
         if id.trust_domain() != trust_domain {
-            return Err(Refused::TrustDomain { theirs: id.trust_domain().clone(), ours: trust_domain.clone() });
+            return Err(Refused::TrustDomain {
+                theirs: id.trust_domain().clone(),
+                ours: trust_domain.clone(),
+            });
         }
         let validity = certificate.validity();
         Ok(Self {
@@ -129,22 +132,37 @@ impl Leaf {
             pod: pod(&certificate)?,
             not_before: time(validity.not_before.timestamp()),
             not_after: time(validity.not_after.timestamp()),
-            serial: certificate.raw_serial().iter().take(32).map(|byte| format!("{byte:02x}")).collect(),
+            serial: certificate
+                .raw_serial()
+                .iter()
+                .take(32)
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
         })
     }
 }
 
 fn signs_nothing(certificate: &X509Certificate<'_>) -> Result<(), Refused> {
     let malformed = |_| Refused::Malformed("an extension is there twice or broken");
-    let signs = certificate.key_usage().map_err(malformed)?.is_some_and(|usage| {
-        usage.value.key_cert_sign() || usage.value.crl_sign()
-    });
-    let authority = certificate.basic_constraints().map_err(malformed)?.is_some_and(|basic| basic.value.ca);
-    if signs || authority { Err(Refused::Signer) } else { Ok(()) }
+    let signs = certificate
+        .key_usage()
+        .map_err(malformed)?
+        .is_some_and(|usage| usage.value.key_cert_sign() || usage.value.crl_sign());
+    let authority = certificate
+        .basic_constraints()
+        .map_err(malformed)?
+        .is_some_and(|basic| basic.value.ca);
+    if signs || authority {
+        Err(Refused::Signer)
+    } else {
+        Ok(())
+    }
 }
 
 fn fits(certificate: &X509Certificate<'_>, usage: Usage) -> Result<(), Refused> {
-    let found = certificate.extended_key_usage().map_err(|_| Refused::Malformed("extended key usage"))?;
+    let found = certificate
+        .extended_key_usage()
+        .map_err(|_| Refused::Malformed("extended key usage"))?;
     let fits = found.is_some_and(|found| match usage {
         Usage::Client => found.value.client_auth,
         Usage::Server => found.value.server_auth,
@@ -180,12 +198,22 @@ fn pod(certificate: &X509Certificate<'_>) -> Result<Option<PodName>, Refused> {
     let Some(extension) = found else { return Ok(None) };
     let pod = PodIdentity::decode(extension.value).map_err(|_| malformed.clone())?;
     let allowed = |text: &str| {
-        text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        text.len() <= 253
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     };
-    if ![&pod.pod, &pod.uid, &pod.workload].into_iter().all(|text| allowed(text)) {
+    if ![&pod.pod, &pod.uid, &pod.workload]
+        .into_iter()
+        .all(|text| allowed(text))
+    {
         return Err(malformed);
     }
-    Ok(Some(PodName { name: pod.pod.into(), uid: pod.uid.into(), workload: pod.workload.into() }))
+    Ok(Some(PodName {
+        name: pod.pod.into(),
+        uid: pod.uid.into(),
+        workload: pod.workload.into(),
+    }))
 }
 
 /// Times before the epoch count as the epoch.

@@ -60,7 +60,9 @@ pub struct Peer {
 #[derive(Debug, thiserror::Error)]
 pub enum PeerUnverified {
     /// There is no certificate of our own yet.
-    #[error("this workload has no certificate yet; see weft_certificate_failures_total and the log of the CA")]
+    #[error(
+        "this workload has no certificate yet; see weft_certificate_failures_total and the log of the CA"
+    )]
     NoCertificate,
     /// Our own certificate isn't valid now.
     #[error("this workload's certificate expired or the clock is wrong; renewal is being tried")]
@@ -142,12 +144,17 @@ impl Identity {
     /// # Errors
     /// When the roots can't be used; those in force stay.
     pub fn trust(&self, bundle: &TrustBundle) -> Result<(), Unusable> {
-        let Some(current) = self.0.current.load_full() else { return Ok(()) };
+        let Some(current) = self.0.current.load_full() else {
+            return Ok(());
+        };
         let roots: Vec<Vec<u8>> = bundle.roots.iter().map(|root| root.to_vec()).collect();
         if bundle.trust_domain != self.0.trust_domain || roots == current.material.roots {
             return Ok(());
         }
-        self.install(Material { roots, ..current.material.clone() })
+        self.install(Material {
+            roots,
+            ..current.material.clone()
+        })
     }
 
     /// Secures a connection to a workload that must be `expected`. The caller bounds the time.
@@ -164,7 +171,9 @@ impl Identity {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.valid()?.client(alpn);
-        let stream = TlsConnector::from(config).connect(verify::expected(expected), io).await?;
+        let stream = TlsConnector::from(config)
+            .connect(verify::expected(expected), io)
+            .await?;
         let connection = stream.get_ref().1;
         if connection.alpn_protocol() != Some(alpn.name()) {
             return Err(PeerUnverified::Protocol);
@@ -184,7 +193,10 @@ impl Identity {
         let config = self.valid()?.server.clone();
         let stream = TlsAcceptor::from(config).accept(io).await?;
         let connection = stream.get_ref().1;
-        let alpn = connection.alpn_protocol().and_then(Alpn::from_name).ok_or(PeerUnverified::Protocol)?;
+        let alpn = connection
+            .alpn_protocol()
+            .and_then(Alpn::from_name)
+            .ok_or(PeerUnverified::Protocol)?;
         let peer = self.peer(connection.peer_certificates(), Usage::Client)?;
         Ok((peer, alpn, stream))
     }
@@ -195,7 +207,11 @@ impl Identity {
     /// [`PeerUnverified::NoCertificate`] or [`PeerUnverified::Expired`].
     pub fn valid(&self) -> Result<Arc<Credentials>, PeerUnverified> {
         let current = self.0.current.load_full().ok_or(PeerUnverified::NoCertificate)?;
-        if current.valid(SystemTime::now()) { Ok(current) } else { Err(PeerUnverified::Expired) }
+        if current.valid(SystemTime::now()) {
+            Ok(current)
+        } else {
+            Err(PeerUnverified::Expired)
+        }
     }
 
     /// The certificate in force, valid or not.
@@ -226,7 +242,10 @@ impl Identity {
     /// For people.
     pub fn status(&self) -> Option<Status> {
         let current = self.current()?;
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs())
+        };
         Some(Status {
             identity: current.leaf.id.clone(),
             serial: current.leaf.serial.clone(),
@@ -239,9 +258,14 @@ impl Identity {
     }
 
     fn peer(&self, chain: Option<&[CertificateDer<'_>]>, usage: Usage) -> Result<Peer, PeerUnverified> {
-        let first = chain.and_then(|chain| chain.first()).ok_or(PeerUnverified::Anonymous)?;
+        let first = chain
+            .and_then(|chain| chain.first())
+            .ok_or(PeerUnverified::Anonymous)?;
         let leaf = Leaf::read(first, &self.0.trust_domain, usage).map_err(PeerUnverified::Refused)?;
-        Ok(Peer { id: leaf.id, pod: leaf.pod })
+        Ok(Peer {
+            id: leaf.id,
+            pod: leaf.pod,
+        })
     }
 }
 
@@ -268,7 +292,11 @@ impl From<io::Error> for PeerUnverified {
     /// Finds the cause that rustls wrapped.
     fn from(error: io::Error) -> Self {
         use rustls::{CertificateError, Error};
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned() {
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>())
+            .cloned()
+        {
             None => Self::Broken(error),
             Some(Error::NoCertificatesPresented) => Self::Anonymous,
             Some(Error::NoApplicationProtocol) => Self::Protocol,
@@ -281,7 +309,9 @@ impl From<io::Error> for PeerUnverified {
                 }
             }
             Some(Error::InvalidCertificate(error)) => Self::Untrusted(error),
-            Some(error @ (Error::InvalidMessage(_) | Error::InappropriateMessage { .. })) => Self::NotTls(error),
+            Some(error @ (Error::InvalidMessage(_) | Error::InappropriateMessage { .. })) => {
+                Self::NotTls(error)
+            }
             Some(error) => Self::Handshake(error),
         }
     }

@@ -33,9 +33,22 @@ pub struct Renewal {
 
 impl Renewal {
     /// Takes the certificate that was kept, if it is still good.
-    pub fn new(identity: Identity, authority: Authority, settings: Arc<Settings>, telemetry: Telemetry) -> Self {
+    pub fn new(
+        identity: Identity,
+        authority: Authority,
+        settings: Arc<Settings>,
+        telemetry: Telemetry,
+    ) -> Self {
         let state = StateDir::new(&settings.state_dir);
-        let mut renewal = Self { identity, authority, settings, state, telemetry, due: None, failures: 0 };
+        let mut renewal = Self {
+            identity,
+            authority,
+            settings,
+            state,
+            telemetry,
+            due: None,
+            failures: 0,
+        };
         if let Some(material) = keep::load(&renewal.state, &renewal.settings) {
             match renewal.install(material) {
                 Ok(()) => tracing::info!("took the certificate that was kept over the restart"),
@@ -50,13 +63,22 @@ impl Renewal {
         let mut wanted = self.wanted(SystemTime::now());
         loop {
             if !wanted {
-                let asked = tokio::time::timeout(TICK, self.identity.0.renew.notified()).await.is_ok();
+                let asked = tokio::time::timeout(TICK, self.identity.0.renew.notified())
+                    .await
+                    .is_ok();
                 wanted = asked || self.wanted(SystemTime::now());
                 continue;
             }
-            match self.authority.sign().await.map_err(|error| error.to_string()).and_then(|material| {
-                self.install(material.clone()).map(|()| material).map_err(|error| error.to_string())
-            }) {
+            match self
+                .authority
+                .sign()
+                .await
+                .map_err(|error| error.to_string())
+                .and_then(|material| {
+                    self.install(material.clone())
+                        .map(|()| material)
+                        .map_err(|error| error.to_string())
+                }) {
                 Ok(material) => {
                     self.succeeded(material).await;
                     wanted = false;
@@ -77,19 +99,29 @@ impl Renewal {
     fn install(&mut self, material: Material) -> Result<(), super::Unusable> {
         self.identity.install(material)?;
         let now = SystemTime::now();
-        let Some(current) = self.identity.current() else { return Ok(()) };
+        let Some(current) = self.identity.current() else {
+            return Ok(());
+        };
         let left = current.leaf.not_after.duration_since(now).unwrap_or_default();
         self.due = Some(now + left.mul_f64(rand::random_range(0.45..0.55)));
-        let expiry = current.leaf.not_after.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let expiry = current
+            .leaf
+            .not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let own = self.telemetry.own();
-        own.certificate_expiry.store(i64::try_from(expiry).unwrap_or(i64::MAX), Ordering::Relaxed);
+        own.certificate_expiry
+            .store(i64::try_from(expiry).unwrap_or(i64::MAX), Ordering::Relaxed);
         own.certificate_alarm.store(0, Ordering::Relaxed);
         Ok(())
     }
 
     async fn succeeded(&mut self, material: Material) {
         self.failures = 0;
-        self.telemetry.own().certificate_renewals.fetch_add(1, Ordering::Relaxed);
+        self.telemetry
+            .own()
+            .certificate_renewals
+            .fetch_add(1, Ordering::Relaxed);
         if let Some(status) = self.identity.status() {
             tracing::info!(identity = %status.identity, serial = status.serial, not_after = status.not_after, "certificate");
         }
@@ -104,9 +136,10 @@ impl Renewal {
         let own = self.telemetry.own();
         own.certificate_failures.fetch_add(1, Ordering::Relaxed);
         own.certificate_alarm.store(1, Ordering::Relaxed);
-        let left = self.identity.current().and_then(|current| {
-            current.leaf.not_after.duration_since(SystemTime::now()).ok()
-        });
+        let left = self
+            .identity
+            .current()
+            .and_then(|current| current.leaf.not_after.duration_since(SystemTime::now()).ok());
         let pause = pause(self.failures, left.unwrap_or_default());
         self.failures = self.failures.saturating_add(1);
         tracing::warn!(
@@ -121,8 +154,14 @@ impl Renewal {
 
 /// The longest pause after so many failures in a row, with so much validity left.
 fn pause(failures: u32, left: Duration) -> Duration {
-    let most = if left < URGENT { Duration::from_secs(3) } else { Duration::from_secs(30) };
-    Duration::from_millis(500).saturating_mul(1 << failures.min(10)).min(most)
+    let most = if left < URGENT {
+        Duration::from_secs(3)
+    } else {
+        Duration::from_secs(30)
+    };
+    Duration::from_millis(500)
+        .saturating_mul(1 << failures.min(10))
+        .min(most)
 }
 
 #[cfg(test)]
@@ -133,7 +172,10 @@ mod tests {
     fn pauses_grow_and_are_bounded() {
         let day = Duration::from_secs(86_400);
         let seconds = |failures, left| pause(failures, left).as_secs_f64();
-        assert_eq!([0, 1, 2, 20].map(|failures| seconds(failures, day)), [0.5, 1.0, 2.0, 30.0]);
+        assert_eq!(
+            [0, 1, 2, 20].map(|failures| seconds(failures, day)),
+            [0.5, 1.0, 2.0, 30.0]
+        );
         assert_eq!(seconds(20, Duration::ZERO), 3.0);
     }
 }

@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
+    RootCertStore, SignatureScheme,
 };
 use weft_proto::model::{SpiffeId, TrustDomain};
 
@@ -46,7 +46,12 @@ impl Verifier {
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|error| Error::General(format!("no root certificate to trust: {error}")))?;
-        Ok(Self { trust_domain, roots, algorithms: provider.signature_verification_algorithms, clients })
+        Ok(Self {
+            trust_domain,
+            roots,
+            algorithms: provider.signature_verification_algorithms,
+            clients,
+        })
     }
 
     fn leaf(&self, der: &[u8], intermediates: &[CertificateDer<'_>], usage: Usage) -> Result<Leaf, Error> {
@@ -61,9 +66,17 @@ impl Verifier {
 /// never sent, and compared with the certificate's identity in the handshake.
 pub fn expected(id: &SpiffeId) -> ServerName<'static> {
     let digest = digest::digest(&digest::SHA256, id.to_string().as_bytes());
-    let label: String = digest.as_ref().iter().take(31).map(|byte| format!("{byte:02x}")).collect();
+    let label: String = digest
+        .as_ref()
+        .iter()
+        .take(31)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     // 62 hex digits are a DNS label; the alternative keeps this total and matches no identity.
-    DnsName::try_from(label).map_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()), ServerName::DnsName)
+    DnsName::try_from(label).map_or(
+        ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
+        ServerName::DnsName,
+    )
 }
 
 fn refuse(refused: Refused) -> Error {

@@ -27,7 +27,9 @@ impl<const N: usize> Histogram<N> {
     /// Counts one value.
     pub fn record(&self, value: u64) {
         let bucket = self.bounds.iter().position(|bound| value <= *bound);
-        bucket.map_or(&self.beyond, |bucket| &self.counts[bucket]).fetch_add(1, Ordering::Relaxed);
+        bucket
+            .map_or(&self.beyond, |bucket| &self.counts[bucket])
+            .fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
@@ -39,7 +41,7 @@ impl<const N: usize> Histogram<N> {
             .zip(&self.counts)
             .map(|(bound, count)| (*bound as f64 / scale, count.load(Ordering::Relaxed)))
             .collect();
-        buckets.push((f64::MAX, self.beyond.load(Ordering::Relaxed)));
+        buckets.push((f64::INFINITY, self.beyond.load(Ordering::Relaxed)));
         let count = buckets.iter().map(|(_, count)| count).sum();
         (self.sum.load(Ordering::Relaxed) as f64 / scale, count, buckets)
     }
@@ -58,6 +60,9 @@ mod tests {
         }
         let (sum, count, buckets) = histogram.read(1.0);
         assert_eq!((sum, count), (1_082.0, 6));
-        assert_eq!(buckets.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 1, 1, 2]);
+        assert_eq!(
+            buckets.iter().map(|(_, count)| *count).collect::<Vec<_>>(),
+            [2, 1, 1, 2]
+        );
     }
 }

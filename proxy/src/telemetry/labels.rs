@@ -125,10 +125,20 @@ impl EdgeLabels {
 
 impl Outcome {
     /// The outcome that everything beyond the bound of one edge is counted under.
-    pub(super) const OVERFLOW: Self = Self { grpc: false, code: 0, grpc_status: None, flags: OTHER };
+    pub(super) const OVERFLOW: Self = Self {
+        grpc: false,
+        code: 0,
+        grpc_status: None,
+        flags: OTHER,
+    };
 
     pub(super) fn bounded(self) -> Self {
-        Self { grpc_status: self.grpc_status.map(|status| if status > 16 { 2 } else { status }), ..self }
+        Self {
+            grpc_status: self
+                .grpc_status
+                .map(|status| if status > 16 { 2 } else { status }),
+            ..self
+        }
     }
 }
 
@@ -146,14 +156,29 @@ impl EncodeLabelSet for Labels<'_> {
             let value = if value.is_empty() { UNKNOWN } else { bounded(value) };
             (name, value).encode(encoder.encode_label())
         };
-        put("reporter", match edge.reporter {
-            Reporter::Source => "source",
-            Reporter::Destination => "destination",
-        })?;
-        let Party { workload, namespace, principal, app, version } = &edge.source;
+        put(
+            "reporter",
+            match edge.reporter {
+                Reporter::Source => "source",
+                Reporter::Destination => "destination",
+            },
+        )?;
+        let Party {
+            workload,
+            namespace,
+            principal,
+            app,
+            version,
+        } = &edge.source;
         put("source_workload", workload)?;
-        put("source_canonical_service", if app.is_empty() { workload } else { app })?;
-        put("source_canonical_revision", if version.is_empty() { "latest" } else { version })?;
+        put(
+            "source_canonical_service",
+            if app.is_empty() { workload } else { app },
+        )?;
+        put(
+            "source_canonical_revision",
+            if version.is_empty() { "latest" } else { version },
+        )?;
         put("source_workload_namespace", namespace)?;
         put("source_principal", principal)?;
         put("source_app", app)?;
@@ -162,10 +187,22 @@ impl EncodeLabelSet for Labels<'_> {
         put("destination_service", &edge.service)?;
         put("destination_service_namespace", &edge.service_namespace)?;
         put("destination_service_name", &edge.service_name)?;
-        let Party { workload, namespace, principal, app, version } = &edge.destination;
+        let Party {
+            workload,
+            namespace,
+            principal,
+            app,
+            version,
+        } = &edge.destination;
         put("destination_workload", workload)?;
-        put("destination_canonical_service", if app.is_empty() { workload } else { app })?;
-        put("destination_canonical_revision", if version.is_empty() { "latest" } else { version })?;
+        put(
+            "destination_canonical_service",
+            if app.is_empty() { workload } else { app },
+        )?;
+        put(
+            "destination_canonical_revision",
+            if version.is_empty() { "latest" } else { version },
+        )?;
         put("destination_workload_namespace", namespace)?;
         put("destination_principal", principal)?;
         put("destination_app", app)?;
@@ -175,7 +212,12 @@ impl EncodeLabelSet for Labels<'_> {
             Some(outcome) => {
                 put("request_protocol", if outcome.grpc { "grpc" } else { "http" })?;
                 put("response_code", &number(u32::from(outcome.code)))?;
-                ("grpc_response_status", &*outcome.grpc_status.map_or(Cow::Borrowed(""), |s| number(s.into())))
+                (
+                    "grpc_response_status",
+                    &*outcome
+                        .grpc_status
+                        .map_or(Cow::Borrowed(""), |s| number(s.into())),
+                )
                     .encode(encoder.encode_label())?;
                 ("response_flags", outcome.flags).encode(encoder.encode_label())?;
             }
@@ -184,11 +226,14 @@ impl EncodeLabelSet for Labels<'_> {
                 put("response_flags", "-")?;
             }
         }
-        ("connection_security_policy", match edge.security {
-            Security::MutualTls => "mutual_tls",
-            Security::None => "none",
-            Security::Unknown => UNKNOWN,
-        })
+        (
+            "connection_security_policy",
+            match edge.security {
+                Security::MutualTls => "mutual_tls",
+                Security::None => "none",
+                Security::Unknown => UNKNOWN,
+            },
+        )
             .encode(encoder.encode_label())
     }
 }

@@ -57,14 +57,21 @@ pub struct Budget {
 impl Budget {
     /// `a_second` lines in every second.
     pub fn new(a_second: u64) -> Self {
-        Self { a_second, window: Mutex::new((None, 0)), unsaid: AtomicU64::new(0) }
+        Self {
+            a_second,
+            window: Mutex::new((None, 0)),
+            unsaid: AtomicU64::new(0),
+        }
     }
 
     /// `Some`: say it, and that this many lines were not said before. `None`: stay silent.
     pub fn take(&self) -> Option<u64> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if window.0.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
+        if window
+            .0
+            .is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1))
+        {
             *window = (Some(now), 0);
         }
         if window.1 < self.a_second {

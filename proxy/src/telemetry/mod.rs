@@ -59,8 +59,17 @@ impl Telemetry {
         let own = Arc::<Own>::default();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(series::Page(edges.clone())));
-        registry.register_collector(Box::new(own::Page { own: own.clone(), edges: edges.clone() }));
-        Self { edges, own, registry: Arc::new(registry), lines: Arc::new(log::Budget::new(20)), access }
+        registry.register_collector(Box::new(own::Page {
+            own: own.clone(),
+            edges: edges.clone(),
+        }));
+        Self {
+            edges,
+            own,
+            registry: Arc::new(registry),
+            lines: Arc::new(log::Budget::new(20)),
+            access,
+        }
     }
 
     /// The series between two ends. Takes a lock: keep the handle.

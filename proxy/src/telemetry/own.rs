@@ -66,12 +66,22 @@ pub struct Own {
 impl Own {
     /// Counts something refused before policy, under a reason such as `plaintext` or `tls-version`.
     pub fn refused(&self, reason: &'static str) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        *self
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(reason)
+            .or_default() += 1;
     }
 
     /// How often `reason` was counted.
     pub fn refusals(&self, reason: &str) -> u64 {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(reason).copied().unwrap_or(0)
+        self.refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(reason)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Counts a denial of a policy, by its name.
@@ -81,13 +91,22 @@ impl Own {
             *count += 1;
             return;
         }
-        let name = if denied.len() < MAX_POLICIES { policy } else { super::labels::OTHER };
+        let name = if denied.len() < MAX_POLICIES {
+            policy
+        } else {
+            super::labels::OTHER
+        };
         *denied.entry(name.into()).or_default() += 1;
     }
 
     /// Denials of `policy` so far.
     pub fn denials(&self, policy: &str) -> u64 {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).get(policy).copied().unwrap_or(0)
+        self.denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(policy)
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -101,25 +120,60 @@ pub(super) struct Page {
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let own = &self.own;
-        let mut info = encoder.encode_descriptor("weft_build", "The running version", None, MetricType::Info)?;
+        let mut info =
+            encoder.encode_descriptor("weft_build", "The running version", None, MetricType::Info)?;
         info.encode_info(&[("version", env!("CARGO_PKG_VERSION")), ("component", "proxy")])?;
 
         let mut gauge = |name: &str, help: &str, value: i64| {
-            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Gauge)?
+                .encode_gauge(&value)
         };
         let now = |value: &AtomicI64| value.load(Ordering::Relaxed);
-        gauge("weft_outbound_connections", "Open connections from the application", now(&own.outbound_connections))?;
-        gauge("weft_inbound_connections", "Open connections to the application", now(&own.inbound_connections))?;
-        gauge("weft_pool_connections", "Connections kept open to other pods", now(&own.pool_connections))?;
+        gauge(
+            "weft_outbound_connections",
+            "Open connections from the application",
+            now(&own.outbound_connections),
+        )?;
+        gauge(
+            "weft_inbound_connections",
+            "Open connections to the application",
+            now(&own.inbound_connections),
+        )?;
+        gauge(
+            "weft_pool_connections",
+            "Connections kept open to other pods",
+            now(&own.pool_connections),
+        )?;
         let expiry = "weft_certificate_expiry_timestamp_seconds";
-        gauge(expiry, "End of the certificate, seconds since the epoch", now(&own.certificate_expiry))?;
+        gauge(
+            expiry,
+            "End of the certificate, seconds since the epoch",
+            now(&own.certificate_expiry),
+        )?;
         let alarm = "weft_certificate_renewal_alarm";
-        gauge(alarm, "1 while renewal is due and fails", now(&own.certificate_alarm))?;
-        gauge("weft_xds_connected", "1 while the configuration stream is open", now(&own.xds_connected))?;
+        gauge(
+            alarm,
+            "1 while renewal is due and fails",
+            now(&own.certificate_alarm),
+        )?;
+        gauge(
+            "weft_xds_connected",
+            "1 while the configuration stream is open",
+            now(&own.xds_connected),
+        )?;
         let update = "weft_xds_last_update_timestamp_seconds";
-        gauge(update, "Last response, seconds since the epoch", now(&own.xds_last_update))?;
+        gauge(
+            update,
+            "Last response, seconds since the epoch",
+            now(&own.xds_last_update),
+        )?;
         let process = Process::read();
-        gauge("process_resident_memory_bytes", "Resident memory", process.resident)?;
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            process.resident,
+        )?;
         gauge("process_open_fds", "Open file descriptors", process.descriptors)?;
 
         let help = "Resources held";
@@ -134,32 +188,72 @@ impl Collector for Page {
             metric.encode_counter::<NoLabels, _, f64>(&value, None)
         };
         let sum = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        counter("weft_pool_opened", "Connections opened to other pods", sum(&own.pool_opened))?;
+        counter(
+            "weft_pool_opened",
+            "Connections opened to other pods",
+            sum(&own.pool_opened),
+        )?;
         counter("weft_retries", "Tries after the first", sum(&own.retries))?;
-        counter("weft_retries_refused", "Retries beyond the budget", sum(&own.retries_refused))?;
-        counter("weft_ejections", "Endpoints put aside because of failures", sum(&own.ejections))?;
-        counter("weft_detect_timeouts", "Connections that did not say what they speak", sum(&own.detect_timeouts))?;
-        counter("weft_certificate_renewals", "Certificates received", sum(&own.certificate_renewals))?;
-        counter("weft_certificate_failures", "Failed attempts to renew", sum(&own.certificate_failures))?;
-        counter("weft_xds_streams", "Configuration streams opened", sum(&own.xds_streams))?;
+        counter(
+            "weft_retries_refused",
+            "Retries beyond the budget",
+            sum(&own.retries_refused),
+        )?;
+        counter(
+            "weft_ejections",
+            "Endpoints put aside because of failures",
+            sum(&own.ejections),
+        )?;
+        counter(
+            "weft_detect_timeouts",
+            "Connections that did not say what they speak",
+            sum(&own.detect_timeouts),
+        )?;
+        counter(
+            "weft_certificate_renewals",
+            "Certificates received",
+            sum(&own.certificate_renewals),
+        )?;
+        counter(
+            "weft_certificate_failures",
+            "Failed attempts to renew",
+            sum(&own.certificate_failures),
+        )?;
+        counter(
+            "weft_xds_streams",
+            "Configuration streams opened",
+            sum(&own.xds_streams),
+        )?;
         counter("weft_xds_updates", "Responses applied", sum(&own.xds_updates))?;
         counter("weft_xds_rejected", "Resources refused", sum(&own.xds_rejected))?;
-        counter("weft_xds_received_bytes", "Bytes of resources received", sum(&own.xds_bytes))?;
-        counter("weft_metrics_overflows", "Series beyond the bound", self.edges.overflows())?;
+        counter(
+            "weft_xds_received_bytes",
+            "Bytes of resources received",
+            sum(&own.xds_bytes),
+        )?;
+        counter(
+            "weft_metrics_overflows",
+            "Series beyond the bound",
+            self.edges.overflows(),
+        )?;
 
         let refused = own.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let help = "Connections and requests refused before policy";
         let mut family = encoder.encode_descriptor("weft_refused", help, None, MetricType::Counter)?;
         for (reason, count) in &refused {
             let labels = [("reason", *reason)];
-            family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(count, None)?;
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabels, _, f64>(count, None)?;
         }
         let denied = own.denied.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let help = "Requests and connections that a policy denied";
         let mut family = encoder.encode_descriptor("weft_denied", help, None, MetricType::Counter)?;
         for (policy, count) in &denied {
             let labels = [("policy", &**policy)];
-            family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(count, None)?;
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabels, _, f64>(count, None)?;
         }
         Ok(())
     }
@@ -181,6 +275,9 @@ impl Process {
             })
             .unwrap_or(0);
         let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64);
-        Self { resident: resident * 1_024, descriptors }
+        Self {
+            resident: resident * 1_024,
+            descriptors,
+        }
     }
 }

@@ -106,7 +106,8 @@ impl RequestSeries {
     /// Counts one request: how long until the last byte of the answer, and the bodies' sizes.
     pub fn record(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.duration.record(duration.as_micros().min(u128::from(u64::MAX)) as u64);
+        self.duration
+            .record(duration.as_micros().min(u128::from(u64::MAX)) as u64);
         self.request_bytes.record(request_bytes);
         self.response_bytes.record(response_bytes);
     }
@@ -119,7 +120,13 @@ impl RequestSeries {
 
 impl Edge {
     fn new(labels: EdgeLabels, total: Arc<AtomicUsize>) -> Self {
-        Self { labels, outcomes: ArcSwap::default(), growing: Mutex::new(()), tcp: TcpSeries::default(), total }
+        Self {
+            labels,
+            outcomes: ArcSwap::default(),
+            growing: Mutex::new(()),
+            tcp: TcpSeries::default(),
+            total,
+        }
     }
 
     /// Counts one request. A scan of the few outcomes that this edge has had, no lock.
@@ -127,7 +134,9 @@ impl Edge {
         let outcomes = self.outcomes.load();
         match outcomes.iter().find(|series| series.outcome == outcome) {
             Some(series) => series.record(duration, request_bytes, response_bytes),
-            None => self.request(outcome).record(duration, request_bytes, response_bytes),
+            None => self
+                .request(outcome)
+                .record(duration, request_bytes, response_bytes),
         }
     }
 
@@ -199,7 +208,11 @@ impl Edges {
         list.sort_by(|a, b| {
             let key = |edge: &Edge| {
                 let labels = &edge.labels;
-                (labels.reporter == Reporter::Destination, labels.service.clone(), labels.source.workload.clone())
+                (
+                    labels.reporter == Reporter::Destination,
+                    labels.service.clone(),
+                    labels.source.workload.clone(),
+                )
             };
             key(a).cmp(&key(b))
         });
@@ -219,36 +232,80 @@ pub(super) struct Page(pub Arc<Edges>);
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let edges = self.0.sorted();
-        requests(&edges, &mut encoder, "istio_requests", "Requests", MetricType::Counter, |series, metric| {
-            metric.encode_counter::<NoLabels, _, f64>(&series.count(), None)
-        })?;
+        requests(
+            &edges,
+            &mut encoder,
+            "istio_requests",
+            "Requests",
+            MetricType::Counter,
+            |series, metric| metric.encode_counter::<NoLabels, _, f64>(&series.count(), None),
+        )?;
         let name = "istio_request_duration_milliseconds";
-        requests(&edges, &mut encoder, name, "Duration of requests", MetricType::Histogram, |series, metric| {
-            let (sum, count, buckets) = series.duration.read(1_000.0);
-            metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
-        })?;
+        requests(
+            &edges,
+            &mut encoder,
+            name,
+            "Duration of requests",
+            MetricType::Histogram,
+            |series, metric| {
+                let (sum, count, buckets) = series.duration.read(1_000.0);
+                metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
+            },
+        )?;
         let name = "istio_request_bytes";
-        requests(&edges, &mut encoder, name, "Size of request bodies", MetricType::Histogram, |series, metric| {
-            let (sum, count, buckets) = series.request_bytes.read(1.0);
-            metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
-        })?;
+        requests(
+            &edges,
+            &mut encoder,
+            name,
+            "Size of request bodies",
+            MetricType::Histogram,
+            |series, metric| {
+                let (sum, count, buckets) = series.request_bytes.read(1.0);
+                metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
+            },
+        )?;
         let name = "istio_response_bytes";
-        requests(&edges, &mut encoder, name, "Size of response bodies", MetricType::Histogram, |series, metric| {
-            let (sum, count, buckets) = series.response_bytes.read(1.0);
-            metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
-        })?;
+        requests(
+            &edges,
+            &mut encoder,
+            name,
+            "Size of response bodies",
+            MetricType::Histogram,
+            |series, metric| {
+                let (sum, count, buckets) = series.response_bytes.read(1.0);
+                metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
+            },
+        )?;
         let connections: [(&str, &str, fn(&TcpSeries) -> &AtomicU64); 4] = [
-            ("istio_tcp_connections_opened", "TCP connections opened", |tcp| &tcp.opened),
-            ("istio_tcp_connections_closed", "TCP connections closed", |tcp| &tcp.closed),
-            ("istio_tcp_sent_bytes", "Bytes sent to the caller", |tcp| &tcp.sent),
-            ("istio_tcp_received_bytes", "Bytes received from the caller", |tcp| &tcp.received),
+            ("istio_tcp_connections_opened", "TCP connections opened", |tcp| {
+                &tcp.opened
+            }),
+            ("istio_tcp_connections_closed", "TCP connections closed", |tcp| {
+                &tcp.closed
+            }),
+            ("istio_tcp_sent_bytes", "Bytes sent to the caller", |tcp| {
+                &tcp.sent
+            }),
+            (
+                "istio_tcp_received_bytes",
+                "Bytes received from the caller",
+                |tcp| &tcp.received,
+            ),
         ];
         for (name, help, read) in connections {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for edge in edges.iter().filter(|edge| edge.tcp.opened.load(Ordering::Relaxed) > 0) {
-                let labels = Labels { edge: &edge.labels, outcome: None };
+            for edge in edges
+                .iter()
+                .filter(|edge| edge.tcp.opened.load(Ordering::Relaxed) > 0)
+            {
+                let labels = Labels {
+                    edge: &edge.labels,
+                    outcome: None,
+                };
                 let value = read(&edge.tcp).load(Ordering::Relaxed);
-                family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(&value, None)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabels, _, f64>(&value, None)?;
             }
         }
         Ok(())
@@ -266,7 +323,10 @@ fn requests(
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
     for edge in edges {
         for series in edge.outcomes.load().iter() {
-            let labels = Labels { edge: &edge.labels, outcome: Some(series.outcome) };
+            let labels = Labels {
+                edge: &edge.labels,
+                outcome: Some(series.outcome),
+            };
             write(series, &mut family.encode_family(&labels)?)?;
         }
     }

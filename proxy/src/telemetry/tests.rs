@@ -4,8 +4,16 @@ use std::time::Duration;
 fn labels(service: &str) -> EdgeLabels {
     EdgeLabels {
         reporter: Reporter::Source,
-        source: Party { workload: "web".into(), namespace: "shop".into(), ..Party::default() },
-        destination: Party { workload: "cart".into(), namespace: "shop".into(), ..Party::default() },
+        source: Party {
+            workload: "web".into(),
+            namespace: "shop".into(),
+            ..Party::default()
+        },
+        destination: Party {
+            workload: "cart".into(),
+            namespace: "shop".into(),
+            ..Party::default()
+        },
         service: service.into(),
         service_name: "cart".into(),
         service_namespace: "shop".into(),
@@ -19,16 +27,26 @@ fn page(telemetry: &Telemetry) -> String {
     page
 }
 
-const OK: Outcome = Outcome { grpc: false, code: 200, grpc_status: None, flags: "-" };
+const OK: Outcome = Outcome {
+    grpc: false,
+    code: 200,
+    grpc_status: None,
+    flags: "-",
+};
 
 #[test]
 fn the_standard_names_and_labels() {
     let telemetry = Telemetry::new(false);
     let edge = telemetry.edge(&labels("cart.shop.svc.cluster.local"));
     edge.record(OK, Duration::from_millis(3), 10, 200);
-    edge.tcp().opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    edge.tcp()
+        .opened
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let page = page(&telemetry);
-    let line = page.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap();
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("istio_requests_total{"))
+        .unwrap();
     for wanted in [
         r#"reporter="source""#,
         r#"source_workload="web""#,
@@ -49,9 +67,16 @@ fn the_standard_names_and_labels() {
         let line = page.lines().find(|line| {
             line.starts_with("istio_request_duration_milliseconds_bucket") && line.contains(&wanted)
         });
-        line.unwrap_or_else(|| panic!("no bucket {le}")).rsplit(' ').next().unwrap().to_owned()
+        line.unwrap_or_else(|| panic!("no bucket {le}"))
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .to_owned()
     };
-    assert_eq!((bucket("1.0"), bucket("5.0"), bucket("+Inf")), ("0".into(), "1".into(), "1".into()));
+    assert_eq!(
+        (bucket("1.0"), bucket("5.0"), bucket("+Inf")),
+        ("0".into(), "1".into(), "1".into())
+    );
     assert!(page.contains("istio_tcp_connections_opened_total{"));
     assert!(page.ends_with("# EOF\n"));
 }
@@ -60,7 +85,9 @@ fn the_standard_names_and_labels() {
 fn series_are_bounded() {
     let telemetry = Telemetry::new(false);
     for service in 0..3_000 {
-        telemetry.edge(&labels(&format!("s{service}"))).record(OK, Duration::ZERO, 0, 0);
+        telemetry
+            .edge(&labels(&format!("s{service}")))
+            .record(OK, Duration::ZERO, 0, 0);
     }
     let edge = telemetry.edge(&labels("s0"));
     for code in 100..1_000 {

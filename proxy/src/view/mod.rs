@@ -152,11 +152,17 @@ impl View {
                     && let Some(destination) = self.backend(&pod.service, *service_port)
                 {
                     let destination = Some(destination.clone());
-                    return Some(Direct { endpoint: pod.endpoint.clone(), destination });
+                    return Some(Direct {
+                        endpoint: pod.endpoint.clone(),
+                        destination,
+                    });
                 }
             }
         }
-        pods.first().map(|pod| Direct { endpoint: pod.endpoint.clone(), destination: None })
+        pods.first().map(|pod| Direct {
+            endpoint: pod.endpoint.clone(),
+            destination: None,
+        })
     }
 
     /// Every Service, by name.
@@ -197,7 +203,9 @@ impl Names {
 impl Entry {
     /// One of its ports.
     pub fn port(&self, port: u16) -> Option<&Arc<Destination>> {
-        self.destinations.iter().find(|destination| destination.port.port == port)
+        self.destinations
+            .iter()
+            .find(|destination| destination.port.port == port)
     }
 
     /// Its ports.

@@ -78,9 +78,18 @@ struct Dirty {
 impl Writer {
     /// A view that knows nothing, for a pod in `namespace`.
     pub fn new(namespace: &str, settings: Settings, clock: Clock) -> Self {
-        let names = Names { namespace: namespace.into(), ..Names::default() };
-        let view = View { names: Arc::new(names), ..View::default() };
-        let shared = Shared { current: ArcSwap::from_pointee(view), generation: watch::Sender::new(0) };
+        let names = Names {
+            namespace: namespace.into(),
+            ..Names::default()
+        };
+        let view = View {
+            names: Arc::new(names),
+            ..View::default()
+        };
+        let shared = Shared {
+            current: ArcSwap::from_pointee(view),
+            generation: watch::Sender::new(0),
+        };
         Self {
             views: Views(Arc::new(shared)),
             clock,
@@ -130,7 +139,11 @@ impl Writer {
         match resource {
             Resource::TrustBundle(_) => {}
             Resource::Inbound(inbound) => {
-                if self.inbound.as_ref().is_none_or(|old| old.locality != inbound.locality) {
+                if self
+                    .inbound
+                    .as_ref()
+                    .is_none_or(|old| old.locality != inbound.locality)
+                {
                     dirty.clusters.extend(self.services.keys().cloned());
                 }
                 self.inbound = Some(Arc::new(inbound));
@@ -177,9 +190,13 @@ impl Writer {
             Kind::TrustBundle | Kind::Inbound => {}
             Kind::Policy => dirty.policies |= self.policies.remove(name).is_some(),
             Kind::Service | Kind::Routes | Kind::Endpoints => {
-                let Some((namespace, short)) = name.split_once('/') else { return };
+                let Some((namespace, short)) = name.split_once('/') else {
+                    return;
+                };
                 let service = ServiceName::new(namespace, short);
-                let Some(parts) = self.services.get_mut(&service) else { return };
+                let Some(parts) = self.services.get_mut(&service) else {
+                    return;
+                };
                 match kind {
                     Kind::Service => parts.service = None,
                     Kind::Routes => parts.routes = None,
@@ -200,19 +217,41 @@ impl Writer {
     }
 
     fn publish(&mut self, mut dirty: Dirty) {
-        let local = self.inbound.as_ref().map(|inbound| inbound.locality.clone()).unwrap_or_default();
+        let local = self
+            .inbound
+            .as_ref()
+            .map(|inbound| inbound.locality.clone())
+            .unwrap_or_default();
         for name in std::mem::take(&mut dirty.clusters) {
             if let Some(parts) = self.services.get_mut(&name) {
                 dirty.names |= parts.clusters(&name, &local, &self.settings, self.clock);
             }
         }
         let old = self.views.load_full();
-        let policies = if dirty.policies { self.compile() } else { old.policies.clone() };
-        let names = if dirty.names { Arc::new(self.names()) } else { old.names.clone() };
-        let pods = if dirty.pods.is_empty() { old.pods.clone() } else { Arc::new(self.pods(&old.pods, &dirty.pods)) };
+        let policies = if dirty.policies {
+            self.compile()
+        } else {
+            old.policies.clone()
+        };
+        let names = if dirty.names {
+            Arc::new(self.names())
+        } else {
+            old.names.clone()
+        };
+        let pods = if dirty.pods.is_empty() {
+            old.pods.clone()
+        } else {
+            Arc::new(self.pods(&old.pods, &dirty.pods))
+        };
         let generation = old.generation + 1;
         let inbound = self.inbound.clone().filter(|_| self.complete);
-        let view = View { generation, inbound, policies, names, pods };
+        let view = View {
+            generation,
+            inbound,
+            policies,
+            names,
+            pods,
+        };
         self.views.0.current.store(Arc::new(view));
         self.views.0.generation.send_replace(generation);
     }
@@ -221,19 +260,31 @@ impl Writer {
         let policies: Vec<Policy> = self.policies.values().cloned().collect();
         let set = PolicySet::compile(&policies);
         for problem in set.problems() {
-            tracing::warn!(field = problem.field, reason = problem.reason, "a policy is applied more strictly than written");
+            tracing::warn!(
+                field = problem.field,
+                reason = problem.reason,
+                "a policy is applied more strictly than written"
+            );
         }
         Arc::new(set)
     }
 
     fn names(&self) -> Names {
-        let mut names = Names { namespace: self.namespace.clone(), ..Names::default() };
+        let mut names = Names {
+            namespace: self.namespace.clone(),
+            ..Names::default()
+        };
         for (name, parts) in &self.services {
-            let (Some(service), Some(_)) = (&parts.service, &parts.endpoints) else { continue };
+            let (Some(service), Some(_)) = (&parts.service, &parts.endpoints) else {
+                continue;
+            };
             let entry = Arc::new(parts.entry(name, service));
             // The first Service by name keeps an address or host that two claim; the control plane reports collisions.
             for address in &service.addresses {
-                names.addresses.entry(address.to_canonical()).or_insert_with(|| entry.clone());
+                names
+                    .addresses
+                    .entry(address.to_canonical())
+                    .or_insert_with(|| entry.clone());
             }
             for host in &service.hostnames {
                 names.hosts.entry(host.clone()).or_insert_with(|| entry.clone());
@@ -262,7 +313,13 @@ impl Writer {
                 for address in &endpoint.addresses {
                     let list = pods.entry(address.to_canonical()).or_default();
                     let at = list.partition_point(|pod| pod.service < *name);
-                    list.insert(at, Pod { service: name.clone(), endpoint: endpoint.clone() });
+                    list.insert(
+                        at,
+                        Pod {
+                            service: name.clone(),
+                            endpoint: endpoint.clone(),
+                        },
+                    );
                 }
             }
         }
@@ -285,11 +342,19 @@ impl Parts {
         for port in &service.ports {
             let old = self.clusters.get(&port.port);
             let previous = old.map(|cluster| cluster.load_full());
-            let next = Cluster::next(previous.as_deref(), endpoints, port.port, local, settings, clock.now());
+            let next = Cluster::next(
+                previous.as_deref(),
+                endpoints,
+                port.port,
+                local,
+                settings,
+                clock.now(),
+            );
             match old {
                 Some(cluster) => cluster.store(Arc::new(next)),
                 None => {
-                    self.clusters.insert(port.port, Arc::new(ArcSwap::from_pointee(next)));
+                    self.clusters
+                        .insert(port.port, Arc::new(ArcSwap::from_pointee(next)));
                     changed = true;
                 }
             }
@@ -298,7 +363,11 @@ impl Parts {
     }
 
     fn entry(&self, name: &ServiceName, service: &Service) -> Entry {
-        let host = service.hostnames.first().cloned().unwrap_or_else(|| name.to_string().into());
+        let host = service
+            .hostnames
+            .first()
+            .cloned()
+            .unwrap_or_else(|| name.to_string().into());
         let destinations = service.ports.iter().filter_map(|port| {
             let table = self.routes.as_ref().map(|(_, table)| table);
             Some(Arc::new(Destination {

@@ -66,18 +66,36 @@ impl Held {
         let room = MAX_RESOURCES.saturating_sub(self.kinds[kind as usize].len());
         for wire in response.resources {
             let name: String = wire.name.chars().take(MAX_NAME).collect();
-            let refuse = |field: &str, reason: String| Refusal { kind, name: name.clone(), field: field.into(), reason };
+            let refuse = |field: &str, reason: String| Refusal {
+                kind,
+                name: name.clone(),
+                field: field.into(),
+                reason,
+            };
             if read.puts.len() >= room && !self.kinds[kind as usize].contains_key(&wire.name) {
-                read.refused.push(refuse("", format!("more than {MAX_RESOURCES} resources of a kind")));
+                read.refused.push(refuse(
+                    "",
+                    format!("more than {MAX_RESOURCES} resources of a kind"),
+                ));
                 continue;
             }
-            let Wire { version, resource, name: full } = wire;
+            let Wire {
+                version,
+                resource,
+                name: full,
+            } = wire;
             match Self::decode(kind, &full, &version, resource) {
                 Ok((resource, bytes)) => {
                     read.size += bytes.len();
                     read.changes.push(Change::Put(resource));
                     // A copy, so that the frame that it came in can go.
-                    read.puts.push((full, Item { version, bytes: Bytes::copy_from_slice(&bytes) }));
+                    read.puts.push((
+                        full,
+                        Item {
+                            version,
+                            bytes: Bytes::copy_from_slice(&bytes),
+                        },
+                    ));
                 }
                 Err((field, reason)) => read.refused.push(refuse(&field, reason)),
             }
@@ -106,9 +124,13 @@ impl Held {
         }
         let Any { type_url, value } = resource.ok_or_else(|| wrong("resource", "it is missing"))?;
         if type_url != kind.type_url() {
-            return Err(wrong("resource.type_url", "it is of another kind than the response"));
+            return Err(wrong(
+                "resource.type_url",
+                "it is of another kind than the response",
+            ));
         }
-        let decoded = Resource::decode(kind, value.clone()).map_err(|invalid| (invalid.field, invalid.reason))?;
+        let decoded =
+            Resource::decode(kind, value.clone()).map_err(|invalid| (invalid.field, invalid.reason))?;
         if decoded.name() != name {
             return Err(wrong("name", "the resource inside has another name"));
         }
@@ -130,7 +152,9 @@ impl Held {
 
     /// Names and versions of a kind.
     pub fn versions(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
-        self.kinds[kind as usize].iter().map(|(name, item)| (name.as_str(), item.version.as_str()))
+        self.kinds[kind as usize]
+            .iter()
+            .map(|(name, item)| (name.as_str(), item.version.as_str()))
     }
 
     /// How many of a kind.
@@ -147,7 +171,10 @@ impl Held {
                 .map(|(name, item)| Wire {
                     name: name.clone(),
                     version: item.version.clone(),
-                    resource: Some(Any { type_url: kind.type_url().to_owned(), value: item.bytes.clone() }),
+                    resource: Some(Any {
+                        type_url: kind.type_url().to_owned(),
+                        value: item.bytes.clone(),
+                    }),
                 })
                 .collect(),
             ..DeltaDiscoveryResponse::default()

@@ -115,14 +115,23 @@ impl Client {
             if self.telemetry.own().xds_updates.load(Ordering::Relaxed) > begun {
                 failures = 0;
             }
-            let pause = Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(MAX_PAUSE);
+            let pause = Duration::from_millis(500)
+                .saturating_mul(1 << failures.min(8))
+                .min(MAX_PAUSE);
             let pause = pause.mul_f64(rand::random_range(0.1..1.0));
             failures = failures.saturating_add(1);
             let reason = ended.to_string();
             if failures == 1 {
-                tracing::info!(reason, "the configuration stream ended; the last good configuration stays in force");
+                tracing::info!(
+                    reason,
+                    "the configuration stream ended; the last good configuration stays in force"
+                );
             } else {
-                tracing::warn!(reason, attempt = failures, "no configuration stream; the last good stays in force");
+                tracing::warn!(
+                    reason,
+                    attempt = failures,
+                    "no configuration stream; the last good stays in force"
+                );
             }
             self.report.disconnected(reason);
             self.save().await;
@@ -144,10 +153,16 @@ impl Client {
         let own = self.telemetry.own();
         own.xds_updates.fetch_add(1, Ordering::Relaxed);
         own.xds_bytes.fetch_add(read.size as u64, Ordering::Relaxed);
-        own.xds_rejected.fetch_add(refused.len() as u64, Ordering::Relaxed);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        own.xds_last_update.store(i64::try_from(now).unwrap_or(i64::MAX), Ordering::Relaxed);
-        state.refused.retain(|old| old.kind != kind || !read.names(&old.name));
+        own.xds_rejected
+            .fetch_add(refused.len() as u64, Ordering::Relaxed);
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        own.xds_last_update
+            .store(i64::try_from(now).unwrap_or(i64::MAX), Ordering::Relaxed);
+        state
+            .refused
+            .retain(|old| old.kind != kind || !read.names(&old.name));
         state.held.accept(read);
         own.xds_resources[kind as usize].store(state.held.count(kind) as i64, Ordering::Relaxed);
         state.refused.extend(refused.iter().cloned());
@@ -155,8 +170,19 @@ impl Client {
         state.refused.drain(..excess);
         drop(state);
         for refusal in refused.iter().take(MAX_REFUSED) {
-            let Refusal { kind, name, field, reason } = refusal;
-            tracing::warn!(?kind, name, field, reason, "a resource is refused; its last good version stays in force");
+            let Refusal {
+                kind,
+                name,
+                field,
+                reason,
+            } = refusal;
+            tracing::warn!(
+                ?kind,
+                name,
+                field,
+                reason,
+                "a resource is refused; its last good version stays in force"
+            );
         }
         self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
         (!refused.is_empty()).then(|| status(&refused))
@@ -165,7 +191,9 @@ impl Client {
     /// Trust bundles go to the identity; those that can't be used are refused.
     fn trust(&mut self, changes: &mut Vec<Change>, refused: &mut Vec<Refusal>) {
         changes.retain(|change| {
-            let Change::Put(Resource::TrustBundle(bundle)) = change else { return true };
+            let Change::Put(Resource::TrustBundle(bundle)) = change else {
+                return true;
+            };
             if let Err(error) = self.identity.trust(bundle) {
                 refused.push(Refusal {
                     kind: Kind::TrustBundle,
@@ -235,8 +263,11 @@ impl Report {
         let versions: serde_json::Map<String, serde_json::Value> = Kind::ALL
             .into_iter()
             .map(|kind| {
-                let names: serde_json::Map<_, _> =
-                    state.held.versions(kind).map(|(name, version)| (name.to_owned(), version.into())).collect();
+                let names: serde_json::Map<_, _> = state
+                    .held
+                    .versions(kind)
+                    .map(|(name, version)| (name.to_owned(), version.into()))
+                    .collect();
                 (format!("{kind:?}"), names.into())
             })
             .collect();
@@ -275,15 +306,27 @@ fn status(refused: &[Refusal]) -> Status {
             field: refusal.field.clone(),
             reason: refusal.reason.clone(),
         };
-        Any { type_url: REJECTED.to_owned(), value: rejected.encode_to_vec().into() }
+        Any {
+            type_url: REJECTED.to_owned(),
+            value: rejected.encode_to_vec().into(),
+        }
     });
     let message = match refused.first() {
-        Some(Refusal { name, field, reason, .. }) => {
-            format!("{} of the resources are refused; {name}: {field}: {reason}", refused.len())
+        Some(Refusal {
+            name, field, reason, ..
+        }) => {
+            format!(
+                "{} of the resources are refused; {name}: {field}: {reason}",
+                refused.len()
+            )
         }
         None => String::new(),
     };
-    Status { code: INVALID_ARGUMENT, message, details: details.collect() }
+    Status {
+        code: INVALID_ARGUMENT,
+        message,
+        details: details.collect(),
+    }
 }
 
 #[cfg(test)]

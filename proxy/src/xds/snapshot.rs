@@ -29,7 +29,11 @@ struct Snapshot {
 /// # Errors
 /// The system's.
 pub fn save(state: &StateDir, node: &str, held: &Held) -> io::Result<()> {
-    let snapshot = Snapshot { format: FORMAT, node: node.to_owned(), responses: held.responses() };
+    let snapshot = Snapshot {
+        format: FORMAT,
+        node: node.to_owned(),
+        responses: held.responses(),
+    };
     state.write(FILE, &snapshot.encode_to_vec())
 }
 

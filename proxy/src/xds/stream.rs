@@ -57,9 +57,16 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
         // The channel has room for all of them.
         let _ = requests.try_send(first(client, kind));
     }
-    let opened = tokio::time::timeout(OPEN, service.delta_aggregated_resources(ReceiverStream::new(receiver)));
+    let opened = tokio::time::timeout(
+        OPEN,
+        service.delta_aggregated_resources(ReceiverStream::new(receiver)),
+    );
     let status = |status| Ended::Status(Box::new(status));
-    let mut responses = opened.await.map_err(|_| Ended::Late)?.map_err(status)?.into_inner();
+    let mut responses = opened
+        .await
+        .map_err(|_| Ended::Late)?
+        .map_err(status)?
+        .into_inner();
     client.telemetry.own().xds_streams.fetch_add(1, Ordering::Relaxed);
     client.telemetry.own().xds_connected.store(1, Ordering::Relaxed);
     client.report.lock().connected = true;
@@ -100,9 +107,15 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
 /// The first request of a kind: everything, but what is held only if it is different.
 fn first(client: &Client, kind: Kind) -> DeltaDiscoveryRequest {
     let state = client.report.lock();
-    let versions = state.held.versions(kind).map(|(name, version)| (name.to_owned(), version.to_owned()));
+    let versions = state
+        .held
+        .versions(kind)
+        .map(|(name, version)| (name.to_owned(), version.to_owned()));
     DeltaDiscoveryRequest {
-        node: Some(Node { id: client.node(), cluster: client.settings.pod.workload.to_string() }),
+        node: Some(Node {
+            id: client.node(),
+            cluster: client.settings.pod.workload.to_string(),
+        }),
         type_url: kind.type_url().to_owned(),
         resource_names_subscribe: vec!["*".to_owned()],
         initial_resource_versions: versions.collect(),
@@ -117,7 +130,12 @@ fn answer(
     sync: &mut Sync,
 ) -> DeltaDiscoveryRequest {
     let nonce = response.nonce.clone();
-    let size: usize = response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|any| any.value.len()).sum();
+    let size: usize = response
+        .resources
+        .iter()
+        .filter_map(|r| r.resource.as_ref())
+        .map(|any| any.value.len())
+        .sum();
     let error_detail = client.apply(kind, response);
     sync.seen(kind, size, error_detail.is_none());
     DeltaDiscoveryRequest {
