@@ -107,14 +107,20 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
             let before = files.len();
             walk(path, 0, &mut files, &mut loaded.problems);
             if files.len() == before {
-                loaded.problems.push(whole(path, "there is no .yaml, .yml or .json file in this folder"));
+                loaded.problems.push(whole(
+                    path,
+                    "there is no .yaml, .yml or .json file in this folder",
+                ));
             }
         } else {
             files.push(path.clone());
         }
     }
     if files.len() > MAX_FILES {
-        loaded.problems.push(whole(&files[MAX_FILES], format!("more than {MAX_FILES} files: the rest is left out")));
+        loaded.problems.push(whole(
+            &files[MAX_FILES],
+            format!("more than {MAX_FILES} files: the rest is left out"),
+        ));
         files.truncate(MAX_FILES);
     }
     for file in &files {
@@ -137,8 +143,17 @@ pub fn load_text(name: &Path, text: &str) -> Loaded {
 }
 
 fn whole(path: &Path, reason: impl Into<String>) -> Problem {
-    let place = Place { file: path.to_owned(), line: 1 };
-    Problem { place, object: None, field: None, reason: reason.into(), warning: false }
+    let place = Place {
+        file: path.to_owned(),
+        line: 1,
+    };
+    Problem {
+        place,
+        object: None,
+        field: None,
+        reason: reason.into(),
+        warning: false,
+    }
 }
 
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Vec<Problem>) {
@@ -149,7 +164,10 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Ve
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     paths.sort();
     for path in paths {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
         if name.starts_with('.') || files.len() > MAX_FILES {
             continue;
         }
@@ -158,8 +176,10 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, problems: &mut Ve
             if depth < MAX_DEPTH && !symlink {
                 walk(&path, depth + 1, files, problems);
             }
-        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json"))
-            && !name.starts_with("kustomization.")
+        } else if matches!(
+            path.extension().and_then(|e| e.to_str()),
+            Some("yaml" | "yml" | "json")
+        ) && !name.starts_with("kustomization.")
         {
             files.push(path);
         }
@@ -170,7 +190,9 @@ fn read(file: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let open = std::fs::File::open(file).map_err(|e| format!("cannot be opened: {e}"))?;
     let mut bytes = Vec::new();
-    open.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+    open.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| format!("cannot be read: {e}"))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("is larger than {MAX_FILE} bytes"));
     }
@@ -181,7 +203,9 @@ fn read(file: &Path) -> Result<String, String> {
 fn split(text: &str) -> Vec<(usize, String)> {
     let (mut pieces, mut from, mut piece) = (Vec::new(), 1, String::new());
     for (index, line) in text.lines().enumerate() {
-        let marker = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let marker = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if let Some(rest) = marker {
             pieces.push((from, std::mem::take(&mut piece)));
             from = index + 1;
@@ -208,16 +232,31 @@ fn parse(file: &Path, text: &str, loaded: &mut Loaded) {
         if lead == piece.lines().count() {
             continue;
         }
-        let place = Place { file: file.to_owned(), line: from + lead };
+        let place = Place {
+            file: file.to_owned(),
+            line: from + lead,
+        };
         match serde_saphyr::from_str::<Value>(&piece) {
             Ok(Value::Null) => {}
             Ok(object) => take(place, object, loaded, 0),
             Err(e) => {
-                let line = e.location().and_then(|l| usize::try_from(l.line()).ok()).map_or(place.line, |l| from + l - 1);
+                let line = e
+                    .location()
+                    .and_then(|l| usize::try_from(l.line()).ok())
+                    .map_or(place.line, |l| from + l - 1);
                 let reason = format!("this is not YAML that can be used: {}", reason_of(&e));
-                let place = Place { file: file.to_owned(), line };
+                let place = Place {
+                    file: file.to_owned(),
+                    line,
+                };
                 let object = guess(&piece);
-                loaded.problems.push(Problem { place, object, field: None, reason, warning: false });
+                loaded.problems.push(Problem {
+                    place,
+                    object,
+                    field: None,
+                    reason,
+                    warning: false,
+                });
             }
         }
     }
@@ -227,12 +266,23 @@ fn parse(file: &Path, text: &str, loaded: &mut Loaded) {
 fn reason_of(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let first = text.lines().next().unwrap_or_default();
-    first.split(" at line ").next().unwrap_or(first).chars().take(300).collect()
+    first
+        .split(" at line ")
+        .next()
+        .unwrap_or(first)
+        .chars()
+        .take(300)
+        .collect()
 }
 
 /// Kind and name of a document that can't be parsed, from its text.
 fn guess(piece: &str) -> Option<String> {
-    let after = |key: &str| piece.lines().find_map(|l| l.strip_prefix(key)).map(|v| v.trim().to_owned());
+    let after = |key: &str| {
+        piece
+            .lines()
+            .find_map(|l| l.strip_prefix(key))
+            .map(|v| v.trim().to_owned())
+    };
     let kind = after("kind:")?;
     Some(match after("  name:") {
         Some(name) => format!("{kind} {name}"),
@@ -243,7 +293,11 @@ fn guess(piece: &str) -> Option<String> {
 fn title(object: &Value) -> String {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let (kind, namespace, name) = (text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
-    if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }
+    if namespace.is_empty() {
+        format!("{kind} {name}")
+    } else {
+        format!("{kind} {namespace}/{name}")
+    }
 }
 
 /// Takes one document, or every item of a List.
@@ -251,14 +305,26 @@ fn take(place: Place, object: Value, loaded: &mut Loaded, depth: usize) {
     let mut refuse = |field: Option<&str>, reason: String| {
         let known = object.get("kind").is_some().then(|| title(&object));
         let field = field.map(str::to_owned);
-        loaded.problems.push(Problem { place: place.clone(), object: known, field, reason, warning: false });
+        loaded.problems.push(Problem {
+            place: place.clone(),
+            object: known,
+            field,
+            reason,
+            warning: false,
+        });
     };
     if !object.is_object() {
-        return refuse(None, "this document is not an object with apiVersion, kind and metadata".to_owned());
+        return refuse(
+            None,
+            "this document is not an object with apiVersion, kind and metadata".to_owned(),
+        );
     }
     for field in ["apiVersion", "kind"] {
         if object[field].as_str().is_none_or(str::is_empty) {
-            return refuse(Some(field), "is missing: every object says its apiVersion and kind".to_owned());
+            return refuse(
+                Some(field),
+                "is missing: every object says its apiVersion and kind".to_owned(),
+            );
         }
     }
     if object["kind"].as_str().is_some_and(|k| k.ends_with("List")) && object["items"].is_array() {
@@ -273,13 +339,26 @@ fn take(place: Place, object: Value, loaded: &mut Loaded, depth: usize) {
         }
         return;
     }
-    if object.pointer("/metadata/name").and_then(Value::as_str).is_none_or(str::is_empty) {
-        let has = object.pointer("/metadata/name").is_some_and(|n| !n.is_null() && !n.is_string());
-        let reason = if has { "is not a string (quote it)" } else { "is missing" };
+    if object
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
+        let has = object
+            .pointer("/metadata/name")
+            .is_some_and(|n| !n.is_null() && !n.is_string());
+        let reason = if has {
+            "is not a string (quote it)"
+        } else {
+            "is missing"
+        };
         return refuse(Some("metadata.name"), reason.to_owned());
     }
     if loaded.documents.len() >= MAX_OBJECTS {
-        return refuse(None, format!("more than {MAX_OBJECTS} objects: this one is left out"));
+        return refuse(
+            None,
+            format!("more than {MAX_OBJECTS} objects: this one is left out"),
+        );
     }
     loaded.documents.push(Document { place, object });
 }
@@ -306,7 +385,10 @@ fn settle(loaded: &mut Loaded) {
     let problems = &mut loaded.problems;
     loaded.documents.retain(|document| {
         let (version, kind) = (&document.object["apiVersion"], &document.object["kind"]);
-        let (version, kind) = (version.as_str().unwrap_or_default(), kind.as_str().unwrap_or_default());
+        let (version, kind) = (
+            version.as_str().unwrap_or_default(),
+            kind.as_str().unwrap_or_default(),
+        );
         let mut problem = |field: Option<&str>, reason: String, warning: bool| {
             problems.push(Problem {
                 place: document.place.clone(),
@@ -329,7 +411,11 @@ fn settle(loaded: &mut Loaded) {
         let group = version.split_once('/').map_or("", |(g, _)| g).to_owned();
         match seen.entry((group, document.title())) {
             std::collections::hash_map::Entry::Occupied(first) => {
-                problem(None, format!("is defined before, at {}: that one is used", first.get()), false);
+                problem(
+                    None,
+                    format!("is defined before, at {}: that one is used", first.get()),
+                    false,
+                );
                 false
             }
             std::collections::hash_map::Entry::Vacant(slot) => {
@@ -356,10 +442,18 @@ mod tests {
              - {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n--- # last\n\n---\n",
         );
         assert_eq!(loaded.problems, []);
-        let titles: Vec<_> = loaded.documents.iter().map(|d| (d.title(), d.place.line)).collect();
+        let titles: Vec<_> = loaded
+            .documents
+            .iter()
+            .map(|d| (d.title(), d.place.line))
+            .collect();
         assert_eq!(
             titles,
-            [("Namespace shop".to_owned(), 7), ("Service web".to_owned(), 7), ("Deployment shop/web".to_owned(), 3)]
+            [
+                ("Namespace shop".to_owned(), 7),
+                ("Service web".to_owned(), 7),
+                ("Deployment shop/web".to_owned(), 3)
+            ]
         );
     }
 
@@ -370,7 +464,11 @@ mod tests {
              name: bad\n spec: [\n---\n- 1\n---\nkind: Pod\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: 1}\n",
         );
         assert_eq!(loaded.documents.len(), 1);
-        let places: Vec<_> = loaded.problems.iter().map(|p| (p.place.line, p.object.clone(), p.field.clone())).collect();
+        let places: Vec<_> = loaded
+            .problems
+            .iter()
+            .map(|p| (p.place.line, p.object.clone(), p.field.clone()))
+            .collect();
         assert_eq!(places.len(), 4, "{places:?}");
         assert!((6..=11).contains(&places[0].0), "{places:?}");
         assert_eq!(places[0].1.as_deref(), Some("Service bad"));
@@ -387,7 +485,11 @@ mod tests {
         );
         assert_eq!(loaded.documents.len(), 1);
         assert!(loaded.problems[0].warning);
-        assert!(loaded.problems[0].to_string().starts_with("m.yaml:1: Job j: kind: the sandbox does not run Job"));
+        assert!(
+            loaded.problems[0]
+                .to_string()
+                .starts_with("m.yaml:1: Job j: kind: the sandbox does not run Job")
+        );
         assert!(loaded.problems[1].reason.contains("m.yaml:5"));
         assert!(loaded.has_errors());
     }
@@ -407,7 +509,9 @@ mod tests {
     fn anchors_are_followed_and_bombs_are_not() {
         let loaded = text("apiVersion: v1\nkind: ConfigMap\nmetadata: &m {name: c}\nx: *m\n");
         assert_eq!(loaded.documents[0].object["x"]["name"], "c");
-        let mut bomb = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        let mut bomb =
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
+                .to_owned();
         for i in 1..12 {
             let aliases = vec![format!("*a{}", i - 1); 10].join(",");
             bomb.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
@@ -419,7 +523,11 @@ mod tests {
     fn folders_and_missing_files() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("sub")).unwrap();
-        std::fs::write(dir.path().join("sub/a.yml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n").unwrap();
+        std::fs::write(
+            dir.path().join("sub/a.yml"),
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n",
+        )
+        .unwrap();
         std::fs::write(dir.path().join("notes.txt"), "no").unwrap();
         assert_eq!(load(&[dir.path().to_owned()]).documents.len(), 1);
         let missing = load(&[dir.path().join("none.yaml")]);

@@ -21,6 +21,8 @@ use super::selector::Labels;
 use super::tokens::Caller;
 use super::{Api, object};
 
+/// Label of an EndpointSlice: the Service that it belongs to.
+pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Largest answer of a webhook, bytes.
 const MAX_ANSWER: usize = 3 << 20;
 /// Most warnings kept from one webhook, and the longest of them.
@@ -38,7 +40,10 @@ pub async fn call(
     object: &mut Value,
     who: &Caller,
 ) -> Result<Vec<String>, Refusal> {
-    let configurations = api.store.list("mutatingwebhookconfigurations.admissionregistration.k8s.io", None).0;
+    let configurations = api
+        .store
+        .list("mutatingwebhookconfigurations.admissionregistration.k8s.io", None)
+        .0;
     let mut webhooks = Vec::new();
     for configuration in &configurations {
         for webhook in object::list(configuration, "/webhooks") {
@@ -62,10 +67,15 @@ pub async fn call(
     Ok(warnings)
 }
 
-fn matches(api: &Api, webhook: &Value, kind: &Kind, namespace: &str, object: &Value) -> Result<bool, Refusal> {
-    let has = |rule: &Value, list: &str, word: &str| {
-        object::list(rule, list).iter().any(|v| v == "*" || v == word)
-    };
+fn matches(
+    api: &Api,
+    webhook: &Value,
+    kind: &Kind,
+    namespace: &str,
+    object: &Value,
+) -> Result<bool, Refusal> {
+    let has =
+        |rule: &Value, list: &str, word: &str| object::list(rule, list).iter().any(|v| v == "*" || v == word);
     let ruled = object::list(webhook, "/rules").iter().any(|rule| {
         let scope = rule["scope"].as_str().unwrap_or("*");
         has(rule, "/operations", "CREATE")
@@ -104,7 +114,9 @@ async fn one(
     let name = webhook["name"].as_str().unwrap_or("?").to_owned();
     let review = request(kind, namespace, object, who);
     let uid = review["request"]["uid"].as_str().unwrap_or_default().to_owned();
-    let seconds = object::number(webhook, "/timeoutSeconds").unwrap_or(10).clamp(1, 30);
+    let seconds = object::number(webhook, "/timeoutSeconds")
+        .unwrap_or(10)
+        .clamp(1, 30);
     let limit = Duration::from_secs(seconds.unsigned_abs());
     let asked = match tokio::time::timeout(limit, ask(api, webhook, &review, seconds)).await {
         Ok(answer) => answer.and_then(|answer| read(&answer, &uid)),
@@ -131,8 +143,12 @@ async fn one(
         Err(why) => Err(why),
     };
     match outcome {
-        Err(why) if webhook["failurePolicy"] == "Ignore" => Ok(vec![format!("webhook {name} was skipped: {why}")]),
-        Err(why) => Err(Refusal::internal(format!("failed calling webhook {name:?}: {why}"))),
+        Err(why) if webhook["failurePolicy"] == "Ignore" => {
+            Ok(vec![format!("webhook {name} was skipped: {why}")])
+        }
+        Err(why) => Err(Refusal::internal(format!(
+            "failed calling webhook {name:?}: {why}"
+        ))),
         Ok(warnings) => Ok(warnings),
     }
 }
@@ -171,17 +187,23 @@ fn read(answer: &[u8], uid: &str) -> Result<Verdict, String> {
         return Err("its answer has no response.allowed".to_owned());
     };
     if !allowed {
-        let code = response.pointer("/status/code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());
+        let code = response
+            .pointer("/status/code")
+            .and_then(Value::as_u64)
+            .and_then(|c| u16::try_from(c).ok());
         let message = object::string(response, "/status/message").unwrap_or("without explanation");
         return Ok(Verdict::Denied(code.unwrap_or(403), message.to_owned()));
     }
     let patch = match response["patch"].as_str() {
         None => json_patch::Patch(Vec::new()),
-        Some(_) if response["patchType"] != "JSONPatch" => return Err("response.patchType is not JSONPatch".to_owned()),
+        Some(_) if response["patchType"] != "JSONPatch" => {
+            return Err("response.patchType is not JSONPatch".to_owned());
+        }
         Some(text) => {
             let decoded = base64::engine::general_purpose::STANDARD.decode(text);
             let decoded = decoded.map_err(|e| format!("response.patch is not base64: {e}"))?;
-            serde_json::from_slice(&decoded).map_err(|e| format!("response.patch is not a JSON patch: {e}"))?
+            serde_json::from_slice(&decoded)
+                .map_err(|e| format!("response.patch is not a JSON patch: {e}"))?
         }
     };
     let warnings = object::list(response, "/warnings")
@@ -204,7 +226,9 @@ struct Target {
 async fn ask(api: &Api, webhook: &Value, review: &Value, seconds: i64) -> Result<Bytes, String> {
     let target = locate(api, &webhook["clientConfig"])?;
     let bundle = object::string(webhook, "/clientConfig/caBundle").unwrap_or_default();
-    let bundle = base64::engine::general_purpose::STANDARD.decode(bundle).map_err(|e| format!("caBundle: {e}"))?;
+    let bundle = base64::engine::general_purpose::STANDARD
+        .decode(bundle)
+        .map_err(|e| format!("caBundle: {e}"))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&bundle) {
         let certificate = certificate.map_err(|e| format!("caBundle: {e}"))?;
@@ -220,7 +244,8 @@ async fn ask(api: &Api, webhook: &Value, review: &Value, seconds: i64) -> Result
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let server = ServerName::try_from(target.host.clone()).map_err(|_| format!("{:?} is not a name", target.host))?;
+    let server =
+        ServerName::try_from(target.host.clone()).map_err(|_| format!("{:?} is not a name", target.host))?;
     let stream = tokio::net::TcpStream::connect(target.address)
         .await
         .map_err(|e| format!("dial {} ({}): {e}", target.host, target.address))?;
@@ -241,8 +266,15 @@ async fn ask(api: &Api, webhook: &Value, review: &Value, seconds: i64) -> Result
     let answer = async {
         let response = send.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;
-        if status.is_success() { Ok(body.to_bytes()) } else { Err(format!("{} answered {status}", target.host)) }
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|e| e.to_string())?;
+        if status.is_success() {
+            Ok(body.to_bytes())
+        } else {
+            Err(format!("{} answered {status}", target.host))
+        }
     }
     .await;
     driver.abort();
@@ -253,19 +285,36 @@ fn locate(api: &Api, client: &Value) -> Result<Target, String> {
     if let Some(url) = client["url"].as_str() {
         let url: http::Uri = url.parse().map_err(|e| format!("url: {e}"))?;
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let address: IpAddr = host.parse().map_err(|_| format!("url: {host:?} is not an IP address"))?;
+        let address: IpAddr = host
+            .parse()
+            .map_err(|_| format!("url: {host:?} is not an IP address"))?;
         if url.scheme_str() != Some("https") {
             return Err("url: is not https".to_owned());
         }
         let address = SocketAddr::new(address, url.port_u16().unwrap_or(443));
-        return Ok(Target { address, host, path: url.path().to_owned() });
+        return Ok(Target {
+            address,
+            host,
+            path: url.path().to_owned(),
+        });
     }
     let service = &client["service"];
-    let (namespace, name) = (service["namespace"].as_str().unwrap_or("default"), service["name"].as_str().unwrap_or(""));
+    let (namespace, name) = (
+        service["namespace"].as_str().unwrap_or("default"),
+        service["name"].as_str().unwrap_or(""),
+    );
     let port = service["port"].as_u64().unwrap_or(443);
     let address = endpoint(api, namespace, name, port)?;
-    let path = service["path"].as_str().filter(|p| p.starts_with('/')).unwrap_or("/").to_owned();
-    Ok(Target { address, host: format!("{name}.{namespace}.svc"), path })
+    let path = service["path"]
+        .as_str()
+        .filter(|p| p.starts_with('/'))
+        .unwrap_or("/")
+        .to_owned();
+    Ok(Target {
+        address,
+        host: format!("{name}.{namespace}.svc"),
+        path,
+    })
 }
 
 /// The address of a ready pod behind a port of a Service.
@@ -283,8 +332,12 @@ pub fn endpoint(api: &Api, namespace: &str, name: &str, port: u64) -> Result<Soc
         .ok_or_else(|| format!("service {namespace}/{name} has no port {port}"))?;
     let wanted = entry["name"].as_str().unwrap_or_default();
     let mut ready = Vec::new();
-    for slice in api.store.list("endpointslices.discovery.k8s.io", Some(namespace)).0 {
-        if object::label(&slice, "kubernetes.io/service-name") != Some(name) {
+    for slice in api
+        .store
+        .list("endpointslices.discovery.k8s.io", Some(namespace))
+        .0
+    {
+        if object::label(&slice, SERVICE_LABEL) != Some(name) {
             continue;
         }
         let port = object::list(&slice, "/ports")
@@ -301,7 +354,11 @@ pub fn endpoint(api: &Api, namespace: &str, name: &str, port: u64) -> Result<Soc
         }
     }
     ready.sort_by_key(SocketAddr::is_ipv6);
-    let v4 = ready.iter().filter(|a| a.is_ipv4()).count().max(usize::from(!ready.is_empty()));
+    let v4 = ready
+        .iter()
+        .filter(|a| a.is_ipv4())
+        .count()
+        .max(usize::from(!ready.is_empty()));
     if v4 == 0 {
         return Err(format!("no endpoints available for service {namespace}/{name}"));
     }
@@ -315,11 +372,17 @@ mod tests {
     #[test]
     fn answers_are_read_strictly() {
         let answer = |response: Value| {
-            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).to_string()
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+                .to_string()
         };
-        let patch = base64::engine::general_purpose::STANDARD.encode(r#"[{"op":"add","path":"/a","value":1}]"#);
-        let good = answer(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": ["w"]}));
-        assert!(matches!(read(good.as_bytes(), "u"), Ok(Verdict::Allowed(p, w)) if p.0.len() == 1 && w == ["w"]));
+        let patch =
+            base64::engine::general_purpose::STANDARD.encode(r#"[{"op":"add","path":"/a","value":1}]"#);
+        let good = answer(
+            json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": ["w"]}),
+        );
+        assert!(
+            matches!(read(good.as_bytes(), "u"), Ok(Verdict::Allowed(p, w)) if p.0.len() == 1 && w == ["w"])
+        );
         assert!(read(good.as_bytes(), "other").is_err());
         let denied = answer(json!({"uid": "u", "allowed": false, "status": {"code": 400, "message": "no"}}));
         assert!(matches!(read(denied.as_bytes(), "u"), Ok(Verdict::Denied(400, m)) if m == "no"));
@@ -351,7 +414,11 @@ mod tests {
                 "spec": {"containers": [{"name": "a", "image": "x"}]}});
             let made = api.apply(pod, "").await;
             match inject {
-                "yes" => assert!(made.unwrap_err().message.contains("failed calling webhook \"w.dev\"")),
+                "yes" => assert!(
+                    made.unwrap_err()
+                        .message
+                        .contains("failed calling webhook \"w.dev\"")
+                ),
                 _ => assert!(made.is_ok()),
             }
         }

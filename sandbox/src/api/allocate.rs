@@ -68,7 +68,11 @@ impl Allocator {
     /// A sentence, when the range is used up.
     pub fn address(&mut self, ipv6: bool) -> Result<IpAddr, String> {
         for _ in FIRST..=LAST {
-            let next = if ipv6 { &mut self.next_v6 } else { &mut self.next_v4 };
+            let next = if ipv6 {
+                &mut self.next_v6
+            } else {
+                &mut self.next_v4
+            };
             let host = *next;
             *next = if host == LAST { FIRST } else { host + 1 };
             let address = if ipv6 { v6(host) } else { v4(host) };
@@ -100,7 +104,11 @@ impl Allocator {
     pub fn port(&mut self) -> Result<u16, String> {
         for _ in NODE_PORTS {
             let port = self.next_port;
-            self.next_port = if port == *NODE_PORTS.end() { *NODE_PORTS.start() } else { port + 1 };
+            self.next_port = if port == *NODE_PORTS.end() {
+                *NODE_PORTS.start()
+            } else {
+                port + 1
+            };
             if self.ports.insert(port) {
                 return Ok(port);
             }
@@ -114,7 +122,11 @@ impl Allocator {
     /// A sentence, when it is outside the range or taken.
     pub fn take_port(&mut self, port: u16) -> Result<(), String> {
         if !NODE_PORTS.contains(&port) {
-            return Err(format!("{port} is outside {}-{}", NODE_PORTS.start(), NODE_PORTS.end()));
+            return Err(format!(
+                "{port} is outside {}-{}",
+                NODE_PORTS.start(),
+                NODE_PORTS.end()
+            ));
         }
         if !self.ports.insert(port) {
             return Err(format!("{port} is taken by another Service"));

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -54,7 +54,10 @@ impl Authority {
     /// # Errors
     /// Where no key or certificate can be made.
     pub fn new(name: &str) -> Result<Self, AuthorityError> {
-        let fail = |source| AuthorityError { what: name.to_owned(), source };
+        let fail = |source| AuthorityError {
+            what: name.to_owned(),
+            source,
+        };
         let key = KeyPair::generate().map_err(fail)?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -62,7 +65,10 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         valid_now(&mut params);
         let certificate = params.self_signed(&key).map_err(fail)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        })
     }
 
     /// The CA's certificate, PEM.
@@ -77,18 +83,26 @@ impl Authority {
     /// Where a name is not a DNS name, or no key can be made.
     pub fn serve(&self, names: &[&str], addresses: &[IpAddr]) -> Result<Leaf, AuthorityError> {
         let what = names.first().copied().unwrap_or("a server");
-        let fail = |source| AuthorityError { what: what.to_owned(), source };
+        let fail = |source| AuthorityError {
+            what: what.to_owned(),
+            source,
+        };
         let key = KeyPair::generate().map_err(fail)?;
-        let mut params =
-            CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).map_err(fail)?;
-        params.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
+        let mut params = CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+            .map_err(fail)?;
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
         params.distinguished_name.push(DnType::CommonName, what);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         valid_now(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).map_err(fail)?;
-        Ok(Leaf { certificate: leaf.pem(), key: key.serialize_pem() })
+        Ok(Leaf {
+            certificate: leaf.pem(),
+            key: key.serialize_pem(),
+        })
     }
 }
 

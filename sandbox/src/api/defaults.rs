@@ -16,7 +16,8 @@ pub fn fill(kind: &Kind, object: &mut Value) {
         ("", "Secret") => secret(object),
         ("", "Namespace") => {
             let name = object::name(object).to_owned();
-            object::member(&mut object["metadata"], "labels").insert("kubernetes.io/metadata.name".into(), name.into());
+            object::member(&mut object["metadata"], "labels")
+                .insert("kubernetes.io/metadata.name".into(), name.into());
             default(object::member(object, "status"), "phase", "Active");
         }
         ("apps", "Deployment") => deployment(object),
@@ -38,7 +39,12 @@ fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
 }
 
 fn each<'a>(value: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Map<String, Value>> {
-    value.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+    value
+        .get_mut(list)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
 }
 
 fn pod(object: &mut Value) {
@@ -61,7 +67,10 @@ fn pod(object: &mut Value) {
 }
 
 fn template(object: &mut Value) {
-    if let Some(spec) = object.pointer_mut("/spec/template/spec").filter(|s| s.is_object()) {
+    if let Some(spec) = object
+        .pointer_mut("/spec/template/spec")
+        .filter(|s| s.is_object())
+    {
         containers(spec);
     }
 }
@@ -93,7 +102,11 @@ fn containers(spec: &mut Value) {
             if let Some(resources) = container.get_mut("resources") {
                 for bound in ["limits", "requests"] {
                     let amounts = resources.get_mut(bound).and_then(Value::as_object_mut);
-                    for amount in amounts.into_iter().flat_map(|m| m.values_mut()).filter(|a| a.is_number()) {
+                    for amount in amounts
+                        .into_iter()
+                        .flat_map(|m| m.values_mut())
+                        .filter(|a| a.is_number())
+                    {
                         *amount = amount.to_string().into();
                     }
                 }
@@ -101,7 +114,11 @@ fn containers(spec: &mut Value) {
         }
     }
     for volume in each(spec, "volumes") {
-        if let Some(limit) = volume.get_mut("emptyDir").and_then(|e| e.get_mut("sizeLimit")).filter(|l| l.is_number()) {
+        if let Some(limit) = volume
+            .get_mut("emptyDir")
+            .and_then(|e| e.get_mut("sizeLimit"))
+            .filter(|l| l.is_number())
+        {
             *limit = limit.to_string().into();
         }
     }
@@ -118,7 +135,11 @@ fn service(object: &mut Value) {
     let spec = object::member(object, "spec");
     default(spec, "type", "ClusterIP");
     default(spec, "sessionAffinity", "None");
-    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = spec
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if kind == "ExternalName" {
         return;
     }
@@ -142,7 +163,10 @@ fn secret(object: &mut Value) {
         let data = object::member(object, "data");
         for (key, value) in plain {
             if let Value::String(value) = value {
-                data.insert(key, base64::engine::general_purpose::STANDARD.encode(value).into());
+                data.insert(
+                    key,
+                    base64::engine::general_purpose::STANDARD.encode(value).into(),
+                );
             }
         }
     }
@@ -193,9 +217,7 @@ fn webhooks(object: &mut Value) {
 fn definition(object: &mut Value) {
     let names = object.pointer("/spec/names").cloned().unwrap_or(Value::Null);
     let at = object::string(object, "/metadata/creationTimestamp").map_or_else(object::now, str::to_owned);
-    let true_since = |kind: &str, reason: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": at})
-    };
+    let true_since = |kind: &str, reason: &str| json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": at});
     object["status"] = json!({
         "acceptedNames": names, "storedVersions": [],
         "conditions": [true_since("NamesAccepted", "NoConflicts"), true_since("Established", "InitialNamesAccepted")],
@@ -231,7 +253,9 @@ pub fn mount_credentials(pod: &mut Value, account: Option<&Value>) {
             used |= mounts.iter().any(|m| m["name"] == ACCESS_VOLUME);
         }
     }
-    let volumes = pod["spec"].as_object_mut().map(|s| s.entry("volumes").or_insert_with(|| json!([])));
+    let volumes = pod["spec"]
+        .as_object_mut()
+        .map(|s| s.entry("volumes").or_insert_with(|| json!([])));
     if let Some(Value::Array(volumes)) = volumes
         && used
         && !volumes.iter().any(|v| v["name"] == ACCESS_VOLUME)
@@ -267,7 +291,10 @@ mod tests {
         );
         assert_eq!(pod["spec"]["serviceAccountName"], "default");
         assert_eq!(pod["spec"]["containers"][0]["ports"][0]["protocol"], "TCP");
-        assert_eq!(pod["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"], "/");
+        assert_eq!(
+            pod["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"],
+            "/"
+        );
         assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1");
     }
 
@@ -280,8 +307,14 @@ mod tests {
         mount_credentials(&mut pod, None);
         assert_eq!(pod, once);
         assert_eq!(pod["spec"]["volumes"].as_array().map(Vec::len), Some(1));
-        assert_eq!(pod["spec"]["initContainers"][0]["volumeMounts"].as_array().map(Vec::len), Some(1));
-        let mut without = json!({"spec": {"automountServiceAccountToken": false, "containers": [{"name": "a"}]}});
+        assert_eq!(
+            pod["spec"]["initContainers"][0]["volumeMounts"]
+                .as_array()
+                .map(Vec::len),
+            Some(1)
+        );
+        let mut without =
+            json!({"spec": {"automountServiceAccountToken": false, "containers": [{"name": "a"}]}});
         let before = without.clone();
         mount_credentials(&mut without, None);
         assert_eq!(without, before);

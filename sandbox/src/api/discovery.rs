@@ -22,8 +22,10 @@ pub fn core() -> Value {
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
-    let listed: Vec<Value> =
-        versions.iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    let listed: Vec<Value> = versions
+        .iter()
+        .map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v}))
+        .collect();
     json!({"name": name, "versions": listed, "preferredVersion": listed.first()})
 }
 
@@ -37,13 +39,19 @@ fn groups_of(kinds: &Kinds) -> BTreeMap<String, Vec<String>> {
             }
         }
     }
-    groups.entry("authentication.k8s.io".to_owned()).or_default().push("v1".to_owned());
+    groups
+        .entry("authentication.k8s.io".to_owned())
+        .or_default()
+        .push("v1".to_owned());
     groups
 }
 
 /// `/apis`.
 pub fn groups(kinds: &Kinds) -> Value {
-    let groups: Vec<Value> = groups_of(kinds).iter().map(|(name, versions)| group(name, versions)).collect();
+    let groups: Vec<Value> = groups_of(kinds)
+        .iter()
+        .map(|(name, versions)| group(name, versions))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -69,8 +77,10 @@ pub fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
             "kind": kind.kind, "verbs": VERBS, "shortNames": kind.short,
         }));
         if kind.status {
-            resources.push(json!({"name": format!("{}/status", kind.plural), "singularName": "",
-                "namespaced": kind.namespaced, "kind": kind.kind, "verbs": SUB}));
+            resources.push(
+                json!({"name": format!("{}/status", kind.plural), "singularName": "",
+                "namespaced": kind.namespaced, "kind": kind.kind, "verbs": SUB}),
+            );
         }
     }
     let mut one = |name: &str, kind: &str, namespaced: bool, verb: &str| {
@@ -87,8 +97,14 @@ pub fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     if resources.is_empty() {
         return None;
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+    )
 }
 
 #[cfg(test)]
@@ -99,9 +115,21 @@ mod tests {
     fn lists_what_is_served() {
         let kinds = Kinds::default();
         let apps = resources(&kinds, "apps", "v1").unwrap();
-        assert!(apps["resources"].as_array().unwrap().iter().any(|r| r["name"] == "deployments/status"));
+        assert!(
+            apps["resources"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|r| r["name"] == "deployments/status")
+        );
         assert!(resources(&kinds, "apps", "v2").is_none());
-        assert!(groups(&kinds)["groups"].as_array().unwrap().iter().any(|g| g["name"] == "security.istio.io"));
+        assert!(
+            groups(&kinds)["groups"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|g| g["name"] == "security.istio.io")
+        );
         assert!(resources(&kinds, "authentication.k8s.io", "v1").is_some());
     }
 }

@@ -32,7 +32,11 @@ impl Kind {
     /// `pods` or `deployments.apps`: the key in the store.
     #[must_use]
     pub fn key(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// `v1` or `apps/v1`, in the version that objects are kept in.
@@ -44,7 +48,11 @@ impl Kind {
     /// `v1` or `apps/<version>`.
     #[must_use]
     pub fn api_version_as(&self, version: &str) -> String {
-        if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
+        if self.group.is_empty() {
+            version.to_owned()
+        } else {
+            format!("{}/{version}", self.group)
+        }
     }
 }
 
@@ -82,17 +90,81 @@ const BUILT_IN: &[Row] = &[
     ("", V1, "Endpoints", "endpoints", true, false, &["ep"]),
     ("apps", V1, "Deployment", "deployments", true, true, &["deploy"]),
     ("apps", V1, "ReplicaSet", "replicasets", true, true, &["rs"]),
-    ("discovery.k8s.io", V1, "EndpointSlice", "endpointslices", true, false, &[]),
+    (
+        "discovery.k8s.io",
+        V1,
+        "EndpointSlice",
+        "endpointslices",
+        true,
+        false,
+        &[],
+    ),
     (NETWORKING, V1, "Ingress", "ingresses", true, true, &["ing"]),
-    (NETWORKING, V1, "IngressClass", "ingressclasses", false, false, &[]),
-    (NETWORKING, V1, "NetworkPolicy", "networkpolicies", true, false, &["netpol"]),
+    (
+        NETWORKING,
+        V1,
+        "IngressClass",
+        "ingressclasses",
+        false,
+        false,
+        &[],
+    ),
+    (
+        NETWORKING,
+        V1,
+        "NetworkPolicy",
+        "networkpolicies",
+        true,
+        false,
+        &["netpol"],
+    ),
     ("coordination.k8s.io", V1, "Lease", "leases", true, false, &[]),
-    ("policy", V1, "PodDisruptionBudget", "poddisruptionbudgets", true, true, &["pdb"]),
+    (
+        "policy",
+        V1,
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        true,
+        true,
+        &["pdb"],
+    ),
     ("rbac.authorization.k8s.io", V1, "Role", "roles", true, false, &[]),
-    ("rbac.authorization.k8s.io", V1, "RoleBinding", "rolebindings", true, false, &[]),
-    ("rbac.authorization.k8s.io", V1, "ClusterRole", "clusterroles", false, false, &[]),
-    ("rbac.authorization.k8s.io", V1, "ClusterRoleBinding", "clusterrolebindings", false, false, &[]),
-    (ADMISSION, V1, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false, false, &[]),
+    (
+        "rbac.authorization.k8s.io",
+        V1,
+        "RoleBinding",
+        "rolebindings",
+        true,
+        false,
+        &[],
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        V1,
+        "ClusterRole",
+        "clusterroles",
+        false,
+        false,
+        &[],
+    ),
+    (
+        "rbac.authorization.k8s.io",
+        V1,
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        false,
+        false,
+        &[],
+    ),
+    (
+        ADMISSION,
+        V1,
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        false,
+        false,
+        &[],
+    ),
     (
         "apiextensions.k8s.io",
         V1,
@@ -102,27 +174,155 @@ const BUILT_IN: &[Row] = &[
         true,
         &["crd", "crds"],
     ),
-    (GATEWAY, GATEWAY_VERSIONS, "GatewayClass", "gatewayclasses", false, true, &["gc"]),
-    (GATEWAY, GATEWAY_VERSIONS, "Gateway", "gateways", true, true, &["gtw"]),
-    (GATEWAY, GATEWAY_VERSIONS, "HTTPRoute", "httproutes", true, true, &[]),
+    (
+        GATEWAY,
+        GATEWAY_VERSIONS,
+        "GatewayClass",
+        "gatewayclasses",
+        false,
+        true,
+        &["gc"],
+    ),
+    (
+        GATEWAY,
+        GATEWAY_VERSIONS,
+        "Gateway",
+        "gateways",
+        true,
+        true,
+        &["gtw"],
+    ),
+    (
+        GATEWAY,
+        GATEWAY_VERSIONS,
+        "HTTPRoute",
+        "httproutes",
+        true,
+        true,
+        &[],
+    ),
     (GATEWAY, V1, "GRPCRoute", "grpcroutes", true, true, &[]),
     (GATEWAY, ALPHA_ROUTES, "TLSRoute", "tlsroutes", true, true, &[]),
     (GATEWAY, ALPHA_ROUTES, "TCPRoute", "tcproutes", true, true, &[]),
     (GATEWAY, ALPHA_ROUTES, "UDPRoute", "udproutes", true, true, &[]),
-    (GATEWAY, ALPHA_ROUTES, "BackendTLSPolicy", "backendtlspolicies", true, true, &["btlspolicy"]),
+    (
+        GATEWAY,
+        ALPHA_ROUTES,
+        "BackendTLSPolicy",
+        "backendtlspolicies",
+        true,
+        true,
+        &["btlspolicy"],
+    ),
     (GATEWAY, V1, "ListenerSet", "listenersets", true, true, &[]),
-    (GATEWAY, GATEWAY_VERSIONS, "ReferenceGrant", "referencegrants", true, false, &["refgrant"]),
-    (ISTIO_SECURITY, SECURITY_VERSIONS, "PeerAuthentication", "peerauthentications", true, true, &["pa"]),
-    (ISTIO_SECURITY, SECURITY_VERSIONS, "AuthorizationPolicy", "authorizationpolicies", true, true, &["ap"]),
-    (ISTIO_SECURITY, SECURITY_VERSIONS, "RequestAuthentication", "requestauthentications", true, true, &["ra"]),
-    (ISTIO_NETWORKING, ISTIO_VERSIONS, "DestinationRule", "destinationrules", true, true, &["dr"]),
-    (ISTIO_NETWORKING, ISTIO_VERSIONS, "VirtualService", "virtualservices", true, true, &["vs"]),
-    (ISTIO_NETWORKING, ISTIO_VERSIONS, "ServiceEntry", "serviceentries", true, true, &["se"]),
-    (ISTIO_NETWORKING, ISTIO_VERSIONS, "Sidecar", "sidecars", true, true, &[]),
-    (ISTIO_NETWORKING, ISTIO_VERSIONS, "Gateway", "gateways", true, true, &[]),
-    (ISTIO_NETWORKING, ISTIO_VERSIONS, "WorkloadEntry", "workloadentries", true, true, &["we"]),
-    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceExport", "serviceexports", true, true, &["svcex"]),
-    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceImport", "serviceimports", true, true, &["svcim"]),
+    (
+        GATEWAY,
+        GATEWAY_VERSIONS,
+        "ReferenceGrant",
+        "referencegrants",
+        true,
+        false,
+        &["refgrant"],
+    ),
+    (
+        ISTIO_SECURITY,
+        SECURITY_VERSIONS,
+        "PeerAuthentication",
+        "peerauthentications",
+        true,
+        true,
+        &["pa"],
+    ),
+    (
+        ISTIO_SECURITY,
+        SECURITY_VERSIONS,
+        "AuthorizationPolicy",
+        "authorizationpolicies",
+        true,
+        true,
+        &["ap"],
+    ),
+    (
+        ISTIO_SECURITY,
+        SECURITY_VERSIONS,
+        "RequestAuthentication",
+        "requestauthentications",
+        true,
+        true,
+        &["ra"],
+    ),
+    (
+        ISTIO_NETWORKING,
+        ISTIO_VERSIONS,
+        "DestinationRule",
+        "destinationrules",
+        true,
+        true,
+        &["dr"],
+    ),
+    (
+        ISTIO_NETWORKING,
+        ISTIO_VERSIONS,
+        "VirtualService",
+        "virtualservices",
+        true,
+        true,
+        &["vs"],
+    ),
+    (
+        ISTIO_NETWORKING,
+        ISTIO_VERSIONS,
+        "ServiceEntry",
+        "serviceentries",
+        true,
+        true,
+        &["se"],
+    ),
+    (
+        ISTIO_NETWORKING,
+        ISTIO_VERSIONS,
+        "Sidecar",
+        "sidecars",
+        true,
+        true,
+        &[],
+    ),
+    (
+        ISTIO_NETWORKING,
+        ISTIO_VERSIONS,
+        "Gateway",
+        "gateways",
+        true,
+        true,
+        &[],
+    ),
+    (
+        ISTIO_NETWORKING,
+        ISTIO_VERSIONS,
+        "WorkloadEntry",
+        "workloadentries",
+        true,
+        true,
+        &["we"],
+    ),
+    (
+        "multicluster.x-k8s.io",
+        &["v1alpha1"],
+        "ServiceExport",
+        "serviceexports",
+        true,
+        true,
+        &["svcex"],
+    ),
+    (
+        "multicluster.x-k8s.io",
+        &["v1alpha1"],
+        "ServiceImport",
+        "serviceimports",
+        true,
+        true,
+        &["svcim"],
+    ),
 ];
 
 /// Kinds that people use and that the sandbox does not run, with what to use instead.
@@ -134,7 +334,11 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("", "ReplicationController", "use a Deployment"),
     ("", "PersistentVolumeClaim", "use an emptyDir volume"),
     ("", "PersistentVolume", "use an emptyDir volume"),
-    ("autoscaling", "HorizontalPodAutoscaler", "set replicas in the Deployment"),
+    (
+        "autoscaling",
+        "HorizontalPodAutoscaler",
+        "set replicas in the Deployment",
+    ),
 ];
 
 /// Most kinds that definitions may add, so that a folder of manifests cannot grow the table without end.
@@ -162,7 +366,9 @@ impl Default for Kinds {
                 })
             })
             .collect();
-        Self { list: RwLock::new(list) }
+        Self {
+            list: RwLock::new(list),
+        }
     }
 }
 
@@ -174,7 +380,12 @@ impl Kinds {
     }
 
     fn find(&self, test: impl Fn(&Kind) -> bool) -> Option<Arc<Kind>> {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).iter().find(|k| test(k)).cloned()
+        self.list
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .find(|k| test(k))
+            .cloned()
     }
 
     /// The kind behind `/apis/<group>/<version>/<plural>`.
@@ -214,21 +425,35 @@ impl Kinds {
     /// A sentence naming the field that is missing or the bound that is exceeded.
     pub fn define(&self, definition: &Value) -> Result<Arc<Kind>, String> {
         let text = |path: &str| {
-            object::string(definition, path).filter(|s| !s.is_empty()).ok_or_else(|| format!("{path} is missing"))
+            object::string(definition, path)
+                .filter(|s| !s.is_empty())
+                .ok_or_else(|| format!("{path} is missing"))
         };
-        let (group, kind) = (text("/spec/group")?.to_owned(), text("/spec/names/kind")?.to_owned());
+        let (group, kind) = (
+            text("/spec/group")?.to_owned(),
+            text("/spec/names/kind")?.to_owned(),
+        );
         let plural = text("/spec/names/plural")?.to_owned();
         let none = Vec::new();
-        let listed = definition.pointer("/spec/versions").and_then(Value::as_array).unwrap_or(&none);
-        let mut served: Vec<&Value> =
-            listed.iter().filter(|v| v["served"].as_bool().unwrap_or(true) && v["name"].is_string()).collect();
+        let listed = definition
+            .pointer("/spec/versions")
+            .and_then(Value::as_array)
+            .unwrap_or(&none);
+        let mut served: Vec<&Value> = listed
+            .iter()
+            .filter(|v| v["served"].as_bool().unwrap_or(true) && v["name"].is_string())
+            .collect();
         served.sort_by_key(|v| !v["storage"].as_bool().unwrap_or(false));
         if served.is_empty() {
             return Err("spec.versions has no version with `served: true`".to_owned());
         }
         let new = Arc::new(Kind {
             group,
-            versions: served.iter().filter_map(|v| v["name"].as_str()).map(str::to_owned).collect(),
+            versions: served
+                .iter()
+                .filter_map(|v| v["name"].as_str())
+                .map(str::to_owned)
+                .collect(),
             kind,
             plural,
             namespaced: object::string(definition, "/spec/scope") != Some("Cluster"),
@@ -240,7 +465,10 @@ impl Kinds {
                 .unwrap_or_default(),
         });
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = list.iter().position(|k| k.group == new.group && k.plural == new.plural) {
+        if let Some(at) = list
+            .iter()
+            .position(|k| k.group == new.group && k.plural == new.plural)
+        {
             if at >= BUILT_IN.len() {
                 list[at] = Arc::clone(&new);
             } else {
@@ -267,7 +495,11 @@ pub fn unsupported(api_version: &str, kind: &str) -> String {
         .filter(|row| row.2 == kind || row.0 == group)
         .map(|row| {
             let (group, versions) = (row.0, row.1.join(","));
-            if group.is_empty() { format!("{} ({versions})", row.2) } else { format!("{} ({group}/{versions})", row.2) }
+            if group.is_empty() {
+                format!("{} ({versions})", row.2)
+            } else {
+                format!("{} ({group}/{versions})", row.2)
+            }
         })
         .collect();
     if near.is_empty() {
@@ -277,7 +509,10 @@ pub fn unsupported(api_version: &str, kind: &str) -> String {
              apply its CustomResourceDefinition first to have it stored"
         )
     } else {
-        format!("{kind} of {api_version} is not known here; did you mean one of: {}", near.join(", "))
+        format!(
+            "{kind} of {api_version} is not known here; did you mean one of: {}",
+            near.join(", ")
+        )
     }
 }
 
@@ -290,14 +525,30 @@ mod tests {
     #[test]
     fn finds_by_every_name() {
         let kinds = Kinds::default();
-        assert_eq!(kinds.by_url("apps", "v1", "deployments").map(|k| k.kind.clone()).as_deref(), Some("Deployment"));
-        assert_eq!(kinds.by_type("v1", "Pod").map(|k| k.key()).as_deref(), Some("pods"));
         assert_eq!(
-            kinds.by_type("gateway.networking.k8s.io/v1beta1", "HTTPRoute").map(|k| k.key()).as_deref(),
+            kinds
+                .by_url("apps", "v1", "deployments")
+                .map(|k| k.kind.clone())
+                .as_deref(),
+            Some("Deployment")
+        );
+        assert_eq!(
+            kinds.by_type("v1", "Pod").map(|k| k.key()).as_deref(),
+            Some("pods")
+        );
+        assert_eq!(
+            kinds
+                .by_type("gateway.networking.k8s.io/v1beta1", "HTTPRoute")
+                .map(|k| k.key())
+                .as_deref(),
             Some("httproutes.gateway.networking.k8s.io")
         );
         for word in ["deploy", "Deployment", "deployments", "deployments.apps"] {
-            assert_eq!(kinds.by_word(word).map(|k| k.plural.clone()).as_deref(), Some("deployments"), "{word}");
+            assert_eq!(
+                kinds.by_word(word).map(|k| k.plural.clone()).as_deref(),
+                Some("deployments"),
+                "{word}"
+            );
         }
         assert!(kinds.by_type("v2", "Pod").is_none());
     }
@@ -307,7 +558,10 @@ mod tests {
         let kinds = Kinds::default();
         let crd = json!({"spec": {"group": "x.io", "scope": "Namespaced", "names": {"kind": "Thing", "plural": "things"},
             "versions": [{"name": "v1a", "served": true}, {"name": "v1", "served": true, "storage": true}]}});
-        assert_eq!(kinds.define(&crd).map(|k| k.api_version()), Ok("x.io/v1".to_owned()));
+        assert_eq!(
+            kinds.define(&crd).map(|k| k.api_version()),
+            Ok("x.io/v1".to_owned())
+        );
         assert!(kinds.by_type("x.io/v1a", "Thing").is_some());
         assert!(kinds.define(&json!({"spec": {"group": "x.io"}})).is_err());
     }

@@ -80,7 +80,10 @@ pub fn controller_reference(owner: &Value) -> Value {
 
 /// The array at a pointer, empty where there is none.
 pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The whole number at a pointer.
@@ -92,7 +95,9 @@ pub fn number(object: &Value, pointer: &str) -> Option<i64> {
 /// The condition of this type in `status.conditions`.
 #[must_use]
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    list(object, "/status/conditions").iter().find(|c| c["type"] == kind)
+    list(object, "/status/conditions")
+        .iter()
+        .find(|c| c["type"] == kind)
 }
 
 /// Whether the condition of this type is `True`.
@@ -169,14 +174,23 @@ pub fn new_uid() -> String {
     let bits: u128 = rand::random();
     let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// Five random letters and digits, as `generateName` appends (no vowels: no words).
 #[must_use]
 pub fn name_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
+    (0..5)
+        .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 #[cfg(test)]

@@ -53,7 +53,9 @@ pub fn apply(style: Style, object: &mut Value, patch: &Value) -> Result<(), Refu
             let patch: json_patch::Patch = serde_json::from_value(patch.clone())
                 .map_err(|e| Refusal::bad_request(format!("the JSON patch cannot be read: {e}")))?;
             if patch.0.len() > MAX_OPERATIONS {
-                return Err(Refusal::bad_request(format!("a JSON patch has at most {MAX_OPERATIONS} operations")));
+                return Err(Refusal::bad_request(format!(
+                    "a JSON patch has at most {MAX_OPERATIONS} operations"
+                )));
             }
             json_patch::patch(object, &patch).map_err(|e| {
                 Refusal::new(
@@ -73,7 +75,9 @@ pub fn apply(style: Style, object: &mut Value, patch: &Value) -> Result<(), Refu
 
 fn bounded(value: &Value, depth: usize) -> Result<(), Refusal> {
     if depth > MAX_DEPTH {
-        return Err(Refusal::bad_request(format!("the patch is nested deeper than {MAX_DEPTH}")));
+        return Err(Refusal::bad_request(format!(
+            "the patch is nested deeper than {MAX_DEPTH}"
+        )));
     }
     match value {
         Value::Array(list) => list.iter().try_for_each(|v| bounded(v, depth + 1)),
@@ -86,8 +90,16 @@ fn bounded(value: &Value, depth: usize) -> Result<(), Refusal> {
 pub(super) fn merge_key(list: &str, entries: &[Value]) -> Option<&'static str> {
     let all_have = |key: &str| entries.iter().all(|e| e.get(key).is_some());
     let candidates: &[&'static str] = match list {
-        "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes" | "imagePullSecrets"
-        | "containerStatuses" | "initContainerStatuses" | "webhooks" | "listeners" => &["name"],
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "env"
+        | "volumes"
+        | "imagePullSecrets"
+        | "containerStatuses"
+        | "initContainerStatuses"
+        | "webhooks"
+        | "listeners" => &["name"],
         "ports" => &["containerPort", "port"],
         "conditions" | "addresses" => &["type"],
         "volumeMounts" => &["mountPath"],
@@ -129,13 +141,23 @@ fn strategic(target: &mut Value, patch: &Value, field: &str) {
         Value::Array(changes) => {
             let Some(key) = merge_key(field, changes).filter(|_| target.is_array()) else {
                 if !(field == "finalizers" && union(target, changes)) {
-                    *target = Value::Array(changes.iter().filter(|c| c.get("$patch").is_none()).cloned().collect());
+                    *target = Value::Array(
+                        changes
+                            .iter()
+                            .filter(|c| c.get("$patch").is_none())
+                            .cloned()
+                            .collect(),
+                    );
                 }
                 return;
             };
             let Value::Array(have) = target else { return };
             if changes.iter().any(|c| c["$patch"] == "replace") {
-                *have = changes.iter().filter(|c| c.get("$patch").is_none()).cloned().collect();
+                *have = changes
+                    .iter()
+                    .filter(|c| c.get("$patch").is_none())
+                    .cloned()
+                    .collect();
                 return;
             }
             for change in changes {
@@ -199,7 +221,10 @@ mod tests {
             "ports": [{"port": 53, "protocol": "UDP"}]});
         let patch = json!({"conditions": [{"type": "Ready", "status": "True"}], "ports": [{"port": 53}]});
         apply(Style::Strategic, &mut object, &patch).unwrap();
-        assert_eq!(object["conditions"], json!([{"type": "Ready", "status": "True"}, {"type": "Other"}]));
+        assert_eq!(
+            object["conditions"],
+            json!([{"type": "Ready", "status": "True"}, {"type": "Other"}])
+        );
         assert_eq!(object["ports"].as_array().map(Vec::len), Some(2));
     }
 
@@ -208,17 +233,36 @@ mod tests {
         let mut object = json!({"a": {"b": 1, "c": 2}});
         apply(Style::Merge, &mut object, &json!({"a": {"b": null, "d": 3}})).unwrap();
         assert_eq!(object, json!({"a": {"c": 2, "d": 3}}));
-        apply(Style::Json, &mut object, &json!([{"op": "add", "path": "/a/e", "value": 4}])).unwrap();
+        apply(
+            Style::Json,
+            &mut object,
+            &json!([{"op": "add", "path": "/a/e", "value": 4}]),
+        )
+        .unwrap();
         assert_eq!(object["a"]["e"], 4);
-        let misfit = apply(Style::Json, &mut object, &json!([{"op": "remove", "path": "/nowhere"}]));
+        let misfit = apply(
+            Style::Json,
+            &mut object,
+            &json!([{"op": "remove", "path": "/nowhere"}]),
+        );
         assert_eq!(misfit.unwrap_err().reason, "Invalid");
-        assert_eq!(apply(Style::Json, &mut object, &json!({"op": 1})).unwrap_err().reason, "BadRequest");
+        assert_eq!(
+            apply(Style::Json, &mut object, &json!({"op": 1}))
+                .unwrap_err()
+                .reason,
+            "BadRequest"
+        );
     }
 
     #[test]
     fn null_deletes_and_depth_is_bounded() {
         let mut object = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-        apply(Style::Strategic, &mut object, &json!({"metadata": {"labels": {"a": null}}})).unwrap();
+        apply(
+            Style::Strategic,
+            &mut object,
+            &json!({"metadata": {"labels": {"a": null}}}),
+        )
+        .unwrap();
         assert_eq!(object, json!({"metadata": {"labels": {"b": "2"}}}));
         let deep = (0..100).fold(json!(1), |inner, _| json!({"a": inner}));
         assert!(apply(Style::Merge, &mut object, &deep).is_err());

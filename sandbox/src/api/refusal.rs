@@ -23,7 +23,11 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of any kind.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into() }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// 400: the request can't be read.
@@ -34,13 +38,21 @@ impl Refusal {
     /// 404: no such object.
     #[must_use]
     pub fn not_found(kind: &str, name: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", format!("{kind} {name:?} not found"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("{kind} {name:?} not found"),
+        )
     }
 
     /// 404: nothing is served at this path.
     #[must_use]
     pub fn no_path(path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", format!("the sandbox's API serves nothing at {path}"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("the sandbox's API serves nothing at {path}"),
+        )
     }
 
     /// 405: the path is served, but not with this method.
@@ -71,7 +83,11 @@ impl Refusal {
     /// 410: list again.
     #[must_use]
     pub fn expired() -> Self {
-        Self::new(StatusCode::GONE, "Expired", "too old resource version: list again")
+        Self::new(
+            StatusCode::GONE,
+            "Expired",
+            "too old resource version: list again",
+        )
     }
 
     /// 413: too large.
@@ -87,7 +103,11 @@ impl Refusal {
     /// 422: a field is wrong.
     #[must_use]
     pub fn invalid(kind: &str, name: &str, field: &str, why: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{kind} {name:?} is invalid: {field}: {why}"))
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Invalid",
+            format!("{kind} {name:?} is invalid: {field}: {why}"),
+        )
     }
 
     /// 500: something that should have worked did not (a webhook).
@@ -99,12 +119,18 @@ impl Refusal {
     #[must_use]
     pub fn of_store(error: StoreError, kind: &str, name: &str) -> Self {
         match error {
-            StoreError::Exists => {
-                Self::new(StatusCode::CONFLICT, "AlreadyExists", format!("{kind} {name:?} already exists"))
-            }
+            StoreError::Exists => Self::new(
+                StatusCode::CONFLICT,
+                "AlreadyExists",
+                format!("{kind} {name:?} already exists"),
+            ),
             StoreError::Missing => Self::not_found(kind, name),
             StoreError::Conflict => Self::conflict(format!("{kind} {name:?}: {error}")),
-            StoreError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "InternalError", error.to_string()),
+            StoreError::Full => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "InternalError",
+                error.to_string(),
+            ),
         }
     }
 

@@ -56,8 +56,12 @@ pub fn target(kinds: &Kinds, path: &str) -> Result<Target, Refusal> {
     if path.len() > MAX_URI {
         return Err(none());
     }
-    let parts: Vec<String> =
-        path.split('/').filter(|p| !p.is_empty()).map(decode).collect::<Option<_>>().ok_or_else(none)?;
+    let parts: Vec<String> = path
+        .split('/')
+        .filter(|p| !p.is_empty())
+        .map(decode)
+        .collect::<Option<_>>()
+        .ok_or_else(none)?;
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (group, version, rest) = match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => return Ok(Target::Health),
@@ -100,7 +104,13 @@ pub fn target(kinds: &Kinds, path: &str) -> Result<Target, Refusal> {
     if !served {
         return Err(none());
     }
-    Ok(Target::Objects(Place { kind, version: version.to_owned(), namespace, name, sub }))
+    Ok(Target::Objects(Place {
+        kind,
+        version: version.to_owned(),
+        namespace,
+        name,
+        sub,
+    }))
 }
 
 /// The options in a query string.
@@ -149,9 +159,10 @@ impl Query {
     pub fn number(&self, key: &str) -> Result<Option<u64>, Refusal> {
         match self.get(key).filter(|v| !v.is_empty()) {
             None => Ok(None),
-            Some(text) => {
-                text.parse().map(Some).map_err(|_| Refusal::bad_request(format!("{key}: {text:?} is not a number")))
-            }
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Refusal::bad_request(format!("{key}: {text:?} is not a number"))),
         }
     }
 
@@ -160,8 +171,10 @@ impl Query {
     /// # Errors
     /// 400 where one can't be read.
     pub fn selectors(&self) -> Result<(Labels, Fields), Refusal> {
-        let labels = Labels::parse(self.get("labelSelector").unwrap_or_default()).map_err(Refusal::bad_request)?;
-        let fields = Fields::parse(self.get("fieldSelector").unwrap_or_default()).map_err(Refusal::bad_request)?;
+        let labels =
+            Labels::parse(self.get("labelSelector").unwrap_or_default()).map_err(Refusal::bad_request)?;
+        let fields =
+            Fields::parse(self.get("fieldSelector").unwrap_or_default()).map_err(Refusal::bad_request)?;
         Ok((labels, fields))
     }
 }
@@ -203,10 +216,22 @@ mod tests {
         for (path, expected) in [
             ("/api/v1/pods", Some(("pods", None, None, None))),
             ("/api/v1/namespaces", Some(("namespaces", None, None, None))),
-            ("/api/v1/namespaces/a", Some(("namespaces", None, some("a"), None))),
-            ("/api/v1/namespaces/a/status", Some(("namespaces", None, some("a"), some("status")))),
-            ("/api/v1/namespaces/a/pods/b/log", Some(("pods", some("a"), some("b"), some("log")))),
-            ("/apis/apps/v1/namespaces/a/deployments/d%2Dx", Some(("deployments.apps", some("a"), some("d-x"), None))),
+            (
+                "/api/v1/namespaces/a",
+                Some(("namespaces", None, some("a"), None)),
+            ),
+            (
+                "/api/v1/namespaces/a/status",
+                Some(("namespaces", None, some("a"), some("status"))),
+            ),
+            (
+                "/api/v1/namespaces/a/pods/b/log",
+                Some(("pods", some("a"), some("b"), some("log"))),
+            ),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/d%2Dx",
+                Some(("deployments.apps", some("a"), some("d-x"), None)),
+            ),
             ("/api/v1/nodes/n", Some(("nodes", None, some("n"), None))),
             ("/api/v1/pods/b", None),
             ("/api/v1/namespaces/a/nodes", None),
@@ -219,8 +244,14 @@ mod tests {
             assert_eq!(place(path), expected, "{path}");
         }
         let kinds = Kinds::default();
-        assert_eq!(target(&kinds, "/apis/authentication.k8s.io/v1/tokenreviews"), Ok(Target::TokenReview));
-        assert_eq!(target(&kinds, "/readyz?verbose"), Err(Refusal::no_path("/readyz?verbose")));
+        assert_eq!(
+            target(&kinds, "/apis/authentication.k8s.io/v1/tokenreviews"),
+            Ok(Target::TokenReview)
+        );
+        assert_eq!(
+            target(&kinds, "/readyz?verbose"),
+            Err(Refusal::no_path("/readyz?verbose"))
+        );
         assert_eq!(target(&kinds, "/livez"), Ok(Target::Health));
     }
 

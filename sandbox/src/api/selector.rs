@@ -40,7 +40,9 @@ impl Labels {
             if part.is_empty() {
                 continue;
             }
-            tests.push(requirement(part).ok_or_else(|| format!("cannot read the label selector at {part:?}"))?);
+            tests.push(
+                requirement(part).ok_or_else(|| format!("cannot read the label selector at {part:?}"))?,
+            );
         }
         if tests.len() > MAX_TESTS {
             return Err(format!("a label selector has at most {MAX_TESTS} requirements"));
@@ -66,7 +68,12 @@ impl Labels {
         let tests = map
             .into_iter()
             .flatten()
-            .map(|(k, v)| (k.clone(), Test::In(vec![v.as_str().unwrap_or_default().to_owned()])))
+            .map(|(k, v)| {
+                (
+                    k.clone(),
+                    Test::In(vec![v.as_str().unwrap_or_default().to_owned()]),
+                )
+            })
             .collect();
         Self { tests }
     }
@@ -76,15 +83,28 @@ impl Labels {
     /// # Errors
     /// A sentence naming the operator that is not known.
     pub fn from_expressions(expressions: &[Value]) -> Result<Self, String> {
-        Ok(Self { tests: expressions.iter().map(Self::expression).collect::<Result<_, _>>()? })
+        Ok(Self {
+            tests: expressions
+                .iter()
+                .map(Self::expression)
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     fn expression(expression: &Value) -> Result<(String, Test), String> {
-        let key = expression["key"].as_str().ok_or("a matchExpressions entry has no key")?;
-        let values: Vec<String> =
-            object::list(expression, "/values").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let key = expression["key"]
+            .as_str()
+            .ok_or("a matchExpressions entry has no key")?;
+        let values: Vec<String> = object::list(expression, "/values")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let number = || {
-            values.first().and_then(|v| v.parse().ok()).ok_or_else(|| format!("the value for {key} is not a number"))
+            values
+                .first()
+                .and_then(|v| v.parse().ok())
+                .ok_or_else(|| format!("the value for {key} is not a number"))
         };
         let test = match expression["operator"].as_str().unwrap_or_default() {
             "In" => Test::In(values),
@@ -94,7 +114,9 @@ impl Labels {
             "Gt" => Test::Above(number()?),
             "Lt" => Test::Below(number()?),
             other => {
-                return Err(format!("operator {other:?} for {key} is not one of In, NotIn, Exists, DoesNotExist"));
+                return Err(format!(
+                    "operator {other:?} for {key} is not one of In, NotIn, Exists, DoesNotExist"
+                ));
             }
         };
         Ok((key.to_owned(), test))
@@ -150,11 +172,17 @@ fn split(text: &str) -> Vec<&str> {
 fn requirement(part: &str) -> Option<(String, Test)> {
     let key = |k: &str| {
         let k = k.trim();
-        let fine = !k.is_empty() && k.len() <= 317 && k.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+        let fine = !k.is_empty()
+            && k.len() <= 317
+            && k.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
         fine.then(|| k.to_owned())
     };
     if let Some(open) = part.find('(') {
-        let values = part[open + 1..].strip_suffix(')')?.split(',').map(|v| v.trim().to_owned()).collect();
+        let values = part[open + 1..]
+            .strip_suffix(')')?
+            .split(',')
+            .map(|v| v.trim().to_owned())
+            .collect();
         let mut words = part[..open].split_whitespace();
         let (name, operator) = (key(words.next()?)?, words.next()?);
         if words.next().is_some() {
@@ -218,9 +246,16 @@ impl Fields {
             };
             let field = field.trim();
             if !FIELDS.contains(&field) {
-                return Err(format!("field selector on {field:?} is not supported; supported: {}", FIELDS.join(", ")));
+                return Err(format!(
+                    "field selector on {field:?} is not supported; supported: {}",
+                    FIELDS.join(", ")
+                ));
             }
-            tests.push((format!("/{}", field.replace('.', "/")), value.trim().to_owned(), equal));
+            tests.push((
+                format!("/{}", field.replace('.', "/")),
+                value.trim().to_owned(),
+                equal,
+            ));
         }
         Ok(Self { tests })
     }
@@ -228,7 +263,9 @@ impl Fields {
     /// Whether the object passes every test.
     #[must_use]
     pub fn matches(&self, of: &Value) -> bool {
-        self.tests.iter().all(|(path, value, equal)| (object::string(of, path).unwrap_or_default() == value) == *equal)
+        self.tests
+            .iter()
+            .all(|(path, value, equal)| (object::string(of, path).unwrap_or_default() == value) == *equal)
     }
 }
 
@@ -252,7 +289,11 @@ mod tests {
             ("!app", false),
             ("missing", false),
         ] {
-            assert_eq!(Labels::parse(selector).unwrap().matches(labels.as_object()), expected, "{selector}");
+            assert_eq!(
+                Labels::parse(selector).unwrap().matches(labels.as_object()),
+                expected,
+                "{selector}"
+            );
         }
         for bad in ["a b", "=x", "a in x)", "a on (b)", "a in (b"] {
             assert!(Labels::parse(bad).is_err(), "{bad}");
@@ -265,15 +306,25 @@ mod tests {
         let yes = |s: Value| Labels::from_object(&s).unwrap().matches(labels.as_object());
         assert!(yes(json!({})));
         assert!(yes(Value::Null));
-        assert!(!yes(json!({"matchExpressions": [{"key": "inject", "operator": "NotIn", "values": ["false"]}]})));
-        assert!(yes(json!({"matchLabels": {"n": "5"}, "matchExpressions": [{"key": "n", "operator": "Gt", "values": ["4"]}]})));
-        assert!(Labels::from_object(&json!({"matchExpressions": [{"key": "x", "operator": "Like"}]})).is_err());
+        assert!(!yes(
+            json!({"matchExpressions": [{"key": "inject", "operator": "NotIn", "values": ["false"]}]})
+        ));
+        assert!(yes(
+            json!({"matchLabels": {"n": "5"}, "matchExpressions": [{"key": "n", "operator": "Gt", "values": ["4"]}]})
+        ));
+        assert!(
+            Labels::from_object(&json!({"matchExpressions": [{"key": "x", "operator": "Like"}]})).is_err()
+        );
     }
 
     #[test]
     fn field_selectors() {
         let pod = json!({"metadata": {"name": "x"}, "spec": {"nodeName": "n1"}});
-        assert!(Fields::parse("metadata.name=x,spec.nodeName==n1").unwrap().matches(&pod));
+        assert!(
+            Fields::parse("metadata.name=x,spec.nodeName==n1")
+                .unwrap()
+                .matches(&pod)
+        );
         assert!(!Fields::parse("metadata.name!=x").unwrap().matches(&pod));
         assert!(Fields::parse("spec.nodeName=").is_ok());
         assert!(Fields::parse("spec.image=x").is_err());

@@ -75,7 +75,9 @@ pub async fn run(api: Arc<Api>, listener: TcpListener, tls: Arc<rustls::ServerCo
     let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
@@ -94,7 +96,11 @@ pub async fn run(api: Arc<Api>, listener: TcpListener, tls: Arc<rustls::ServerCo
     }
 }
 
-async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: tokio_rustls::TlsAcceptor) -> Result<(), String> {
+async fn connection(
+    api: Arc<Api>,
+    stream: TcpStream,
+    acceptor: tokio_rustls::TlsAcceptor,
+) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream))
         .await
@@ -143,9 +149,14 @@ async fn respond(api: Arc<Api>, request: Request<Incoming>) -> Response<Body> {
 fn finished(status: StatusCode, content: &'static str, body: Bytes, warnings: &[String]) -> Response<Body> {
     let mut response = Response::new(Full::new(body).boxed_unsync());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content));
     for warning in warnings {
-        let text: String = warning.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+        let text: String = warning
+            .chars()
+            .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+            .collect();
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append("warning", value);
@@ -158,7 +169,9 @@ fn streamed(pieces: tokio::sync::mpsc::Receiver<Bytes>, content: &'static str) -
     use tokio_stream::StreamExt as _;
     let frames = tokio_stream::wrappers::ReceiverStream::new(pieces).map(|b| Ok(hyper::body::Frame::data(b)));
     let mut response = Response::new(http_body_util::StreamBody::new(frames).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content));
     response
 }
 
@@ -166,7 +179,13 @@ async fn handle(api: &Arc<Api>, request: Request<Incoming>) -> Result<Reply, Ref
     let target = route::target(&api.kinds, request.uri().path())?;
     match &target {
         route::Target::Health => return Ok(Reply::Text("ok".to_owned())),
-        route::Target::Version => return Ok(Reply::Json(StatusCode::OK, super::discovery::version(), Vec::new())),
+        route::Target::Version => {
+            return Ok(Reply::Json(
+                StatusCode::OK,
+                super::discovery::version(),
+                Vec::new(),
+            ));
+        }
         _ => {}
     }
     let who = caller(api, request.headers())?;
@@ -181,7 +200,12 @@ async fn handle(api: &Arc<Api>, request: Request<Incoming>) -> Result<Reply, Ref
         method: head.method,
         path: head.uri.path().to_owned(),
         query: route::Query::parse(head.uri.query().unwrap_or_default())?,
-        content: head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned(),
+        content: head
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
         body,
         who,
     };
@@ -209,9 +233,10 @@ fn allowed(who: &Caller, target: &route::Target) -> Result<(), Refusal> {
             place.kind.plural,
             crate::SYSTEM_NAMESPACE,
         ))),
-        (_, route::Target::TokenReview) => {
-            Err(Refusal::forbidden(format!("{} may not review tokens", who.username())))
-        }
+        (_, route::Target::TokenReview) => Err(Refusal::forbidden(format!(
+            "{} may not review tokens",
+            who.username()
+        ))),
         _ => Ok(()),
     }
 }

@@ -12,8 +12,10 @@ use super::object;
 
 /// What a Service holds.
 fn held(service: &Value) -> (Vec<IpAddr>, Vec<u16>) {
-    let addresses =
-        object::list(service, "/spec/clusterIPs").iter().filter_map(|a| a.as_str()?.parse().ok()).collect();
+    let addresses = object::list(service, "/spec/clusterIPs")
+        .iter()
+        .filter_map(|a| a.as_str()?.parse().ok())
+        .collect();
     let ports = object::list(service, "/spec/ports")
         .iter()
         .filter_map(|p| u16::try_from(p["nodePort"].as_u64()?).ok())
@@ -31,7 +33,11 @@ pub fn release(service: &Value, all: &mut Allocator) {
 ///
 /// # Errors
 /// The field and what is wrong with it.
-pub fn allocate(service: &mut Value, before: Option<&Value>, all: &mut Allocator) -> Result<(), (String, String)> {
+pub fn allocate(
+    service: &mut Value,
+    before: Option<&Value>,
+    all: &mut Allocator,
+) -> Result<(), (String, String)> {
     let (had_addresses, had_ports) = before.map(held).unwrap_or_default();
     let mut got = (Vec::new(), Vec::new());
     let result = fill(service, &had_addresses, &had_ports, all, &mut got);
@@ -40,7 +46,10 @@ pub fn allocate(service: &mut Value, before: Option<&Value>, all: &mut Allocator
         return result;
     }
     let (addresses, ports) = held(service);
-    let gone: Vec<IpAddr> = had_addresses.into_iter().filter(|a| !addresses.contains(a)).collect();
+    let gone: Vec<IpAddr> = had_addresses
+        .into_iter()
+        .filter(|a| !addresses.contains(a))
+        .collect();
     let closed: Vec<u16> = had_ports.into_iter().filter(|p| !ports.contains(p)).collect();
     all.release(&gone, &closed);
     Ok(())
@@ -53,10 +62,19 @@ fn fill(
     all: &mut Allocator,
     got: &mut (Vec<IpAddr>, Vec<u16>),
 ) -> Result<(), (String, String)> {
-    let kind = object::string(service, "/spec/type").unwrap_or("ClusterIP").to_owned();
-    let Some(spec) = service["spec"].as_object_mut() else { return Ok(()) };
+    let kind = object::string(service, "/spec/type")
+        .unwrap_or("ClusterIP")
+        .to_owned();
+    let Some(spec) = service["spec"].as_object_mut() else {
+        return Ok(());
+    };
     if kind == "ExternalName" {
-        spec.retain(|k, _| !matches!(k.as_str(), "clusterIP" | "clusterIPs" | "ipFamilies" | "ipFamilyPolicy"));
+        spec.retain(|k, _| {
+            !matches!(
+                k.as_str(),
+                "clusterIP" | "clusterIPs" | "ipFamilies" | "ipFamilyPolicy"
+            )
+        });
         return Ok(());
     }
     let families: Vec<String> = spec
@@ -65,13 +83,20 @@ fn fill(
         .map(|l| l.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         .unwrap_or_default();
     let single = spec.get("ipFamilyPolicy").is_some_and(|p| p == "SingleStack");
-    let mut families = if families.is_empty() { vec!["IPv4".to_owned()] } else { families };
+    let mut families = if families.is_empty() {
+        vec!["IPv4".to_owned()]
+    } else {
+        families
+    };
     if !single && families.len() == 1 {
         families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
     }
     if spec.get("clusterIP").is_some_and(|a| a == "None") {
         if kind != "ClusterIP" {
-            return Err(("spec.clusterIP".into(), format!("may not be None with type {kind}")));
+            return Err((
+                "spec.clusterIP".into(),
+                format!("may not be None with type {kind}"),
+            ));
         }
         spec.insert("clusterIPs".into(), json!(["None"]));
     } else {
@@ -81,14 +106,19 @@ fn fill(
             .map(|l| l.iter().filter_map(Value::as_str).map(str::to_owned).collect())
             .unwrap_or_default();
         if wanted.is_empty()
-            && let Some(one) = spec.get("clusterIP").and_then(Value::as_str).filter(|a| !a.is_empty())
+            && let Some(one) = spec
+                .get("clusterIP")
+                .and_then(Value::as_str)
+                .filter(|a| !a.is_empty())
         {
             wanted.push(one.to_owned());
         }
         let mut addresses: Vec<IpAddr> = Vec::new();
         for text in &wanted {
             let bad = |why: String| ("spec.clusterIPs".to_owned(), why);
-            let address: IpAddr = text.parse().map_err(|_| bad(format!("{text:?} is not an IP address")))?;
+            let address: IpAddr = text
+                .parse()
+                .map_err(|_| bad(format!("{text:?} is not an IP address")))?;
             if !had_addresses.contains(&address) {
                 all.take_address(address).map_err(bad)?;
                 got.0.push(address);
@@ -101,7 +131,9 @@ fn fill(
         for family in &families {
             let ipv6 = family == "IPv6";
             if !addresses.iter().any(|a| a.is_ipv6() == ipv6) {
-                let address = all.address(ipv6).map_err(|why| ("spec.clusterIP".to_owned(), why))?;
+                let address = all
+                    .address(ipv6)
+                    .map_err(|why| ("spec.clusterIP".to_owned(), why))?;
                 got.0.push(address);
                 addresses.push(address);
             }
@@ -109,18 +141,29 @@ fn fill(
         if wanted.is_empty() || had_addresses.is_empty() {
             addresses.sort_by_key(|a| families.iter().position(|f| (f == "IPv6") == a.is_ipv6()));
         }
-        families = addresses.iter().map(|a| if a.is_ipv6() { "IPv6" } else { "IPv4" }.to_owned()).collect();
+        families = addresses
+            .iter()
+            .map(|a| if a.is_ipv6() { "IPv6" } else { "IPv4" }.to_owned())
+            .collect();
         let text: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         spec.insert("clusterIP".into(), json!(text.first()));
         spec.insert("clusterIPs".into(), json!(text));
     }
-    let policy = if families.len() == 1 { "SingleStack" } else { "PreferDualStack" };
+    let policy = if families.len() == 1 {
+        "SingleStack"
+    } else {
+        "PreferDualStack"
+    };
     if spec.get("ipFamilyPolicy").is_none_or(Value::is_null) {
         spec.insert("ipFamilyPolicy".into(), policy.into());
     }
     spec.insert("ipFamilies".into(), json!(families));
     let node_ports = kind == "NodePort" || kind == "LoadBalancer";
-    let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
+    let ports = spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
     for (index, port) in ports.filter_map(Value::as_object_mut).enumerate() {
         let field = || format!("spec.ports[{index}].nodePort");
         match port.get("nodePort").and_then(Value::as_u64).filter(|p| *p != 0) {
@@ -175,6 +218,9 @@ mod tests {
         assert!(allocate(&mut again, None, &mut all).is_err());
         let mut external = json!({"spec": {"type": "ExternalName", "externalName": "a.b"}});
         allocate(&mut external, Some(&fixed), &mut all).unwrap();
-        assert!(allocate(&mut again, None, &mut all).is_ok(), "the address was given back");
+        assert!(
+            allocate(&mut again, None, &mut all).is_ok(),
+            "the address was given back"
+        );
     }
 }

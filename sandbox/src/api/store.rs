@@ -85,7 +85,10 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { inner: Mutex::default(), latest: watch::Sender::new(0) }
+        Self {
+            inner: Mutex::default(),
+            latest: watch::Sender::new(0),
+        }
     }
 }
 
@@ -103,7 +106,11 @@ impl Store {
     /// One object.
     #[must_use]
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock().objects.get(kind)?.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.lock()
+            .objects
+            .get(kind)?
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// All objects of a kind, or those of one namespace, in order of namespace and name; and the version that
@@ -111,7 +118,9 @@ impl Store {
     #[must_use]
     pub fn list(&self, kind: &str, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let inner = self.lock();
-        let Some(objects) = inner.objects.get(kind) else { return (Vec::new(), inner.version) };
+        let Some(objects) = inner.objects.get(kind) else {
+            return (Vec::new(), inner.version);
+        };
         let list = match namespace {
             None => objects.values().cloned().collect(),
             Some(namespace) => objects
@@ -126,7 +135,12 @@ impl Store {
     /// The kinds that have objects, by store key.
     #[must_use]
     pub fn kinds(&self) -> Vec<Arc<str>> {
-        self.lock().objects.iter().filter(|(_, o)| !o.is_empty()).map(|(k, _)| Arc::clone(k)).collect()
+        self.lock()
+            .objects
+            .iter()
+            .filter(|(_, o)| !o.is_empty())
+            .map(|(k, _)| Arc::clone(k))
+            .collect()
     }
 
     /// Adds an object; its resource version is set.
@@ -163,7 +177,12 @@ impl Store {
     ) -> Result<Arc<Value>, E> {
         let mut inner = self.lock();
         let key = (namespace.to_owned(), name.to_owned());
-        let before = inner.objects.get(kind).and_then(|o| o.get(&key)).cloned().ok_or(StoreError::Missing)?;
+        let before = inner
+            .objects
+            .get(kind)
+            .and_then(|o| o.get(&key))
+            .cloned()
+            .ok_or(StoreError::Missing)?;
         let mut new = (*before).clone();
         edit(&mut new)?;
         if new == *before {
@@ -171,7 +190,14 @@ impl Store {
         }
         stamp(&mut new, inner.version + 1);
         let new = Arc::new(new);
-        self.commit(&mut inner, Change::Modified, kind, key, Arc::clone(&new), Some(before));
+        self.commit(
+            &mut inner,
+            Change::Modified,
+            kind,
+            key,
+            Arc::clone(&new),
+            Some(before),
+        );
         Ok(new)
     }
 
@@ -188,7 +214,12 @@ impl Store {
     ) -> Result<Arc<Value>, E> {
         let mut inner = self.lock();
         let key = (namespace.to_owned(), name.to_owned());
-        let before = inner.objects.get(kind).and_then(|o| o.get(&key)).cloned().ok_or(StoreError::Missing)?;
+        let before = inner
+            .objects
+            .get(kind)
+            .and_then(|o| o.get(&key))
+            .cloned()
+            .ok_or(StoreError::Missing)?;
         allow(&before)?;
         if let Some(objects) = inner.objects.get_mut(kind) {
             objects.remove(&key);
@@ -197,7 +228,14 @@ impl Store {
         let mut last = (*before).clone();
         stamp(&mut last, inner.version + 1);
         let last = Arc::new(last);
-        self.commit(&mut inner, Change::Deleted, kind, key, Arc::clone(&last), Some(before));
+        self.commit(
+            &mut inner,
+            Change::Deleted,
+            kind,
+            key,
+            Arc::clone(&last),
+            Some(before),
+        );
         Ok(last)
     }
 
@@ -216,20 +254,34 @@ impl Store {
             None => Arc::from(kind),
         };
         if change != Change::Deleted {
-            inner.objects.entry(Arc::clone(&kind)).or_default().insert(key, Arc::clone(&object));
+            inner
+                .objects
+                .entry(Arc::clone(&kind))
+                .or_default()
+                .insert(key, Arc::clone(&object));
         }
         if inner.ring.len() == RING {
             inner.floor = inner.ring.pop_front().map_or(inner.floor, |e| e.version);
         }
         let version = inner.version;
-        inner.ring.push_back(Event { version, change, kind, object, before });
+        inner.ring.push_back(Event {
+            version,
+            change,
+            kind,
+            object,
+            before,
+        });
         self.latest.send_replace(version);
     }
 
     /// A watch of everything that happens after `version`.
     #[must_use]
     pub fn watch_from(self: &Arc<Self>, version: u64) -> Watch {
-        Watch { store: Arc::clone(self), seen: version, latest: self.latest.subscribe() }
+        Watch {
+            store: Arc::clone(self),
+            seen: version,
+            latest: self.latest.subscribe(),
+        }
     }
 
     /// A watch of everything that happens from now on.
@@ -283,7 +335,10 @@ impl Watch {
 }
 
 fn key_of(object: &Value) -> Key {
-    (object::namespace(object).to_owned(), object::name(object).to_owned())
+    (
+        object::namespace(object).to_owned(),
+        object::name(object).to_owned(),
+    )
 }
 
 fn stamp(object: &mut Value, version: u64) {
@@ -316,7 +371,10 @@ mod tests {
         store.remove::<StoreError>("pods", "a", "x", |_| Ok(())).unwrap();
         let events = watch.next().await.unwrap();
         let seen: Vec<_> = events.iter().map(|e| (e.version, e.change)).collect();
-        assert_eq!(seen, [(1, Change::Added), (2, Change::Modified), (3, Change::Deleted)]);
+        assert_eq!(
+            seen,
+            [(1, Change::Added), (2, Change::Modified), (3, Change::Deleted)]
+        );
         assert_eq!(events[2].object["metadata"]["resourceVersion"], "3");
         assert!(store.get("pods", "a", "x").is_none());
     }
@@ -325,7 +383,12 @@ mod tests {
     fn lists_one_namespace() {
         let store = Store::default();
         for (namespace, name) in [("a", "1"), ("b", "1"), ("b", "2"), ("bb", "1")] {
-            store.create("pods", json!({"metadata": {"namespace": namespace, "name": name}})).unwrap();
+            store
+                .create(
+                    "pods",
+                    json!({"metadata": {"namespace": namespace, "name": name}}),
+                )
+                .unwrap();
         }
         assert_eq!(store.list("pods", Some("b")).0.len(), 2);
         assert_eq!(store.list("pods", None), (store.list("pods", None).0, 4));

@@ -85,8 +85,12 @@ impl Caller {
     #[must_use]
     pub fn to_user(&self) -> Value {
         match self {
-            Self::Admin => json!({"username": self.username(), "groups": ["system:masters", "system:authenticated"]}),
-            Self::Account { namespace, uid, pod, .. } => {
+            Self::Admin => {
+                json!({"username": self.username(), "groups": ["system:masters", "system:authenticated"]})
+            }
+            Self::Account {
+                namespace, uid, pod, ..
+            } => {
                 let mut user = json!({
                     "username": self.username(), "uid": uid,
                     "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{namespace}"),
@@ -154,12 +158,19 @@ impl Tokens {
     pub fn issue(&self, account: &Value, grant: &Grant<'_>) -> Result<(String, OffsetDateTime), Refusal> {
         let now = OffsetDateTime::now_utc();
         let expires = now + time::Duration::seconds(grant.seconds.clamp(1, MAX_SECONDS));
-        let named = |o: &Value| Named { name: object::name(o).to_owned(), uid: object::uid(o).to_owned() };
+        let named = |o: &Value| Named {
+            name: object::name(o).to_owned(),
+            uid: object::uid(o).to_owned(),
+        };
         let namespace = object::namespace(account).to_owned();
         let claims = Claims {
             iss: ISSUER.to_owned(),
             sub: format!("system:serviceaccount:{namespace}:{}", object::name(account)),
-            aud: if grant.audiences.is_empty() { vec![ISSUER.to_owned()] } else { grant.audiences.to_vec() },
+            aud: if grant.audiences.is_empty() {
+                vec![ISSUER.to_owned()]
+            } else {
+                grant.audiences.to_vec()
+            },
             exp: expires.unix_timestamp(),
             iat: now.unix_timestamp(),
             nbf: now.unix_timestamp(),
@@ -168,10 +179,13 @@ impl Tokens {
                 namespace,
                 serviceaccount: named(account),
                 pod: grant.pod.map(named),
-                node: grant.pod.and_then(|p| object::string(p, "/spec/nodeName")).map(|n| Named {
-                    name: n.to_owned(),
-                    uid: String::new(),
-                }),
+                node: grant
+                    .pod
+                    .and_then(|p| object::string(p, "/spec/nodeName"))
+                    .map(|n| Named {
+                        name: n.to_owned(),
+                        uid: String::new(),
+                    }),
             },
         };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.sign)
@@ -202,7 +216,9 @@ impl Tokens {
             .claims;
         let bound = claims.kubernetes;
         let there = |kind: &str, named: &Named| {
-            store.get(kind, &bound.namespace, &named.name).is_some_and(|o| object::uid(&o) == named.uid)
+            store
+                .get(kind, &bound.namespace, &named.name)
+                .is_some_and(|o| object::uid(&o) == named.uid)
         };
         if !there("serviceaccounts", &bound.serviceaccount) {
             return Err(Refusal::unauthorized("the token's service account is gone"));
@@ -222,8 +238,11 @@ impl Tokens {
     /// Answers a TokenReview: fills in its `status`.
     #[must_use]
     pub fn review(&self, review: &Value, store: &Store) -> Value {
-        let mut audiences: Vec<String> =
-            object::list(review, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut audiences: Vec<String> = object::list(review, "/spec/audiences")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         if audiences.is_empty() {
             audiences.push(ISSUER.to_owned());
         }
@@ -269,27 +288,58 @@ mod tests {
     fn a_token_is_good_for_its_audience_and_pod() {
         let (tokens, store, account, pod) = cluster();
         let audiences = ["weft-ca".to_owned()];
-        let grant = Grant { audiences: &audiences, seconds: 600, pod: Some(&pod) };
+        let grant = Grant {
+            audiences: &audiences,
+            seconds: 600,
+            pod: Some(&pod),
+        };
         let (token, _) = tokens.issue(&account, &grant).unwrap();
         let caller = tokens.check(&token, &audiences, &store).unwrap();
         assert_eq!(caller.username(), "system:serviceaccount:shop:web");
-        assert!(matches!(caller, Caller::Account { pod: Some((name, uid)), .. } if name == "web-1" && uid == "p1"));
-        assert!(tokens.check(&token, &[ISSUER.to_owned()], &store).is_err(), "wrong audience");
-        assert!(Tokens::new().unwrap().check(&token, &audiences, &store).is_err(), "another key");
-        store.remove::<super::super::store::StoreError>("pods", "shop", "web-1", |_| Ok(())).unwrap();
-        assert!(tokens.check(&token, &audiences, &store).is_err(), "the pod is gone");
+        assert!(
+            matches!(caller, Caller::Account { pod: Some((name, uid)), .. } if name == "web-1" && uid == "p1")
+        );
+        assert!(
+            tokens.check(&token, &[ISSUER.to_owned()], &store).is_err(),
+            "wrong audience"
+        );
+        assert!(
+            Tokens::new().unwrap().check(&token, &audiences, &store).is_err(),
+            "another key"
+        );
+        store
+            .remove::<super::super::store::StoreError>("pods", "shop", "web-1", |_| Ok(()))
+            .unwrap();
+        assert!(
+            tokens.check(&token, &audiences, &store).is_err(),
+            "the pod is gone"
+        );
     }
 
     #[test]
     fn reviews_answer_both_ways() {
         let (tokens, store, account, pod) = cluster();
         let audiences = ["weft-ca".to_owned()];
-        let (token, _) =
-            tokens.issue(&account, &Grant { audiences: &audiences, seconds: 600, pod: Some(&pod) }).unwrap();
-        let good = tokens.review(&json!({"spec": {"token": token, "audiences": ["weft-ca", "x"]}}), &store);
+        let (token, _) = tokens
+            .issue(
+                &account,
+                &Grant {
+                    audiences: &audiences,
+                    seconds: 600,
+                    pod: Some(&pod),
+                },
+            )
+            .unwrap();
+        let good = tokens.review(
+            &json!({"spec": {"token": token, "audiences": ["weft-ca", "x"]}}),
+            &store,
+        );
         assert_eq!(good["status"]["authenticated"], true);
         assert_eq!(good["status"]["audiences"], json!(["weft-ca"]));
-        assert_eq!(good.pointer("/status/user/extra/authentication.kubernetes.io~1pod-uid/0"), Some(&json!("p1")));
+        assert_eq!(
+            good.pointer("/status/user/extra/authentication.kubernetes.io~1pod-uid/0"),
+            Some(&json!("p1"))
+        );
         let bad = tokens.review(&json!({"spec": {"token": "nonsense"}}), &store);
         assert_eq!(bad["status"]["authenticated"], false);
         assert!(!bad["status"]["error"].as_str().unwrap().contains("nonsense"));

@@ -30,24 +30,39 @@ pub fn check(kind: &Kind, object: &Value) -> Result<(), Problem> {
     let name = object::name(object);
     let strict = !matches!(kind.group.as_str(), "rbac.authorization.k8s.io");
     if strict && !is_name(name, 253, true) {
-        return Err(problem("metadata.name", format!("{name:?} is not a lower-case DNS name of at most 253 letters")));
+        return Err(problem(
+            "metadata.name",
+            format!("{name:?} is not a lower-case DNS name of at most 253 letters"),
+        ));
     }
     for (key, value) in object::labels(object).into_iter().flatten() {
         if !value.is_string() {
-            return Err(problem(&format!("metadata.labels.{key}"), "is not a string (quote it)"));
+            return Err(problem(
+                &format!("metadata.labels.{key}"),
+                "is not a string (quote it)",
+            ));
         }
     }
-    for (key, value) in object.pointer("/metadata/annotations").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in object
+        .pointer("/metadata/annotations")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         if !value.is_string() {
-            return Err(problem(&format!("metadata.annotations.{key}"), "is not a string (quote it)"));
+            return Err(problem(
+                &format!("metadata.annotations.{key}"),
+                "is not a string (quote it)",
+            ));
         }
     }
     match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => pod_spec(object.get("spec").unwrap_or(&Value::Null), "spec"),
         ("", "Service") => service(object),
-        ("", "Namespace") if !is_name(name, 63, false) => {
-            Err(problem("metadata.name", "is not a DNS label of at most 63 letters"))
-        }
+        ("", "Namespace") if !is_name(name, 63, false) => Err(problem(
+            "metadata.name",
+            "is not a DNS label of at most 63 letters",
+        )),
         ("apps", "Deployment" | "ReplicaSet") => workload(object),
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => webhooks(object),
         _ => Ok(()),
@@ -74,16 +89,28 @@ pub fn is_name(name: &str, longest: usize, dots: bool) -> bool {
 
 fn pod_spec(spec: &Value, at: &str) -> Result<(), Problem> {
     if object::list(spec, "/containers").is_empty() {
-        return Err(problem(&format!("{at}.containers"), "needs at least one container"));
+        return Err(problem(
+            &format!("{at}.containers"),
+            "needs at least one container",
+        ));
     }
-    let volumes: HashSet<&str> = object::list(spec, "/volumes").iter().filter_map(|v| v["name"].as_str()).collect();
+    let volumes: HashSet<&str> = object::list(spec, "/volumes")
+        .iter()
+        .filter_map(|v| v["name"].as_str())
+        .collect();
     if volumes.len() != object::list(spec, "/volumes").len() {
-        return Err(problem(&format!("{at}.volumes"), "every volume needs a name of its own"));
+        return Err(problem(
+            &format!("{at}.volumes"),
+            "every volume needs a name of its own",
+        ));
     }
     if let Some(policy) = object::string(spec, "/restartPolicy")
         && !["Always", "OnFailure", "Never"].contains(&policy)
     {
-        return Err(problem(&format!("{at}.restartPolicy"), format!("{policy:?} is not Always, OnFailure or Never")));
+        return Err(problem(
+            &format!("{at}.restartPolicy"),
+            format!("{policy:?} is not Always, OnFailure or Never"),
+        ));
     }
     let mut names = HashSet::new();
     for list in ["initContainers", "containers"] {
@@ -91,7 +118,10 @@ fn pod_spec(spec: &Value, at: &str) -> Result<(), Problem> {
             let at = format!("{at}.{list}[{index}]");
             let name = container["name"].as_str().unwrap_or_default();
             if !is_name(name, 63, false) {
-                return Err(problem(&format!("{at}.name"), format!("{name:?} is not a DNS label")));
+                return Err(problem(
+                    &format!("{at}.name"),
+                    format!("{name:?} is not a DNS label"),
+                ));
             }
             if !names.insert(name) {
                 return Err(problem(&format!("{at}.name"), format!("{name:?} is there twice")));
@@ -105,19 +135,30 @@ fn pod_spec(spec: &Value, at: &str) -> Result<(), Problem> {
                     let why = format!("there is no volume {volume:?}");
                     return Err(problem(&format!("{at}.volumeMounts[{mount}].name"), why));
                 }
-                if !entry["mountPath"].as_str().is_some_and(|p| p.starts_with('/') && !p.contains("..")) {
-                    return Err(problem(&format!("{at}.volumeMounts[{mount}].mountPath"), "is not an absolute path"));
+                if !entry["mountPath"]
+                    .as_str()
+                    .is_some_and(|p| p.starts_with('/') && !p.contains(".."))
+                {
+                    return Err(problem(
+                        &format!("{at}.volumeMounts[{mount}].mountPath"),
+                        "is not an absolute path",
+                    ));
                 }
             }
             for (number, port) in object::list(container, "/ports").iter().enumerate() {
                 if !is_port(&port["containerPort"]) {
-                    return Err(problem(&format!("{at}.ports[{number}].containerPort"), "is not between 1 and 65535"));
+                    return Err(problem(
+                        &format!("{at}.ports[{number}].containerPort"),
+                        "is not between 1 and 65535",
+                    ));
                 }
             }
             for kind in ["startupProbe", "readinessProbe", "livenessProbe"] {
                 if let Some(probe) = container.get(kind).and_then(Value::as_object) {
-                    let actions =
-                        ["httpGet", "tcpSocket", "grpc", "exec"].iter().filter(|a| probe.contains_key(**a)).count();
+                    let actions = ["httpGet", "tcpSocket", "grpc", "exec"]
+                        .iter()
+                        .filter(|a| probe.contains_key(**a))
+                        .count();
                     if actions != 1 {
                         let why = "needs exactly one of httpGet, tcpSocket, grpc, exec";
                         return Err(problem(&format!("{at}.{kind}"), why));
@@ -154,7 +195,10 @@ fn service(object: &Value) -> Result<(), Problem> {
     let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
     for (index, port) in ports.iter().enumerate() {
         if !is_port(&port["port"]) {
-            return Err(problem(&format!("spec.ports[{index}].port"), "is not between 1 and 65535"));
+            return Err(problem(
+                &format!("spec.ports[{index}].port"),
+                "is not between 1 and 65535",
+            ));
         }
         let target = &port["targetPort"];
         if !(is_port(target) || target.as_str().is_some_and(|t| !t.is_empty() && t.len() <= 15)) {
@@ -163,14 +207,20 @@ fn service(object: &Value) -> Result<(), Problem> {
         }
         let protocol = port["protocol"].as_str().unwrap_or("TCP");
         if !["TCP", "UDP", "SCTP"].contains(&protocol) {
-            return Err(problem(&format!("spec.ports[{index}].protocol"), "is not TCP, UDP or SCTP"));
+            return Err(problem(
+                &format!("spec.ports[{index}].protocol"),
+                "is not TCP, UDP or SCTP",
+            ));
         }
         if ports.len() > 1 && !names.insert(port["name"].as_str().unwrap_or_default()) {
             let why = "with several ports, every port needs a name of its own";
             return Err(problem(&format!("spec.ports[{index}].name"), why));
         }
         if ports.len() > 1 && port["name"].as_str().is_none_or(str::is_empty) {
-            return Err(problem(&format!("spec.ports[{index}].name"), "is required where there are several ports"));
+            return Err(problem(
+                &format!("spec.ports[{index}].name"),
+                "is required where there are several ports",
+            ));
         }
         if !numbers.insert((port["port"].as_u64(), protocol)) {
             return Err(problem(&format!("spec.ports[{index}].port"), "is there twice"));
@@ -190,15 +240,24 @@ fn workload(object: &Value) -> Result<(), Problem> {
     }
     let template = object.pointer("/spec/template").unwrap_or(&Value::Null);
     if !selector.matches_object(template) {
-        return Err(problem("spec.template.metadata.labels", "does not match spec.selector"));
+        return Err(problem(
+            "spec.template.metadata.labels",
+            "does not match spec.selector",
+        ));
     }
     if let Some(kind) = object::string(object, "/spec/strategy/type")
         && !["RollingUpdate", "Recreate"].contains(&kind)
     {
-        return Err(problem("spec.strategy.type", format!("{kind:?} is not RollingUpdate or Recreate")));
+        return Err(problem(
+            "spec.strategy.type",
+            format!("{kind:?} is not RollingUpdate or Recreate"),
+        ));
     }
     if object::string(template, "/spec/restartPolicy").is_some_and(|p| p != "Always") {
-        return Err(problem("spec.template.spec.restartPolicy", "must be Always in a Deployment or ReplicaSet"));
+        return Err(problem(
+            "spec.template.spec.restartPolicy",
+            "must be Always in a Deployment or ReplicaSet",
+        ));
     }
     pod_spec(template.get("spec").unwrap_or(&Value::Null), "spec.template.spec")
 }
@@ -207,20 +266,36 @@ fn webhooks(object: &Value) -> Result<(), Problem> {
     for (index, webhook) in object::list(object, "/webhooks").iter().enumerate() {
         let at = format!("webhooks[{index}]");
         if !object::list(webhook, "/matchConditions").is_empty() {
-            return Err(problem(&format!("{at}.matchConditions"), "are not evaluated by the sandbox: use selectors"));
+            return Err(problem(
+                &format!("{at}.matchConditions"),
+                "are not evaluated by the sandbox: use selectors",
+            ));
         }
-        if !object::list(webhook, "/admissionReviewVersions").iter().any(|v| v == "v1") {
-            return Err(problem(&format!("{at}.admissionReviewVersions"), "must contain v1"));
+        if !object::list(webhook, "/admissionReviewVersions")
+            .iter()
+            .any(|v| v == "v1")
+        {
+            return Err(problem(
+                &format!("{at}.admissionReviewVersions"),
+                "must contain v1",
+            ));
         }
         if object::number(webhook, "/timeoutSeconds").is_none_or(|t| !(1..=30).contains(&t)) {
-            return Err(problem(&format!("{at}.timeoutSeconds"), "is not between 1 and 30"));
+            return Err(problem(
+                &format!("{at}.timeoutSeconds"),
+                "is not between 1 and 30",
+            ));
         }
         for selector in ["namespaceSelector", "objectSelector"] {
-            Labels::from_object(&webhook[selector]).map_err(|why| problem(&format!("{at}.{selector}"), why))?;
+            Labels::from_object(&webhook[selector])
+                .map_err(|why| problem(&format!("{at}.{selector}"), why))?;
         }
         let client = &webhook["clientConfig"];
         if client["url"].is_string() == client["service"].is_object() {
-            return Err(problem(&format!("{at}.clientConfig"), "needs exactly one of url and service"));
+            return Err(problem(
+                &format!("{at}.clientConfig"),
+                "needs exactly one of url and service",
+            ));
         }
     }
     Ok(())
@@ -303,43 +378,83 @@ mod tests {
     fn verdict(key: &str, mut object: Value) -> String {
         let kind = Kinds::default().by_key(key).unwrap();
         defaults::fill(&kind, &mut object);
-        check(&kind, &object).err().map(|(field, _)| field).unwrap_or_default()
+        check(&kind, &object)
+            .err()
+            .map(|(field, _)| field)
+            .unwrap_or_default()
     }
 
     #[test]
     fn table() {
         let pod = |spec: Value| json!({"metadata": {"name": "a"}, "spec": spec});
-        assert_eq!(verdict("pods", pod(json!({"containers": [{"name": "a", "image": "x"}]}))), "");
-        assert_eq!(verdict("pods", pod(json!({}))), "spec.containers");
-        assert_eq!(verdict("pods", pod(json!({"containers": [{"name": "A", "image": "x"}]}))), "spec.containers[0].name");
         assert_eq!(
-            verdict("pods", pod(json!({"containers": [{"name": "a", "image": "x", "volumeMounts": [{"name": "v"}]}]}))),
+            verdict("pods", pod(json!({"containers": [{"name": "a", "image": "x"}]}))),
+            ""
+        );
+        assert_eq!(verdict("pods", pod(json!({}))), "spec.containers");
+        assert_eq!(
+            verdict("pods", pod(json!({"containers": [{"name": "A", "image": "x"}]}))),
+            "spec.containers[0].name"
+        );
+        assert_eq!(
+            verdict(
+                "pods",
+                pod(json!({"containers": [{"name": "a", "image": "x", "volumeMounts": [{"name": "v"}]}]}))
+            ),
             "spec.containers[0].volumeMounts[0].name"
         );
         let service = |spec: Value| json!({"metadata": {"name": "a"}, "spec": spec});
         assert_eq!(verdict("services", service(json!({"ports": [{"port": 80}]}))), "");
-        assert_eq!(verdict("services", service(json!({"ports": [{"port": 0}]}))), "spec.ports[0].port");
-        assert_eq!(verdict("services", service(json!({"ports": [{"port": 1}, {"port": 2}]}))), "spec.ports[0].name");
+        assert_eq!(
+            verdict("services", service(json!({"ports": [{"port": 0}]}))),
+            "spec.ports[0].port"
+        );
+        assert_eq!(
+            verdict("services", service(json!({"ports": [{"port": 1}, {"port": 2}]}))),
+            "spec.ports[0].name"
+        );
         assert_eq!(verdict("services", service(json!({"type": "Odd"}))), "spec.type");
         let deployment = |selector: Value| {
             json!({"metadata": {"name": "a"}, "spec": {"selector": selector, "template": {
                 "metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}}})
         };
-        assert_eq!(verdict("deployments.apps", deployment(json!({"matchLabels": {"app": "a"}}))), "");
         assert_eq!(
-            verdict("deployments.apps", deployment(json!({"matchLabels": {"app": "b"}}))),
+            verdict(
+                "deployments.apps",
+                deployment(json!({"matchLabels": {"app": "a"}}))
+            ),
+            ""
+        );
+        assert_eq!(
+            verdict(
+                "deployments.apps",
+                deployment(json!({"matchLabels": {"app": "b"}}))
+            ),
             "spec.template.metadata.labels"
         );
-        assert_eq!(verdict("deployments.apps", deployment(json!({}))), "spec.selector");
-        assert_eq!(verdict("configmaps", json!({"metadata": {"name": "Big"}})), "metadata.name");
+        assert_eq!(
+            verdict("deployments.apps", deployment(json!({}))),
+            "spec.selector"
+        );
+        assert_eq!(
+            verdict("configmaps", json!({"metadata": {"name": "Big"}})),
+            "metadata.name"
+        );
     }
 
     #[test]
     fn unknown_fields_are_named() {
         let kind = Kinds::default().by_key("services").unwrap();
-        let service = json!({"metadata": {"name": "a"}, "spec": {"port": 80, "ports": [{"port": 80, "targtPort": 1}]}});
+        let service =
+            json!({"metadata": {"name": "a"}, "spec": {"port": 80, "ports": [{"port": 80, "targtPort": 1}]}});
         let lost = fields(&kind, &service).unwrap();
-        assert_eq!(lost, ["unknown field \"spec.port\"", "unknown field \"spec.ports[0].targtPort\""]);
+        assert_eq!(
+            lost,
+            [
+                "unknown field \"spec.port\"",
+                "unknown field \"spec.ports[0].targtPort\""
+            ]
+        );
         let wrong = json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": "eighty"}]}});
         assert!(fields(&kind, &wrong).is_err());
     }

@@ -52,7 +52,9 @@ impl Api {
     /// # Errors
     /// 404.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>, Refusal> {
-        self.store.get(&kind.key(), namespace, name).ok_or_else(|| Refusal::not_found(&kind.plural, name))
+        self.store
+            .get(&kind.key(), namespace, name)
+            .ok_or_else(|| Refusal::not_found(&kind.plural, name))
     }
 
     /// Makes an object: defaults, admission, checks, addresses, then the store.
@@ -69,16 +71,28 @@ impl Api {
         self.settle_metadata(kind, namespace, &mut new)?;
         let name = object::name(&new).to_owned();
         if name.is_empty() && object::string(&new, "/metadata/generateName").is_none_or(str::is_empty) {
-            return Err(Refusal::invalid(&kind.kind, "", "metadata.name", "or metadata.generateName is required"));
+            return Err(Refusal::invalid(
+                &kind.kind,
+                "",
+                "metadata.name",
+                "or metadata.generateName is required",
+            ));
         }
         if !name.is_empty() && self.store.get(&kind.key(), namespace, &name).is_some() {
             return Err(Refusal::of_store(StoreError::Exists, &kind.plural, &name));
         }
-        if kind.status && let Some(map) = new.as_object_mut() {
+        if kind.status
+            && let Some(map) = new.as_object_mut()
+        {
             map.remove("status");
         }
         if let Some(metadata) = new["metadata"].as_object_mut() {
-            for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"] {
+            for field in [
+                "resourceVersion",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "managedFields",
+            ] {
                 metadata.remove(field);
             }
             metadata.insert("uid".into(), object::new_uid().into());
@@ -91,7 +105,11 @@ impl Api {
         self.complete(kind, namespace, &mut new)?;
         if name.is_empty() {
             let prefix = object::string(&new, "/metadata/generateName").unwrap_or_default();
-            let name = format!("{}{}", &prefix[..prefix.floor_char_boundary(248)], object::name_suffix());
+            let name = format!(
+                "{}{}",
+                &prefix[..prefix.floor_char_boundary(248)],
+                object::name_suffix()
+            );
             new["metadata"]["name"] = name.into();
         }
         self.finish(kind, &mut new, None)?;
@@ -99,14 +117,23 @@ impl Api {
         let allocated = (kind.key() == "services").then(|| new.clone());
         let stored = self.store.create(&kind.key(), new).map_err(|e| {
             if let Some(service) = allocated {
-                services::release(&service, &mut self.allocator.lock().unwrap_or_else(PoisonError::into_inner));
+                services::release(
+                    &service,
+                    &mut self.allocator.lock().unwrap_or_else(PoisonError::into_inner),
+                );
             }
             Refusal::of_store(e, &kind.plural, &name)
         })?;
         if kind.key() == "customresourcedefinitions.apiextensions.k8s.io" {
-            self.kinds.define(&stored).map_err(|why| Refusal::invalid(&kind.kind, &name, "spec", why))?;
+            self.kinds
+                .define(&stored)
+                .map_err(|why| Refusal::invalid(&kind.kind, &name, "spec", why))?;
         }
-        Ok(Written { object: stored, warnings, created: true })
+        Ok(Written {
+            object: stored,
+            warnings,
+            created: true,
+        })
     }
 
     /// Makes the type and the namespace of an object agree with where it is put.
@@ -114,9 +141,15 @@ impl Api {
         if !new.is_object() {
             return Err(Refusal::bad_request("the body is not an object"));
         }
-        let said = (new["apiVersion"].as_str().unwrap_or_default(), new["kind"].as_str().unwrap_or_default());
+        let said = (
+            new["apiVersion"].as_str().unwrap_or_default(),
+            new["kind"].as_str().unwrap_or_default(),
+        );
         if !said.1.is_empty() && said.1 != kind.kind {
-            return Err(Refusal::bad_request(format!("the body is a {}, not a {}", said.1, kind.kind)));
+            return Err(Refusal::bad_request(format!(
+                "the body is a {}, not a {}",
+                said.1, kind.kind
+            )));
         }
         new["apiVersion"] = kind.api_version().into();
         new["kind"] = kind.kind.clone().into();
@@ -125,7 +158,10 @@ impl Api {
             metadata.remove("namespace");
             return Ok(());
         }
-        let said = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+        let said = metadata
+            .get("namespace")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if !said.is_empty() && said != namespace {
             return Err(Refusal::bad_request(format!(
                 "the namespace of the object ({said}) is not that of the request ({namespace})"
@@ -134,9 +170,9 @@ impl Api {
         metadata.insert("namespace".into(), namespace.into());
         match self.store.get("namespaces", "", namespace) {
             None => Err(Refusal::not_found("namespaces", namespace)),
-            Some(n) if object::is_terminating(&n) => {
-                Err(Refusal::forbidden(format!("namespace {namespace} is being terminated: nothing new goes into it")))
-            }
+            Some(n) if object::is_terminating(&n) => Err(Refusal::forbidden(format!(
+                "namespace {namespace} is being terminated: nothing new goes into it"
+            ))),
             Some(_) => Ok(()),
         }
     }
@@ -145,7 +181,9 @@ impl Api {
     fn complete(&self, kind: &Kind, namespace: &str, new: &mut Value) -> Result<Vec<String>, Refusal> {
         defaults::fill(kind, new);
         if kind.key() == "pods" {
-            let account = object::string(new, "/spec/serviceAccountName").unwrap_or("default").to_owned();
+            let account = object::string(new, "/spec/serviceAccountName")
+                .unwrap_or("default")
+                .to_owned();
             let found = self.store.get("serviceaccounts", namespace, &account);
             if found.is_none() {
                 return Err(Refusal::forbidden(format!(
@@ -155,8 +193,13 @@ impl Api {
             }
             defaults::mount_credentials(new, found.as_deref());
         }
-        validate::fields(kind, new)
-            .map_err(|why| Refusal::bad_request(format!("{} {:?} cannot be read: {why}", kind.kind, object::name(new))))
+        validate::fields(kind, new).map_err(|why| {
+            Refusal::bad_request(format!(
+                "{} {:?} cannot be read: {why}",
+                kind.kind,
+                object::name(new)
+            ))
+        })
     }
 
     /// Checks an object and gives it addresses: the last step before the store.
@@ -199,7 +242,9 @@ impl Api {
             }
             let asked = object::uid(&new);
             if !asked.is_empty() && asked != object::uid(current) {
-                return Err(Refusal::conflict("the uid is that of another object of this name"));
+                return Err(Refusal::conflict(
+                    "the uid is that of another object of this name",
+                ));
             }
             *current = new;
             Ok(())
@@ -240,7 +285,9 @@ impl Api {
             return self.create(kind, namespace, new, who).await;
         }
         self.edit(kind, namespace, name, part, |current| {
-            let version = change.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+            let version = change
+                .pointer("/metadata/resourceVersion")
+                .and_then(Value::as_str);
             if style != patch::Style::Json
                 && version.is_some_and(|v| Some(v) != object::string(current, "/metadata/resourceVersion"))
             {
@@ -299,9 +346,15 @@ impl Api {
             _ => e,
         })?;
         if key == "customresourcedefinitions.apiextensions.k8s.io" {
-            self.kinds.define(&object).map_err(|why| Refusal::invalid(&kind.kind, name, "spec", why))?;
+            self.kinds
+                .define(&object)
+                .map_err(|why| Refusal::invalid(&kind.kind, name, "spec", why))?;
         }
-        Ok(Written { object, warnings, created: false })
+        Ok(Written {
+            object,
+            warnings,
+            created: false,
+        })
     }
 
     /// Deletes an object. A pod on a node gets its grace period first: then it only starts to end.
@@ -319,9 +372,18 @@ impl Api {
         let current = self.get(kind, namespace, name)?;
         let uid = object::uid(&current).to_owned();
         if how.uid.as_ref().is_some_and(|u| *u != uid) {
-            return Err(Refusal::conflict(format!("{} {name:?} has another uid by now", kind.plural)));
+            return Err(Refusal::conflict(format!(
+                "{} {name:?} has another uid by now",
+                kind.plural
+            )));
         }
-        let same = |o: &Value| if object::uid(o) == uid { Ok(()) } else { Err(Refusal::from(StoreError::Missing)) };
+        let same = |o: &Value| {
+            if object::uid(o) == uid {
+                Ok(())
+            } else {
+                Err(Refusal::from(StoreError::Missing))
+            }
+        };
         if key == "namespaces" {
             return self.store.modify::<Refusal>(&key, "", name, |o| {
                 same(o)?;
@@ -335,9 +397,12 @@ impl Api {
         if key == "pods" && self.ends_slowly(&current, how) {
             return self.store.modify::<Refusal>(&key, namespace, name, |o| {
                 same(o)?;
-                let grace = how.grace.or_else(|| object::number(o, "/spec/terminationGracePeriodSeconds"));
+                let grace = how
+                    .grace
+                    .or_else(|| object::number(o, "/spec/terminationGracePeriodSeconds"));
                 let grace = grace.unwrap_or(30).max(0);
-                let shorter = object::number(o, "/metadata/deletionGracePeriodSeconds").is_none_or(|g| grace < g);
+                let shorter =
+                    object::number(o, "/metadata/deletionGracePeriodSeconds").is_none_or(|g| grace < g);
                 if shorter {
                     let at = time::OffsetDateTime::now_utc() + time::Duration::seconds(grace);
                     o["metadata"]["deletionTimestamp"] = object::timestamp(at).into();
@@ -346,12 +411,15 @@ impl Api {
                 Ok(())
             });
         }
-        let last = self.store.remove::<Refusal>(&key, namespace, name, same)?;
-        if key == "services" {
-            services::release(&last, &mut self.allocator.lock().unwrap_or_else(PoisonError::into_inner));
-        }
         if how.orphan {
             self.orphan(&uid, namespace);
+        }
+        let last = self.store.remove::<Refusal>(&key, namespace, name, same)?;
+        if key == "services" {
+            services::release(
+                &last,
+                &mut self.allocator.lock().unwrap_or_else(PoisonError::into_inner),
+            );
         }
         Ok(last)
     }
@@ -368,12 +436,15 @@ impl Api {
         for kind in self.store.kinds() {
             for dependant in self.store.list(&kind, Some(namespace)).0 {
                 if object::owner_uids(&dependant).any(|u| u == owner) {
-                    let cut = self.store.modify::<StoreError>(&kind, namespace, object::name(&dependant), |o| {
-                        if let Some(Value::Array(owners)) = o.pointer_mut("/metadata/ownerReferences") {
-                            owners.retain(|r| r["uid"] != owner);
-                        }
-                        Ok(())
-                    });
+                    let cut =
+                        self.store
+                            .modify::<StoreError>(&kind, namespace, object::name(&dependant), |o| {
+                                if let Some(Value::Array(owners)) = o.pointer_mut("/metadata/ownerReferences")
+                                {
+                                    owners.retain(|r| r["uid"] != owner);
+                                }
+                                Ok(())
+                            });
                     if let Err(e) = cut {
                         tracing::debug!("an orphan was gone already: {e}");
                     }
@@ -407,7 +478,8 @@ impl Api {
         }
         // As a three-way merge would: what the last applied manifest had and this one lacks goes away.
         self.edit(&kind, &namespace, &name, Part::Main, |current| {
-            let last: Option<Value> = object::string(current, LAST_APPLIED).and_then(|t| serde_json::from_str(t).ok());
+            let last: Option<Value> =
+                object::string(current, LAST_APPLIED).and_then(|t| serde_json::from_str(t).ok());
             if let Some(last) = last {
                 forget(current, &last, &new, "");
             }
@@ -438,8 +510,12 @@ impl Api {
     /// The pod or service addresses of an object that clients dial.
     #[must_use]
     pub fn addresses(&self, object: &Value) -> Vec<IpAddr> {
-        let pod = object::list(object, "/status/podIPs").iter().filter_map(|a| a["ip"].as_str()?.parse().ok());
-        let service = object::list(object, "/spec/clusterIPs").iter().filter_map(|a| a.as_str()?.parse().ok());
+        let pod = object::list(object, "/status/podIPs")
+            .iter()
+            .filter_map(|a| a["ip"].as_str()?.parse().ok());
+        let service = object::list(object, "/spec/clusterIPs")
+            .iter()
+            .filter_map(|a| a.as_str()?.parse().ok());
         pod.chain(service).collect()
     }
 
@@ -449,13 +525,19 @@ impl Api {
             "" => "default",
             n => n,
         };
-        let name = format!("{}.{}", object::name(about), hash(&format!("{}{reason}{message}", object::uid(about))));
-        let counted = self.store.modify::<StoreError>("events", namespace, &name, |event| {
-            let count = event["count"].as_i64().unwrap_or(1) + 1;
-            event["count"] = count.into();
-            event["lastTimestamp"] = object::now().into();
-            Ok(())
-        });
+        let name = format!(
+            "{}.{}",
+            object::name(about),
+            hash(&format!("{}{reason}{message}", object::uid(about)))
+        );
+        let counted = self
+            .store
+            .modify::<StoreError>("events", namespace, &name, |event| {
+                let count = event["count"].as_i64().unwrap_or(1) + 1;
+                event["count"] = count.into();
+                event["lastTimestamp"] = object::now().into();
+                Ok(())
+            });
         if counted.is_ok() {
             return;
         }
@@ -477,7 +559,9 @@ impl Api {
 /// A short stable hash in hex.
 pub(crate) fn hash(text: &str) -> String {
     // FNV-1a, 64 bits.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{hash:016x}")
 }
 
@@ -522,7 +606,10 @@ fn keep_system_fields(object: &mut Value, before: &Value) {
 fn spec_differs(before: &Value, after: &Value) -> bool {
     let rest = |o: &Value| {
         o.as_object().map(|m| {
-            m.iter().filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status")).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
+            m.iter()
+                .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status"))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect::<Vec<_>>()
         })
     };
     rest(before) != rest(after)
@@ -534,13 +621,19 @@ fn frozen_pod(before: &Value, after: &Value) -> Result<(), Refusal> {
         let mut spec = o["spec"].clone();
         put(&mut spec, "nodeName", None);
         for list in ["containers", "initContainers"] {
-            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for container in spec
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 put(container, "image", None);
             }
         }
         spec
     };
-    let moved = object::string(before, "/spec/nodeName").is_some_and(|n| Some(n) != object::string(after, "/spec/nodeName"));
+    let moved = object::string(before, "/spec/nodeName")
+        .is_some_and(|n| Some(n) != object::string(after, "/spec/nodeName"));
     if moved || frozen(before) != frozen(after) {
         let why = "a pod's spec cannot be changed: delete the pod, or change its Deployment's template";
         return Err(Refusal::invalid("Pod", object::name(before), "spec", why));
@@ -551,8 +644,10 @@ fn frozen_pod(before: &Value, after: &Value) -> Result<(), Refusal> {
 const LAST_APPLIED: &str = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
 
 fn remember(current: &mut Value, manifest: &Value) {
-    object::member(&mut current["metadata"], "annotations")
-        .insert("kubectl.kubernetes.io/last-applied-configuration".into(), manifest.to_string().into());
+    object::member(&mut current["metadata"], "annotations").insert(
+        "kubectl.kubernetes.io/last-applied-configuration".into(),
+        manifest.to_string().into(),
+    );
 }
 
 /// Removes from `current` what `last` had and `new` lacks. `field` names the list or object.
@@ -570,7 +665,8 @@ fn forget(current: &mut Value, last: &Value, new: &Value, field: &str) {
             }
         }
         (Value::Array(had), Value::Array(has), Value::Array(list)) => {
-            let Some(key) = patch::merge_key(field, had).filter(|_| patch::merge_key(field, has).is_some()) else {
+            let Some(key) = patch::merge_key(field, had).filter(|_| patch::merge_key(field, has).is_some())
+            else {
                 return;
             };
             for entry in had {

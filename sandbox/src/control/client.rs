@@ -107,6 +107,11 @@ impl Client {
         Self { name: name.to_owned(), socket: directory.join(SOCKET) }
     }
 
+    /// The sandbox's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn connect(&self) -> Result<UnixStream, ControlError> {
         UnixStream::connect(&self.socket).map_err(|_| {
             let names: Vec<String> = list().into_iter().map(|sandbox| sandbox.name).collect();

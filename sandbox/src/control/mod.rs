@@ -4,7 +4,9 @@
 //! bytes. Never: a request of another user (the directory is its owner's alone).
 
 mod client;
+mod report;
 mod request;
+pub(crate) mod server;
 
 pub use client::{Client, ControlError, Sandbox as Listed, list, state_directory};
 pub use request::{Applied, Exec, Fault, NodeStatus, PodStatus, Reply, Request, ServiceStatus, Status};

@@ -38,7 +38,11 @@ pub(super) async fn to(api: &Arc<Api>, target: Target, asked: Asked) -> Result<R
     let place = match target {
         Target::TokenReview if asked.method == Method::POST => {
             let review = asked.json()?;
-            return Ok(Reply::Json(StatusCode::CREATED, api.tokens.review(&review, &api.store), Vec::new()));
+            return Ok(Reply::Json(
+                StatusCode::CREATED,
+                api.tokens.review(&review, &api.store),
+                Vec::new(),
+            ));
         }
         Target::Objects(place) => place,
         _ if asked.method != Method::GET => return Err(no_method()),
@@ -51,13 +55,17 @@ pub(super) async fn to(api: &Arc<Api>, target: Target, asked: Asked) -> Result<R
         Target::Health | Target::Version | Target::TokenReview => return Err(no_method()),
     };
     if asked.query.get("dryRun").is_some_and(|d| !d.is_empty()) {
-        return Err(Refusal::bad_request("dryRun is not supported by the sandbox's API"));
+        return Err(Refusal::bad_request(
+            "dryRun is not supported by the sandbox's API",
+        ));
     }
     match (&asked.method, place.name.as_deref(), place.sub.as_deref()) {
         (&Method::GET, None, None) => list(api, &place, &asked.query),
         (&Method::GET, Some(name), None | Some("status")) => {
             if asked.query.flag("watch") {
-                return Err(Refusal::bad_request("watch one object with a list and fieldSelector=metadata.name=…"));
+                return Err(Refusal::bad_request(
+                    "watch one object with a list and fieldSelector=metadata.name=…",
+                ));
             }
             let found = api.get(&place.kind, place.namespace(), name)?;
             ok(as_version((*found).clone(), &place))
@@ -77,16 +85,30 @@ pub(super) async fn to(api: &Arc<Api>, target: Target, asked: Asked) -> Result<R
         (&Method::PUT, Some(name), None | Some("status")) => {
             let new = asked.json()?;
             asked.strict(&place, &new)?;
-            written(api.replace(&place.kind, place.namespace(), name, new, place.part())?, &place)
+            written(
+                api.replace(&place.kind, place.namespace(), name, new, place.part())?,
+                &place,
+            )
         }
         (&Method::PATCH, Some(name), None | Some("status")) => {
             let style = Style::of(&asked.content).ok_or_else(|| {
-                let why = format!("{:?} is not a patch type that the sandbox's API knows", asked.content);
+                let why = format!(
+                    "{:?} is not a patch type that the sandbox's API knows",
+                    asked.content
+                );
                 Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", why)
             })?;
-            let change = if style == Style::Apply { asked.yaml()? } else { asked.json()? };
+            let change = if style == Style::Apply {
+                asked.yaml()?
+            } else {
+                asked.json()?
+            };
             let to = (place.namespace(), name);
-            written(api.patch(&place.kind, to, style, change, (place.part(), &asked.who)).await?, &place)
+            written(
+                api.patch(&place.kind, to, style, change, (place.part(), &asked.who))
+                    .await?,
+                &place,
+            )
         }
         (&Method::DELETE, Some(name), None) => {
             let how = asked.deletion()?;
@@ -94,9 +116,11 @@ pub(super) async fn to(api: &Arc<Api>, target: Target, asked: Asked) -> Result<R
             if object::is_terminating(&last) {
                 return ok(as_version((*last).clone(), &place));
             }
-            ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+            ok(
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {"name": name, "group": place.kind.group, "kind": place.kind.plural,
-                            "uid": object::uid(&last)}}))
+                            "uid": object::uid(&last)}}),
+            )
         }
         (&Method::DELETE, None, None) if place.namespace.is_some() == place.kind.namespaced => {
             let how = asked.deletion()?;
@@ -119,7 +143,11 @@ impl Place {
     }
 
     fn part(&self) -> Part {
-        if self.sub.is_some() { Part::Status } else { Part::Main }
+        if self.sub.is_some() {
+            Part::Status
+        } else {
+            Part::Main
+        }
     }
 }
 
@@ -130,16 +158,22 @@ impl Asked {
         }
         if self.content.contains("protobuf") {
             let why = "the sandbox's API reads JSON and YAML, not protobuf";
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", why));
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UnsupportedMediaType",
+                why,
+            ));
         }
-        serde_json::from_slice(&self.body).map_err(|e| Refusal::bad_request(format!("the body is not JSON: {e}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Refusal::bad_request(format!("the body is not JSON: {e}")))
     }
 
     fn yaml(&self) -> Result<Value, Refusal> {
         if let Ok(value) = serde_json::from_slice(&self.body) {
             return Ok(value);
         }
-        let text = std::str::from_utf8(&self.body).map_err(|_| Refusal::bad_request("the body is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(&self.body).map_err(|_| Refusal::bad_request("the body is not UTF-8"))?;
         serde_saphyr::from_str(text).map_err(|e| Refusal::bad_request(format!("the body is not YAML: {e}")))
     }
 
@@ -149,21 +183,29 @@ impl Asked {
             return Ok(());
         }
         match validate::fields(&place.kind, new) {
-            Ok(unknown) if !unknown.is_empty() => {
-                Err(Refusal::bad_request(format!("strict decoding error: {}", unknown.join(", "))))
-            }
+            Ok(unknown) if !unknown.is_empty() => Err(Refusal::bad_request(format!(
+                "strict decoding error: {}",
+                unknown.join(", ")
+            ))),
             // A wrong type is told after defaults are filled in, with the object's name.
             _ => Ok(()),
         }
     }
 
     fn deletion(&self) -> Result<Deletion, Refusal> {
-        let options = if self.body.is_empty() { Value::Null } else { self.json()? };
+        let options = if self.body.is_empty() {
+            Value::Null
+        } else {
+            self.json()?
+        };
         let grace = match self.query.number("gracePeriodSeconds")? {
             Some(seconds) => i64::try_from(seconds).ok(),
             None => object::number(&options, "/gracePeriodSeconds"),
         };
-        let policy = self.query.get("propagationPolicy").or_else(|| object::string(&options, "/propagationPolicy"));
+        let policy = self
+            .query
+            .get("propagationPolicy")
+            .or_else(|| object::string(&options, "/propagationPolicy"));
         Ok(Deletion {
             grace,
             uid: object::string(&options, "/preconditions/uid").map(str::to_owned),
@@ -173,8 +215,16 @@ impl Asked {
 }
 
 fn written(done: Written, place: &Place) -> Result<Reply, Refusal> {
-    let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(Reply::Json(status, as_version((*done.object).clone(), place), done.warnings))
+    let status = if done.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(Reply::Json(
+        status,
+        as_version((*done.object).clone(), place),
+        done.warnings,
+    ))
 }
 
 fn select(api: &Api, place: &Place, labels: &Labels, fields: &Fields) -> (Vec<Arc<Value>>, u64) {
@@ -216,12 +266,18 @@ fn log(api: &Arc<Api>, place: &Place, name: &str, query: &Query) -> Result<Reply
         .unwrap_or_default();
     if !names().any(|n| n == container) {
         let all: Vec<&str> = names().collect();
-        let why = format!("container {container:?} is not in pod {name}; it has {}", all.join(", "));
+        let why = format!(
+            "container {container:?} is not in pod {name}; it has {}",
+            all.join(", ")
+        );
         return Err(Refusal::bad_request(why));
     }
     let tail = query.number("tailLines")?.and_then(|n| usize::try_from(n).ok());
     let path = api.log_path(place.namespace(), name, container);
-    Ok(Reply::Stream(logs::follow(path, tail, query.flag("follow")), "text/plain"))
+    Ok(Reply::Stream(
+        logs::follow(path, tail, query.flag("follow")),
+        "text/plain",
+    ))
 }
 
 fn token(api: &Api, place: &Place, name: &str, request: &Value) -> Result<Reply, Refusal> {
@@ -229,10 +285,16 @@ fn token(api: &Api, place: &Place, name: &str, request: &Value) -> Result<Reply,
     let seconds = object::number(request, "/spec/expirationSeconds").unwrap_or(3600);
     let invalid = |field: &str, why: String| Err(Refusal::invalid("TokenRequest", name, field, why));
     if seconds < MIN_SECONDS {
-        return invalid("spec.expirationSeconds", format!("may not be less than {MIN_SECONDS}"));
+        return invalid(
+            "spec.expirationSeconds",
+            format!("may not be less than {MIN_SECONDS}"),
+        );
     }
-    let audiences: Vec<String> =
-        object::list(request, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> = object::list(request, "/spec/audiences")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let bound = request.pointer("/spec/boundObjectRef").filter(|b| b.is_object());
     let pod = match bound {
         None => None,
@@ -245,13 +307,24 @@ fn token(api: &Api, place: &Place, name: &str, request: &Value) -> Result<Reply,
             });
             match pod {
                 Some(pod) => Some(pod),
-                None => return invalid("spec.boundObjectRef", format!("no pod {bound_name:?} of this account")),
+                None => {
+                    return invalid(
+                        "spec.boundObjectRef",
+                        format!("no pod {bound_name:?} of this account"),
+                    );
+                }
             }
         }
         Some(_) => return invalid("spec.boundObjectRef.kind", "only Pod is supported".to_owned()),
     };
-    let (token, expires) =
-        api.tokens.issue(&account, &Grant { audiences: &audiences, seconds, pod: pod.as_deref() })?;
+    let (token, expires) = api.tokens.issue(
+        &account,
+        &Grant {
+            audiences: &audiences,
+            seconds,
+            pod: pod.as_deref(),
+        },
+    )?;
     let mut answer = request.clone();
     answer["apiVersion"] = "authentication.k8s.io/v1".into();
     answer["kind"] = "TokenRequest".into();

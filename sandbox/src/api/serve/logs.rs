@@ -28,7 +28,12 @@ pub fn follow(path: PathBuf, tail: Option<usize>, follow: bool) -> mpsc::Receive
     receiver
 }
 
-async fn pump(path: PathBuf, tail: Option<usize>, follow: bool, pieces: &mpsc::Sender<Bytes>) -> std::io::Result<()> {
+async fn pump(
+    path: PathBuf,
+    tail: Option<usize>,
+    follow: bool,
+    pieces: &mpsc::Sender<Bytes>,
+) -> std::io::Result<()> {
     let mut file = loop {
         match tokio::fs::File::open(&path).await {
             Ok(file) => break file,
@@ -108,13 +113,26 @@ mod tests {
         let mut whole = follow(path.clone(), None, false);
         assert_eq!(whole.recv().await.unwrap(), "one\ntwo\nthree\n");
         assert!(whole.recv().await.is_none());
-        assert_eq!(follow(path.clone(), Some(2), false).recv().await.unwrap(), "two\nthree\n");
-        assert!(follow(path.clone(), Some(0), false).recv().await.is_none_or(|b| b == "one\ntwo\nthree\n"));
+        assert_eq!(
+            follow(path.clone(), Some(2), false).recv().await.unwrap(),
+            "two\nthree\n"
+        );
+        assert!(
+            follow(path.clone(), Some(0), false)
+                .recv()
+                .await
+                .is_none_or(|b| b == "one\ntwo\nthree\n")
+        );
         let mut live = follow(path.clone(), Some(1), true);
         assert_eq!(live.recv().await.unwrap(), "three\n");
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         std::io::Write::write_all(&mut file, b"four\n").unwrap();
         assert_eq!(live.recv().await.unwrap(), "four\n");
-        assert!(follow(dir.path().join("none"), None, false).recv().await.is_none());
+        assert!(
+            follow(dir.path().join("none"), None, false)
+                .recv()
+                .await
+                .is_none()
+        );
     }
 }

@@ -37,15 +37,28 @@ pub(super) fn start(
     labels: Labels,
     fields: Fields,
 ) -> Result<Reply, Refusal> {
-    let filter = Filter { key: place.kind.key(), place: place.clone(), labels, fields };
+    let filter = Filter {
+        key: place.kind.key(),
+        place: place.clone(),
+        labels,
+        fields,
+    };
     let asked = query.get("resourceVersion").unwrap_or_default();
     let from: Option<u64> = match asked {
         "" | "0" => None,
-        text => Some(text.parse().map_err(|_| Refusal::bad_request(format!("resourceVersion {text:?} is not ours")))?),
+        text => Some(
+            text.parse()
+                .map_err(|_| Refusal::bad_request(format!("resourceVersion {text:?} is not ours")))?,
+        ),
     };
     let initial = query.flag("sendInitialEvents") || from.is_none();
     let bookmarks = query.flag("allowWatchBookmarks");
-    let lasting = Duration::from_secs(query.number("timeoutSeconds")?.unwrap_or(LASTING).min(LASTING * 4));
+    let lasting = Duration::from_secs(
+        query
+            .number("timeoutSeconds")?
+            .unwrap_or(LASTING)
+            .min(LASTING * 4),
+    );
     let (lines, receiver) = mpsc::channel(64);
     let mut first = Vec::new();
     let watch = if initial {
@@ -139,6 +152,9 @@ impl Filter {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let version = self.place.kind.api_version_as(&self.place.version);
-        line("BOOKMARK", json!({"kind": self.place.kind.kind, "apiVersion": version, "metadata": metadata}))
+        line(
+            "BOOKMARK",
+            json!({"kind": self.place.kind.kind, "apiVersion": version, "metadata": metadata}),
+        )
     }
 }
