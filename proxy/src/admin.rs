@@ -58,7 +58,10 @@ impl Admin {
             ("/config/versions", _, true) => pages::json(&self.configuration.to_json()),
             ("/certificates/renew", true, _) => {
                 self.identity.renew_now();
-                pages::text(StatusCode::ACCEPTED, "a new certificate is being asked for; see /certificates\n")
+                pages::text(
+                    StatusCode::ACCEPTED,
+                    "a new certificate is being asked for; see /certificates\n",
+                )
             }
             ("/logging", true, _) => level(request.uri().query()),
             ("/drain", true, _) => {
@@ -69,9 +72,10 @@ impl Admin {
                 self.quit.notify_one();
                 pages::text(StatusCode::ACCEPTED, "draining, then ending\n")
             }
-            ("/certificates/renew" | "/logging" | "/drain" | "/quitquitquit", ..) => {
-                pages::text(StatusCode::METHOD_NOT_ALLOWED, "this changes something: use POST\n")
-            }
+            ("/certificates/renew" | "/logging" | "/drain" | "/quitquitquit", ..) => pages::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this changes something: use POST\n",
+            ),
             _ => pages::text(StatusCode::NOT_FOUND, INDEX),
         }
     }
@@ -177,9 +181,69 @@ impl Admin {
 }
 
 fn level(query: Option<&str>) -> Page {
-    let level = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("level="));
+    let level = query
+        .unwrap_or_default()
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("level="));
     match level {
         Some(level) if log::set_level(level) => pages::text(StatusCode::OK, format!("level {level}\n")),
-        _ => pages::text(StatusCode::BAD_REQUEST, "level must be off, error, warn, info, debug or trace\n"),
+        _ => pages::text(
+            StatusCode::BAD_REQUEST,
+            "level must be off, error, warn, info, debug or trace\n",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::DrainTimes;
+    use crate::view::Writer;
+    use http_body_util::BodyExt as _;
+    use weft_proto::model::TrustDomain;
+
+    fn admin() -> Admin {
+        let clock = Clock::start();
+        Admin {
+            views: Writer::new("shop", weft_engine::Settings::default(), clock).views(),
+            identity: Identity::new(TrustDomain::new("cluster.local").unwrap()),
+            configuration: Report::default(),
+            drain: Drain::new(DrainTimes::default()),
+            quit: Arc::default(),
+            clock,
+        }
+    }
+
+    async fn ask(admin: &Admin, method: Method, path: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let page = admin.clone().answer(request).await;
+        let status = page.status().as_u16();
+        (status, String::from_utf8(page.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn pages_are_there_before_anything_is_known() {
+        let admin = admin();
+        for path in ["/", "/healthz", "/view", "/certificates", "/config/versions"] {
+            assert_eq!(ask(&admin, Method::GET, path).await.0, 200, "{path}");
+        }
+        let view: Value = serde_json::from_str(&ask(&admin, Method::GET, "/view").await.1).unwrap();
+        assert_eq!(view["stage"], "running");
+        assert_eq!(ask(&admin, Method::GET, "/keys").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn only_post_changes_anything() {
+        let admin = admin();
+        for path in ["/certificates/renew", "/logging?level=debug", "/drain", "/quitquitquit"] {
+            assert_eq!(ask(&admin, Method::GET, path).await.0, 405, "{path}");
+            assert_eq!(ask(&admin, Method::PUT, path).await.0, 405, "{path}");
+        }
+        assert_eq!(admin.drain.stage(), Stage::Running);
+        assert_eq!(ask(&admin, Method::POST, "/logging?level=loud").await.0, 400);
+        assert_eq!(ask(&admin, Method::POST, "/drain").await.0, 202);
+        assert_eq!(admin.drain.stage(), Stage::Draining);
+        assert_eq!(ask(&admin, Method::POST, "/quitquitquit").await.0, 202);
+        admin.quit.notified().await;
     }
 }

@@ -137,7 +137,10 @@ mod tests {
     use super::*;
 
     fn times() -> DrainTimes {
-        DrainTimes { minimum: Duration::from_secs(5), maximum: Duration::from_secs(25) }
+        DrainTimes {
+            minimum: Duration::from_secs(5),
+            maximum: Duration::from_secs(25),
+        }
     }
 
     #[tokio::test(start_paused = true)]

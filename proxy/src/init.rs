@@ -70,7 +70,11 @@ pub enum NotIntercepted {
 pub fn run() -> Result<(), NotIntercepted> {
     let interception = Interception::read(|name| std::env::var(name).ok())?;
     interception.table().replace()?;
-    tracing::info!(outbound = interception.outbound, inbound = interception.inbound, "interception rules are in force");
+    tracing::info!(
+        outbound = interception.outbound,
+        inbound = interception.inbound,
+        "interception rules are in force"
+    );
     Ok(())
 }
 
@@ -100,21 +104,33 @@ impl Interception {
         let number = |name: &'static str| match lookup(name) {
             None => Ok(None),
             Some(text) if text.trim().is_empty() => Ok(None),
-            Some(text) => text.trim().parse().map(Some).map_err(|_| wrong(name, format!("{text:?} is no number"))),
+            Some(text) => text
+                .trim()
+                .parse()
+                .map(Some)
+                .map_err(|_| wrong(name, format!("{text:?} is no number"))),
         };
         let port = |name: &'static str, part: &str| match part.parse::<u16>() {
             Ok(port) if port != 0 => Ok(port),
             _ => Err(wrong(name, format!("{part:?} is no port from 1 to 65535"))),
         };
         let range = |name: &'static str, part: &str| {
-            let network = part.parse::<IpNet>().or_else(|_| part.parse().map(|ip: std::net::IpAddr| ip.into()));
-            network.map(|network: IpNet| network.trunc()).map_err(|_| wrong(name, format!("{part:?} is no CIDR")))
+            let network = part
+                .parse::<IpNet>()
+                .or_else(|_| part.parse().map(|ip: std::net::IpAddr| ip.into()));
+            network
+                .map(|network: IpNet| network.trunc())
+                .map_err(|_| wrong(name, format!("{part:?} is no CIDR")))
         };
         let ports = |name: &'static str| -> Result<BTreeSet<u16>, NotIntercepted> {
-            list(name, lookup(name).as_deref().unwrap_or_default())?.map(|part| port(name, part)).collect()
+            list(name, lookup(name).as_deref().unwrap_or_default())?
+                .map(|part| port(name, part))
+                .collect()
         };
         let ranges = |name: &'static str| -> Result<Vec<IpNet>, NotIntercepted> {
-            list(name, lookup(name).as_deref().unwrap_or_default())?.map(|part| range(name, part)).collect()
+            list(name, lookup(name).as_deref().unwrap_or_default())?
+                .map(|part| range(name, part))
+                .collect()
         };
         let all = |name: &'static str| lookup(name).is_none_or(|text| text.trim() == "*");
         Ok(Self {
@@ -147,12 +163,20 @@ impl Interception {
     fn output(&self, chain: &mut Chain) {
         let tcp = || Match::protocol(Protocol::Tcp);
         let port = |port: u16| Match::port(Protocol::Tcp, port);
-        chain.rule([Match::user(self.uid)], Verdict::Return).comment("the sidecar's own, by uid");
+        chain
+            .rule([Match::user(self.uid)], Verdict::Return)
+            .comment("the sidecar's own, by uid");
         if let Some(mark) = self.mark {
-            chain.rule([Match::mark(mark)], Verdict::Return).comment("the sidecar's own, by mark");
+            chain
+                .rule([Match::mark(mark)], Verdict::Return)
+                .comment("the sidecar's own, by mark");
         }
-        chain.rule([Match::output("lo")], Verdict::Return).comment("inside the pod");
-        chain.rule([Match::local_destination()], Verdict::Return).comment("to the pod itself");
+        chain
+            .rule([Match::output("lo")], Verdict::Return)
+            .comment("inside the pod");
+        chain
+            .rule([Match::local_destination()], Verdict::Return)
+            .comment("to the pod itself");
         for excluded in &self.exclude_outbound_ports {
             chain.rule([port(*excluded)], Verdict::Return);
         }
@@ -164,11 +188,16 @@ impl Interception {
         }
         match &self.include_outbound {
             None => {
-                chain.rule([tcp()], Verdict::Redirect(self.outbound)).comment("to the sidecar");
+                chain
+                    .rule([tcp()], Verdict::Redirect(self.outbound))
+                    .comment("to the sidecar");
             }
             Some(ranges) => {
                 for range in ranges {
-                    chain.rule([tcp(), Match::destination(*range)], Verdict::Redirect(self.outbound));
+                    chain.rule(
+                        [tcp(), Match::destination(*range)],
+                        Verdict::Redirect(self.outbound),
+                    );
                 }
             }
         }
@@ -176,9 +205,13 @@ impl Interception {
 
     fn prerouting(&self, chain: &mut Chain) {
         let port = |port: u16| Match::port(Protocol::Tcp, port);
-        chain.rule([Match::input("lo")], Verdict::Return).comment("inside the pod");
+        chain
+            .rule([Match::input("lo")], Verdict::Return)
+            .comment("inside the pod");
         for own in names::SIDECAR_PORTS {
-            chain.rule([port(own)], Verdict::Return).comment("the sidecar's own port");
+            chain
+                .rule([port(own)], Verdict::Return)
+                .comment("the sidecar's own port");
         }
         for excluded in &self.exclude_inbound {
             chain.rule([port(*excluded)], Verdict::Return);
@@ -186,7 +219,9 @@ impl Interception {
         match &self.include_inbound {
             None => {
                 let tcp = Match::protocol(Protocol::Tcp);
-                chain.rule([tcp], Verdict::Redirect(self.inbound)).comment("to the sidecar");
+                chain
+                    .rule([tcp], Verdict::Redirect(self.inbound))
+                    .comment("to the sidecar");
             }
             Some(ports) => {
                 for included in ports {
@@ -198,12 +233,23 @@ impl Interception {
 }
 
 fn wrong(name: &'static str, reason: impl Into<String>) -> NotIntercepted {
-    NotIntercepted::Value { name, reason: reason.into() }
+    NotIntercepted::Value {
+        name,
+        reason: reason.into(),
+    }
 }
 
 fn list<'a>(name: &'static str, text: &'a str) -> Result<impl Iterator<Item = &'a str>, NotIntercepted> {
-    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != "*");
-    if parts().count() > MAX_LIST { Err(wrong(name, "more than 256 entries")) } else { Ok(parts()) }
+    let parts = || {
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty() && *part != "*")
+    };
+    if parts().count() > MAX_LIST {
+        Err(wrong(name, "more than 256 entries"))
+    } else {
+        Ok(parts())
+    }
 }
 
 #[cfg(test)]
@@ -211,20 +257,39 @@ mod tests {
     use super::*;
 
     fn read(vars: &[(&str, &str)]) -> Result<Interception, NotIntercepted> {
-        Interception::read(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        Interception::read(|name| {
+            vars.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
     fn nothing_set_intercepts_everything() {
         assert_eq!(read(&[]).unwrap(), Interception::default());
-        let table = Interception { mark: Some(1337), ..Interception::default() }.table();
-        let [output, prerouting] = &table.chains[..] else { panic!("two chains") };
-        let verdicts = |chain: &Chain| chain.rules.iter().map(|rule| rule.verdict.clone()).collect::<Vec<_>>();
+        let table = Interception {
+            mark: Some(1337),
+            ..Interception::default()
+        }
+        .table();
+        let [output, prerouting] = &table.chains[..] else {
+            panic!("two chains")
+        };
+        let verdicts = |chain: &Chain| {
+            chain
+                .rules
+                .iter()
+                .map(|rule| rule.verdict.clone())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(output.rules[0].matches, [Match::user(1337)]);
         assert_eq!(output.rules[1].matches, [Match::mark(1337)]);
         assert_eq!(verdicts(output).last(), Some(&Verdict::Redirect(15001)));
         assert_eq!(verdicts(prerouting).last(), Some(&Verdict::Redirect(15006)));
-        let returns = verdicts(prerouting).iter().filter(|verdict| **verdict == Verdict::Return).count();
+        let returns = verdicts(prerouting)
+            .iter()
+            .filter(|verdict| **verdict == Verdict::Return)
+            .count();
         assert_eq!(returns, 1 + names::SIDECAR_PORTS.len());
     }
 
@@ -239,10 +304,18 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(interception.include_inbound, Some([80, 8080].into()));
-        assert_eq!(interception.include_outbound.unwrap()[0].to_string(), "10.96.0.0/16");
+        assert_eq!(
+            interception.include_outbound.unwrap()[0].to_string(),
+            "10.96.0.0/16"
+        );
         assert_eq!(interception.exclude_outbound[0].to_string(), "169.254.169.254/32");
         // Set but empty: none.
-        assert_eq!(read(&[("WEFT_INCLUDE_INBOUND_PORTS", "")]).unwrap().include_inbound, Some([].into()));
+        assert_eq!(
+            read(&[("WEFT_INCLUDE_INBOUND_PORTS", "")])
+                .unwrap()
+                .include_inbound,
+            Some([].into())
+        );
     }
 
     #[test]

@@ -72,7 +72,9 @@ where
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -118,6 +120,7 @@ pub fn json(value: &impl serde::Serialize) -> Page {
 pub fn page(status: StatusCode, kind: &'static str, body: Bytes) -> Page {
     let mut page = Response::new(Full::new(body).boxed());
     *page.status_mut() = status;
-    page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    page.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     page
 }

@@ -67,13 +67,20 @@ impl Prober {
 
     async fn reach(&self, probe: &Probe) -> io::Result<()> {
         let address = probe.endpoint.address;
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         if let Some(mark) = self.socket_mark {
             socket2::SockRef::from(&socket).set_mark(mark)?;
         }
         let stream = socket.connect(address).await?;
         if let Some(identity) = &probe.endpoint.identity {
-            self.identity.connect(stream, identity, Alpn::H1).await.map_err(io::Error::other)?;
+            self.identity
+                .connect(stream, identity, Alpn::H1)
+                .await
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -93,13 +93,23 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let telemetry = Telemetry::new(settings.log.access);
     let drain = Drain::new(settings.drain);
     let identity = Identity::new(settings.trust_domain.clone());
-    let engine = weft_engine::Settings { seed: rand::random(), prober: true, ..weft_engine::Settings::default() };
+    let engine = weft_engine::Settings {
+        seed: rand::random(),
+        prober: true,
+        ..weft_engine::Settings::default()
+    };
     let writer = Writer::new(&settings.pod.namespace, engine, clock);
     let views = writer.views();
     let control_plane = ControlPlane::new(settings.clone());
     let authority = Authority::new(control_plane.clone(), settings.clone());
     let renewal = Renewal::new(identity.clone(), authority, settings.clone(), telemetry.clone());
-    let client = Client::new(settings.clone(), identity.clone(), control_plane, telemetry.clone(), writer);
+    let client = Client::new(
+        settings.clone(),
+        identity.clone(),
+        control_plane,
+        telemetry.clone(),
+        writer,
+    );
     let shared = Shared {
         settings: settings.clone(),
         views: views.clone(),
@@ -122,17 +132,30 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let health = Health::new(identity.clone(), views.clone(), drain.clone(), settings.clone());
     for listener in open(settings.ports.health, false)? {
         let health = health.clone();
-        tasks.spawn(pages::serve(listener, move |request| health.clone().answer(request)));
+        tasks.spawn(pages::serve(listener, move |request| {
+            health.clone().answer(request)
+        }));
     }
     for listener in open(settings.ports.metrics, false)? {
         let telemetry = telemetry.clone();
-        tasks.spawn(pages::serve(listener, move |request| health::metrics(telemetry.clone(), request)));
+        tasks.spawn(pages::serve(listener, move |request| {
+            health::metrics(telemetry.clone(), request)
+        }));
     }
     let configuration = client.report();
-    let admin = Admin { views: views.clone(), identity: identity.clone(), configuration, drain: drain.clone(), quit: quit.clone(), clock };
+    let admin = Admin {
+        views: views.clone(),
+        identity: identity.clone(),
+        configuration,
+        drain: drain.clone(),
+        quit: quit.clone(),
+        clock,
+    };
     for listener in open(settings.ports.admin, true)? {
         let admin = admin.clone();
-        tasks.spawn(pages::serve(listener, move |request| admin.clone().answer(request)));
+        tasks.spawn(pages::serve(listener, move |request| {
+            admin.clone().answer(request)
+        }));
     }
     let mut told = start_workers(&shared)?;
     for _ in 0..settings.workers {
@@ -143,7 +166,12 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
             None => return Err(Fatal::Worker(0)),
         }
     }
-    let prober = Prober { views, identity, socket_mark: settings.socket_mark, clock };
+    let prober = Prober {
+        views,
+        identity,
+        socket_mark: settings.socket_mark,
+        clock,
+    };
     tasks.spawn(renewal.run());
     tasks.spawn(client.run());
     tasks.spawn(prober.run());
@@ -176,7 +204,10 @@ fn start_workers(shared: &Shared) -> Result<mpsc::UnboundedReceiver<Told>, Fatal
     for number in 0..shared.settings.workers {
         let (shared, tell) = (shared.clone(), tell.clone());
         let work = move || {
-            let end = Ending { number, tell: tell.clone() };
+            let end = Ending {
+                number,
+                tell: tell.clone(),
+            };
             let ready = |listening: io::Result<()>| {
                 // The control thread outlives the workers; if not, there is nobody to tell.
                 let _ = tell.send(listening.map_or_else(Told::Failed, |()| Told::Listening));
@@ -186,7 +217,10 @@ fn start_workers(shared: &Shared) -> Result<mpsc::UnboundedReceiver<Told>, Fatal
             }
             drop(end);
         };
-        std::thread::Builder::new().name(format!("weft-{number}")).spawn(work).map_err(Fatal::Thread)?;
+        std::thread::Builder::new()
+            .name(format!("weft-{number}"))
+            .spawn(work)
+            .map_err(Fatal::Thread)?;
     }
     Ok(told)
 }

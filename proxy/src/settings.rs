@@ -119,7 +119,9 @@ pub struct DrainTimes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// A variable that must be set is not.
-    #[error("environment variable {0} is not set; the injector sets it, so start the sidecar by an injected pod")]
+    #[error(
+        "environment variable {0} is not set; the injector sets it, so start the sidecar by an injected pod"
+    )]
     Missing(&'static str),
     /// A variable has a value that can't be used.
     #[error("environment variable {name}: {reason}")]
@@ -158,13 +160,20 @@ impl Default for Ports {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), json: false, access: false }
+        Self {
+            level: "info".into(),
+            json: false,
+            access: false,
+        }
     }
 }
 
 impl Default for DrainTimes {
     fn default() -> Self {
-        Self { minimum: Duration::from_secs(5), maximum: Duration::from_secs(25) }
+        Self {
+            minimum: Duration::from_secs(5),
+            maximum: Duration::from_secs(25),
+        }
     }
 }
 
@@ -187,7 +196,10 @@ impl Settings {
             .map_err(|error| vars.wrong(env::TRUST_DOMAIN, error))?;
         let pod = Pod::read(&vars)?;
         SpiffeId::new(trust_domain.clone(), &pod.namespace, &pod.service_account).map_err(|error| {
-            vars.wrong(env::POD_NAMESPACE, format!("with {}: {error}", env::SERVICE_ACCOUNT))
+            vars.wrong(
+                env::POD_NAMESPACE,
+                format!("with {}: {error}", env::SERVICE_ACCOUNT),
+            )
         })?;
         let control_plane = ControlPlane::parse(&vars.or(env::CONTROL_PLANE, names::CONTROL_PLANE_ADDRESS))
             .map_err(|reason| vars.wrong(env::CONTROL_PLANE, reason))?;
@@ -201,7 +213,12 @@ impl Settings {
         };
         let minimum = vars.seconds(own::DRAIN_MINIMUM, 5)?;
         let maximum = vars.seconds(own::DRAIN_MAXIMUM, 25)?;
-        let list_error = |name: &'static str| move |error: probes::Invalid| Invalid::Value { name, reason: error.to_string() };
+        let list_error = |name: &'static str| {
+            move |error: probes::Invalid| Invalid::Value {
+                name,
+                reason: error.to_string(),
+            }
+        };
         Ok(Self {
             pod,
             trust_domain,
@@ -213,13 +230,20 @@ impl Settings {
             state_dir: vars.or(own::STATE_DIR, names::STATE_DIR).into(),
             ports: Ports::default(),
             log: Log::read(&vars)?,
-            drain: DrainTimes { minimum: minimum.min(maximum), maximum },
+            drain: DrainTimes {
+                minimum: minimum.min(maximum),
+                maximum,
+            },
             probes: match vars.get(env::APP_PROBES) {
-                Some(text) => AppProbe::parse_list(&text).map_err(list_error(env::APP_PROBES))?.into(),
+                Some(text) => AppProbe::parse_list(&text)
+                    .map_err(list_error(env::APP_PROBES))?
+                    .into(),
                 None => Arc::new([]),
             },
             app_ports: match vars.get(env::APP_PORTS) {
-                Some(text) => AppPort::parse_list(&text).map_err(list_error(env::APP_PORTS))?.into(),
+                Some(text) => AppPort::parse_list(&text)
+                    .map_err(list_error(env::APP_PORTS))?
+                    .into(),
                 None => Arc::new([]),
             },
         })
@@ -227,12 +251,22 @@ impl Settings {
 
     /// The identity that the certificate should carry.
     pub fn identity(&self) -> Option<SpiffeId> {
-        SpiffeId::new(self.trust_domain.clone(), &self.pod.namespace, &self.pod.service_account).ok()
+        SpiffeId::new(
+            self.trust_domain.clone(),
+            &self.pod.namespace,
+            &self.pod.service_account,
+        )
+        .ok()
     }
 
     /// The identity that the control plane must prove.
     pub fn control_plane_identity(&self) -> Option<SpiffeId> {
-        SpiffeId::new(self.trust_domain.clone(), names::SYSTEM_NAMESPACE, names::CONTROL_PLANE).ok()
+        SpiffeId::new(
+            self.trust_domain.clone(),
+            names::SYSTEM_NAMESPACE,
+            names::CONTROL_PLANE,
+        )
+        .ok()
     }
 }
 
@@ -245,7 +279,9 @@ impl Pod {
             None => (own::ADDRESS, vars.get(own::ADDRESS).unwrap_or_default()),
         };
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let address = part.parse().map_err(|_| vars.wrong(variable, format!("{part:?} is no IP address")))?;
+            let address = part
+                .parse()
+                .map_err(|_| vars.wrong(variable, format!("{part:?} is no IP address")))?;
             addresses.push(address);
             if addresses.len() > 16 {
                 return Err(vars.wrong(variable, "more than 16 addresses"));
@@ -283,15 +319,28 @@ impl Pod {
 
 impl ControlPlane {
     fn parse(text: &str) -> Result<Self, String> {
-        let refuse = || format!("{text:?} is not host:port, for example {}", names::CONTROL_PLANE_ADDRESS);
+        let refuse = || {
+            format!(
+                "{text:?} is not host:port, for example {}",
+                names::CONTROL_PLANE_ADDRESS
+            )
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(refuse)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let named = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let named = host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if host.is_empty() || host.len() > 253 || !(named || host.parse::<IpAddr>().is_ok()) {
             return Err(refuse());
         }
         match port.parse() {
-            Ok(port) if port != 0 => Ok(Self { host: host.into(), port }),
+            Ok(port) if port != 0 => Ok(Self {
+                host: host.into(),
+                port,
+            }),
             _ => Err(refuse()),
         }
     }
@@ -301,7 +350,10 @@ impl Log {
     fn read(vars: &Vars<'_>) -> Result<Self, Invalid> {
         let level = vars.or(env::LOG, "info").to_ascii_lowercase();
         if !["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
-            return Err(vars.wrong(env::LOG, format!("{level:?} is none of off, error, warn, info, debug, trace")));
+            return Err(vars.wrong(
+                env::LOG,
+                format!("{level:?} is none of off, error, warn, info, debug, trace"),
+            ));
         }
         let json = match vars.or(own::LOG_FORMAT, "text").as_str() {
             "json" => true,
@@ -313,7 +365,11 @@ impl Log {
             "false" => false,
             other => return Err(vars.wrong(own::ACCESS_LOG, format!("{other:?} is neither true nor false"))),
         };
-        Ok(Self { level: level.into(), json, access })
+        Ok(Self {
+            level: level.into(),
+            json,
+            access,
+        })
     }
 }
 
@@ -338,7 +394,10 @@ impl Vars<'_> {
     }
 
     fn wrong(&self, name: &'static str, reason: impl ToString) -> Invalid {
-        Invalid::Value { name, reason: reason.to_string() }
+        Invalid::Value {
+            name,
+            reason: reason.to_string(),
+        }
     }
 
     fn number(&self, name: &'static str, text: &str, least: u64, most: u64) -> Result<u64, Invalid> {
@@ -361,19 +420,33 @@ mod tests {
     use super::*;
 
     fn with(extra: &[(&str, &str)]) -> Result<Settings, Invalid> {
-        let base = [("POD_NAME", "web-1"), ("POD_NAMESPACE", "shop"), ("INSTANCE_IPS", "10.244.1.2,fd00::2")];
+        let base = [
+            ("POD_NAME", "web-1"),
+            ("POD_NAMESPACE", "shop"),
+            ("INSTANCE_IPS", "10.244.1.2,fd00::2"),
+        ];
         Settings::read(|name| {
-            extra.iter().chain(&base).find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            extra
+                .iter()
+                .chain(&base)
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
     fn what_the_injector_sets_is_enough() {
         let settings = with(&[]).unwrap();
-        assert_eq!(settings.control_plane.host.as_ref(), "weft-control-plane.weft-system.svc");
+        assert_eq!(
+            settings.control_plane.host.as_ref(),
+            "weft-control-plane.weft-system.svc"
+        );
         assert_eq!(settings.control_plane.port, 15012);
         assert_eq!(settings.pod.addresses.len(), 2);
-        assert_eq!(settings.identity().unwrap().to_string(), "spiffe://cluster.local/ns/shop/sa/default");
+        assert_eq!(
+            settings.identity().unwrap().to_string(),
+            "spiffe://cluster.local/ns/shop/sa/default"
+        );
         assert_eq!(settings.ports.inbound, 15006);
         assert!(settings.pod.owns("10.244.1.2".parse().unwrap()));
         assert!(!settings.pod.owns("10.244.1.3".parse().unwrap()));
@@ -383,11 +456,27 @@ mod tests {
     fn wrong_values_are_named() {
         for (name, value, wanted) in [
             ("POD_NAME", "", "POD_NAME is not set"),
-            ("INSTANCE_IPS", "10.0.0", "INSTANCE_IPS: \"10.0.0\" is no IP address"),
-            ("WEFT_CONTROL_PLANE", "nowhere", "WEFT_CONTROL_PLANE: \"nowhere\" is not host:port"),
+            (
+                "INSTANCE_IPS",
+                "10.0.0",
+                "INSTANCE_IPS: \"10.0.0\" is no IP address",
+            ),
+            (
+                "WEFT_CONTROL_PLANE",
+                "nowhere",
+                "WEFT_CONTROL_PLANE: \"nowhere\" is not host:port",
+            ),
             ("WEFT_CONTROL_PLANE", "a:0", "is not host:port"),
-            ("WEFT_TRUST_DOMAIN", "Cluster.Local", "WEFT_TRUST_DOMAIN: a trust domain has"),
-            ("WEFT_WORKERS", "65", "WEFT_WORKERS: \"65\" is not a number from 1 to 64"),
+            (
+                "WEFT_TRUST_DOMAIN",
+                "Cluster.Local",
+                "WEFT_TRUST_DOMAIN: a trust domain has",
+            ),
+            (
+                "WEFT_WORKERS",
+                "65",
+                "WEFT_WORKERS: \"65\" is not a number from 1 to 64",
+            ),
             ("WEFT_SOCKET_MARK", "0", "WEFT_SOCKET_MARK"),
             ("WEFT_LOG", "loud", "WEFT_LOG: \"loud\""),
             ("WEFT_ACCESS_LOG", "1", "WEFT_ACCESS_LOG"),

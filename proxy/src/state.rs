@@ -33,7 +33,11 @@ impl StateDir {
         };
         let mut bytes = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_FILE { Err(too_long()) } else { Ok(Some(bytes)) }
+        if bytes.len() as u64 > MAX_FILE {
+            Err(too_long())
+        } else {
+            Ok(Some(bytes))
+        }
     }
 
     /// Writes a file that only this user can read, whole or not at all.
@@ -78,6 +82,10 @@ mod tests {
         state.write("a", b"two").unwrap();
         assert_eq!(state.read("a").unwrap().unwrap(), b"two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(StateDir::new(Path::new("/nowhere/at/all")).write("a", b"x").is_err());
+        assert!(
+            StateDir::new(Path::new("/nowhere/at/all"))
+                .write("a", b"x")
+                .is_err()
+        );
     }
 }

@@ -43,7 +43,13 @@ pub struct Health {
 impl Health {
     /// Health of this sidecar.
     pub fn new(identity: Identity, views: Views, drain: Drain, settings: Arc<Settings>) -> Self {
-        Self { identity, views, drain, settings, turns: Arc::new(Semaphore::new(MAX_PROBES)) }
+        Self {
+            identity,
+            views,
+            drain,
+            settings,
+            turns: Arc::new(Semaphore::new(MAX_PROBES)),
+        }
     }
 
     /// Why the sidecar isn't ready; `None`: it is.
@@ -114,13 +120,17 @@ pub async fn metrics<B>(telemetry: Telemetry, request: Request<B>) -> Page {
     }
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_blocking(move || {
-        let mut pieces = Pieces { sender, piece: BytesMut::new() };
+        let mut pieces = Pieces {
+            sender,
+            piece: BytesMut::new(),
+        };
         // A reader that hung up ends the writing; nothing else can fail.
         let _ = telemetry.write(&mut pieces).and_then(|()| pieces.flush());
     });
     let frames = ReceiverStream::new(receiver).map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     let mut page = Response::new(BodyExt::boxed(StreamBody::new(frames)));
-    page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    page.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     page
 }
 
@@ -132,14 +142,20 @@ struct Pieces {
 
 impl Pieces {
     fn flush(&mut self) -> fmt::Result {
-        self.sender.blocking_send(self.piece.split().freeze()).map_err(|_| fmt::Error)
+        self.sender
+            .blocking_send(self.piece.split().freeze())
+            .map_err(|_| fmt::Error)
     }
 }
 
 impl fmt::Write for Pieces {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.piece.extend_from_slice(text.as_bytes());
-        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+        if self.piece.len() >= PIECE {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -47,7 +47,11 @@ pub(super) enum Failed {
 }
 
 /// Carries out a probe.
-pub(super) async fn run(settings: &Settings, probe: &AppProbe, user_agent: HeaderValue) -> Result<StatusCode, Failed> {
+pub(super) async fn run(
+    settings: &Settings,
+    probe: &AppProbe,
+    user_agent: HeaderValue,
+) -> Result<StatusCode, Failed> {
     let time = Duration::from_secs(probe.timeout_seconds.into());
     let work = async {
         let stream = connect(settings, probe.port()).await?;
@@ -58,21 +62,29 @@ pub(super) async fn run(settings: &Settings, probe: &AppProbe, user_agent: Heade
                 Scheme::Https => {
                     let address = stream.peer_addr()?.ip();
                     let connector = TlsConnector::from(unverified()?);
-                    let stream = connector.connect(ServerName::IpAddress(address.into()), stream).await?;
+                    let stream = connector
+                        .connect(ServerName::IpAddress(address.into()), stream)
+                        .await?;
                     get(stream, http, user_agent).await
                 }
             },
             ProbeKind::Grpc(grpc) => check(stream, grpc).await,
         }
     };
-    tokio::time::timeout(time, work).await.map_err(|_| Failed::Late(time))?
+    tokio::time::timeout(time, work)
+        .await
+        .map_err(|_| Failed::Late(time))?
 }
 
 /// Connects to the pod's own addresses in turn, with the sidecar's mark so that it isn't intercepted.
 async fn connect(settings: &Settings, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in &settings.pod.addresses {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         if let Some(mark) = settings.socket_mark {
             socket2::SockRef::from(&socket).set_mark(mark)?;
         }
@@ -148,7 +160,11 @@ async fn check(stream: TcpStream, probe: &GrpcProbe) -> Result<StatusCode, Faile
     let failed = |error: &dyn std::fmt::Display| Failed::Grpc(error.to_string());
     let mut stream = Some(TokioIo::new(stream));
     let once = tower::service_fn(move |_| {
-        std::future::ready(stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+        std::future::ready(
+            stream
+                .take()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)),
+        )
     });
     let channel = Endpoint::from_static("http://localhost")
         .connect_with_connector(once)
@@ -156,13 +172,22 @@ async fn check(stream: TcpStream, probe: &GrpcProbe) -> Result<StatusCode, Faile
         .map_err(|error| failed(&error))?;
     let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_BODY);
     client.ready().await.map_err(|error| failed(&error))?;
-    let request = tonic::Request::new(HealthCheckRequest { service: probe.service.clone() });
+    let request = tonic::Request::new(HealthCheckRequest {
+        service: probe.service.clone(),
+    });
     let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
     match client.unary(request, path, codec).await {
         Ok(answer) if answer.get_ref().status == SERVING => Ok(StatusCode::OK),
-        Ok(answer) => Err(Failed::Grpc(format!("status {}, not SERVING", answer.get_ref().status))),
-        Err(status) => Err(Failed::Grpc(format!("{} ({:?})", status.message(), status.code()))),
+        Ok(answer) => Err(Failed::Grpc(format!(
+            "status {}, not SERVING",
+            answer.get_ref().status
+        ))),
+        Err(status) => Err(Failed::Grpc(format!(
+            "{} ({:?})",
+            status.message(),
+            status.code()
+        ))),
     }
 }
 
@@ -210,6 +235,8 @@ impl ServerCertVerifier for Unverified {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
+        default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
