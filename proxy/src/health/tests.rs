@@ -47,7 +47,7 @@ async fn ready_with_certificate_and_configuration_until_the_drain() {
     let (status, text) = get(&health, "/healthz/ready").await;
     assert_eq!(status, 503);
     assert!(text.contains("configuration"), "{text}");
-    writer.apply([Change::Put(Resource::Inbound(Inbound::default()))]);
+    writer.apply([Change::Put(Box::new(Resource::Inbound(Inbound::default())))]);
     writer.complete();
     assert_eq!(get(&health, "/healthz/ready").await.0, 200);
     drain.start();

@@ -225,6 +225,8 @@ pub(super) type NoLabels = [(&'static str, &'static str); 0];
 type NoExemplars = Option<&'static HashMap<usize, Exemplar<Vec<(String, String)>, f64>>>;
 const NO_EXEMPLARS: NoExemplars = None;
 
+type ReadTcp = fn(&TcpSeries) -> &AtomicU64;
+
 /// Puts all edges on the metrics page.
 #[derive(Debug)]
 pub(super) struct Page(pub Arc<Edges>);
@@ -276,7 +278,7 @@ impl Collector for Page {
                 metric.encode_histogram(sum, count, &buckets, NO_EXEMPLARS)
             },
         )?;
-        let connections: [(&str, &str, fn(&TcpSeries) -> &AtomicU64); 4] = [
+        let connections: [(&str, &str, ReadTcp); 4] = [
             ("istio_tcp_connections_opened", "TCP connections opened", |tcp| {
                 &tcp.opened
             }),

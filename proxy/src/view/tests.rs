@@ -52,7 +52,7 @@ fn writer() -> Writer {
 }
 
 fn put(resource: Resource) -> Change {
-    Change::Put(resource)
+    Change::Put(Box::new(resource))
 }
 
 fn addresses(destination: &Destination) -> Vec<SocketAddr> {

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A resource is new or different.
-    Put(Resource),
+    Put(Box<Resource>),
     /// A resource is gone.
     Remove(Kind, String),
 }
@@ -113,7 +113,7 @@ impl Writer {
         let mut refused = Vec::new();
         for change in changes {
             match change {
-                Change::Put(resource) => self.put(resource, &mut dirty, &mut refused),
+                Change::Put(resource) => self.put(*resource, &mut dirty, &mut refused),
                 Change::Remove(kind, name) => self.remove(kind, &name, &mut dirty),
             }
         }

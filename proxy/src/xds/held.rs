@@ -87,7 +87,7 @@ impl Held {
             match Self::decode(kind, &full, &version, resource) {
                 Ok((resource, bytes)) => {
                     read.size += bytes.len();
-                    read.changes.push(Change::Put(resource));
+                    read.changes.push(Change::Put(Box::new(resource)));
                     // A copy, so that the frame that it came in can go.
                     read.puts.push((
                         full,

@@ -191,8 +191,12 @@ impl Client {
     /// Trust bundles go to the identity; those that can't be used are refused.
     fn trust(&mut self, changes: &mut Vec<Change>, refused: &mut Vec<Refusal>) {
         changes.retain(|change| {
-            let Change::Put(Resource::TrustBundle(bundle)) = change else {
-                return true;
+            let bundle = match change {
+                Change::Put(resource) => match &**resource {
+                    Resource::TrustBundle(bundle) => bundle,
+                    _ => return true,
+                },
+                Change::Remove(..) => return true,
             };
             if let Err(error) = self.identity.trust(bundle) {
                 refused.push(Refusal {
