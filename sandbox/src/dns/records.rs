@@ -108,7 +108,8 @@ fn ips<'a>(values: &'a [Value]) -> impl Iterator<Item = IpAddr> + 'a {
 /// Cluster addresses, or the pods' of a headless Service; with a host name only those of that pod.
 fn addresses(store: &Store, service: &Value, host: Option<&str>) -> Option<Vec<RData>> {
     if let Some(target) = string(service, "/spec/externalName") {
-        let target = Name::from_str(target).ok()?;
+        let mut target = Name::from_str(target).ok()?;
+        target.set_fqdn(true);
         return host.is_none().then(|| vec![RData::CNAME(CNAME(target))]);
     }
     let cluster: Vec<RData> = ips(list(service, "/spec/clusterIPs")).map(address).collect();
