@@ -4,6 +4,8 @@
 //! `UPDATE=1 cargo test -p weft-control-plane --test golden` writes `out.json` anew; look at the difference before it
 //! lands.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -55,12 +55,35 @@ pub fn changes(objects: &[Object]) -> Vec<Change> {
     for object in objects {
         let read = read(object.kind, &object.metadata, &object.body, object.origin.clone());
         kinds.entry(object.kind.kind).or_default().push(read);
+        kinds.entry("Pod").or_default().extend(template(object));
     }
     let replace = |(kind, objects): (&str, _)| Change::Replace {
         kind: kind.into(),
         objects,
     };
     kinds.into_iter().map(replace).chain([Change::Synced]).collect()
+}
+
+/// The pod that a workload would make, under the workload's name: manifests have no other pods that a selector could
+/// select.
+fn template(object: &Object) -> Option<Read> {
+    let spec = object.body.get("spec")?;
+    let template = match object.kind.kind {
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => spec.get("template")?,
+        "CronJob" => spec.pointer("/jobTemplate/spec/template")?,
+        _ => return None,
+    };
+    let pod = kind::find("v1", "Pod").ok()?;
+    let declared = Metadata::from_json(template.get("metadata").unwrap_or(&Value::Null)).unwrap_or_default();
+    let metadata = Metadata {
+        labels: declared.labels,
+        ..object.metadata.clone()
+    };
+    let origin = Origin {
+        kind: "Pod".into(),
+        ..object.origin.clone()
+    };
+    Some(read(pod, &metadata, template, origin))
 }
 
 impl Folder {
@@ -390,7 +413,10 @@ mod tests {
                 "{findings:?}"
             );
         }
-        assert_eq!(namespaces(&load(&[file.clone()]).0), [("c", 1, false)]);
+        assert_eq!(
+            namespaces(&load(std::slice::from_ref(&file)).0),
+            [("c", 1, false)]
+        );
 
         fs::write(&file, good).unwrap();
         assert_eq!(namespaces(&watched.read().0), [("a", 1, false), ("b", 7, false)]);

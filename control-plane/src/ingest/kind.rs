@@ -142,6 +142,14 @@ pub const KINDS: &[Kind] = &[
             "write an AuthorizationPolicy for what the sidecars have to enforce",
         ),
     },
+    Kind {
+        versions: &["v1", "v1alpha2"],
+        ..reported(GATEWAY, "UDPRoute", "udproutes", NOTHING)
+    },
+    Kind {
+        versions: &["v1", "v1alpha3", "v1alpha2"],
+        ..reported(GATEWAY, "BackendTLSPolicy", "backendtlspolicies", NOTHING)
+    },
     // Read from files beside the ones above, and not the mesh's business.
     other("apps", "Deployment", "deployments", true),
     other("apps", "ReplicaSet", "replicasets", true),
@@ -198,6 +206,9 @@ pub const KINDS: &[Kind] = &[
     ),
     other(GATEWAY, "GatewayClass", "gatewayclasses", false),
     other(GATEWAY, "Gateway", "gateways", true),
+    other(GATEWAY, "ListenerSet", "listenersets", true),
+    other("multicluster.x-k8s.io", "ServiceExport", "serviceexports", true),
+    other("multicluster.x-k8s.io", "ServiceImport", "serviceimports", true),
     // Routes of a mesh may refer to Services of other namespaces without it (GEP-1426, "Namespace boundaries").
     other(GATEWAY, "ReferenceGrant", "referencegrants", true),
 ];

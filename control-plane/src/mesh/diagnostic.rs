@@ -101,17 +101,3 @@ impl fmt::Display for Diagnostic {
         write!(f, " [{}]", self.code)
     }
 }
-
-/// Logs the findings of `now` that are not among `before` (both sorted): each once for as long as it holds.
-pub fn log_new(before: &[Diagnostic], now: &[Diagnostic]) {
-    for finding in now
-        .iter()
-        .filter(|finding| before.binary_search(finding).is_err())
-    {
-        match finding.severity {
-            Severity::Error => tracing::error!(code = finding.code, "{finding}"),
-            Severity::Warning => tracing::warn!(code = finding.code, "{finding}"),
-            Severity::Info => tracing::info!(code = finding.code, "{finding}"),
-        }
-    }
-}

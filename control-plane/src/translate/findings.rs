@@ -121,8 +121,9 @@ fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
 }
 
 fn authentication(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
-    let mut groups: BTreeMap<(&str, Option<&Labels>), BTreeSet<(i64, &ServiceName, &Origin)>> =
-        BTreeMap::new();
+    // Oldest first, as they count.
+    type Group<'a> = BTreeSet<(i64, &'a ServiceName, &'a Origin)>;
+    let mut groups: BTreeMap<(&str, Option<&Labels>), Group<'_>> = BTreeMap::new();
     for (name, object) in mesh.peer_authentications.iter() {
         let group = groups
             .entry((&name.namespace, object.selector.as_ref()))

@@ -172,6 +172,11 @@ impl Shared {
     }
 }
 
+/// Everything that is wrong with a mesh, found while reading or translating; sorted, each once.
+pub fn findings(mesh: &Mesh) -> Vec<Diagnostic> {
+    findings::findings(mesh)
+}
+
 /// The pod that asks, if it is the one that the scope says.
 fn asker<'a>(mesh: &'a Mesh, scope: &Scope) -> Option<&'a Arc<Pod>> {
     let name = ServiceName {

@@ -113,3 +113,6 @@ struct Watch {
     version: String,
     task: JoinHandle<()>,
 }
+
+#[cfg(test)]
+mod tests;

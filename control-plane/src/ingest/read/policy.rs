@@ -226,9 +226,8 @@ fn source(mut fields: Fields<'_>, notes: &Notes) -> DeclaredSource {
         service_accounts: accounts(&mut fields, "serviceAccounts", notes),
         not_service_accounts: accounts(&mut fields, "notServiceAccounts", notes),
     };
-    if !declared.service_accounts.is_empty()
-        && !(declared.source.principals.is_empty() && declared.source.namespaces.is_empty())
-    {
+    let others = !declared.source.principals.is_empty() || !declared.source.namespaces.is_empty();
+    if others && !declared.service_accounts.is_empty() {
         let reason = "can't be combined with principals or namespaces";
         notes.invalid(&fields.at("serviceAccounts"), reason, "keep one of them");
         declared.service_accounts.clear();
