@@ -17,12 +17,48 @@
 //! - [`health`]: readiness, the application's probes (15021) and metrics (15020).
 //! - [`admin`]: what the sidecar knows, on loopback (15000).
 //! - [`drain`]: from SIGTERM to the last connection.
+//!
+//! Data side, in the order in which a connection travels:
+//!
+//! - [`worker`]: one thread, its listeners and what it owns ([`context`]).
+//! - [`accept`]: a socket, and where it was meant to go.
+//! - [`detect`]: what is spoken, by the first bytes.
+//! - [`outbound`]: from the application to endpoints. [`inbound`]: from callers to the application.
+//! - [`policy`]: the permit without which nothing reaches the application.
+//! - [`http1`], [`http2`], [`tcp`]: what is spoken between the two sides.
+//! - [`upstream`]: endpoints, tries, connections kept and new.
+//! - [`failure`]: what follows from whatever went wrong.
+//! - [`stream`], [`buffer`], [`signal`], [`alarm`], [`access`]: bytes, change, time and lines, for all of them.
 
+pub mod accept;
+pub mod access;
+pub mod admin;
+pub mod alarm;
+pub mod buffer;
 pub mod clock;
+pub mod context;
+pub mod detect;
 pub mod drain;
+pub mod failure;
+pub mod health;
+pub mod http1;
+pub mod http2;
 pub mod identity;
+pub mod inbound;
+pub mod init;
+pub mod outbound;
+pub mod pages;
+pub mod policy;
+pub mod prober;
+pub mod server;
 pub mod settings;
+pub mod signal;
 pub mod state;
+pub mod stream;
+pub mod tcp;
 pub mod telemetry;
+pub mod tunnel;
+pub mod upstream;
 pub mod view;
+pub mod worker;
 pub mod xds;

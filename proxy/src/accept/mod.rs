@@ -1,0 +1,135 @@
+//! Connections that the kernel turned round to the sidecar.
+//!
+//! Enters: a port. Leaves: [`Accepted`], a socket with the address that the caller meant. Never: a connection that was
+//! made to the sidecar's own port (it would come back to it for ever), an end of the loop for want of descriptors.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// Pause after a failure that another attempt at once would meet again, such as no free descriptor.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection and where it was meant to go.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub socket: TcpStream,
+    /// Who connects.
+    pub peer: SocketAddr,
+    /// Where to.
+    pub original: SocketAddr,
+}
+
+/// One listening socket; each thread has its own on the same port.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    port: u16,
+}
+
+/// Why a connection was dropped at once.
+#[derive(Debug, thiserror::Error)]
+pub enum Dropped {
+    /// The system gave no connection.
+    #[error("no connection could be accepted: {0}")]
+    Accept(io::Error),
+    /// It was not intercepted: nobody may speak to the sidecar's port itself.
+    #[error("a connection to the sidecar's own port; the pod's ports are intercepted, connect to them")]
+    NotIntercepted(SocketAddr),
+}
+
+impl Listener {
+    /// Listens on a port of all addresses of one family. Several threads may have the same port.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn bind(v6: bool, port: u16) -> io::Result<Self> {
+        let (domain, address): (_, IpAddr) = match v6 {
+            true => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+            false => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
+        };
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if v6 {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::new(address, port).into())?;
+        socket.listen(BACKLOG)?;
+        let socket = TcpListener::from_std(socket.into())?;
+        let port = socket.local_addr()?.port();
+        Ok(Self { socket, port })
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The next connection. Returns within a moment even if there are no descriptors left.
+    ///
+    /// # Errors
+    /// [`Dropped`]; call it again.
+    pub async fn next(&self) -> Result<Accepted, Dropped> {
+        let (socket, peer) = match self.socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // What one connection did is over; what the system lacks needs a moment.
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                return Err(Dropped::Accept(error));
+            }
+        };
+        let original = original_destination(&socket, peer.is_ipv6());
+        match original.filter(|original| original.port() != self.port) {
+            Some(original) => {
+                let _ = socket.set_nodelay(true);
+                Ok(Accepted {
+                    socket,
+                    peer,
+                    original,
+                })
+            }
+            None => Err(Dropped::NotIntercepted(peer)),
+        }
+    }
+}
+
+/// What the caller's address was before the kernel redirected it (`SO_ORIGINAL_DST`, `IP6T_SO_ORIGINAL_DST`).
+fn original_destination(socket: &TcpStream, v6: bool) -> Option<SocketAddr> {
+    let socket = SockRef::from(socket);
+    let address = if v6 {
+        socket.original_dst_v6()
+    } else {
+        socket.original_dst_v4()
+    };
+    address.ok()?.as_socket()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_to_the_port_itself_is_dropped() {
+        let listener = Listener::bind(false, 0).unwrap();
+        let same = Listener::bind(false, listener.port()).unwrap();
+        assert_eq!(same.port(), listener.port());
+        drop(same);
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port()))
+            .await
+            .unwrap();
+        assert!(matches!(listener.next().await, Err(Dropped::NotIntercepted(_))));
+    }
+}

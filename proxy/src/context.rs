@@ -1,0 +1,155 @@
+//! What the data path knows: one [`Shared`] for the process, one [`Worker`] for each thread.
+//!
+//! Enters: handles that others write. Leaves: the same, cheap to read. Never: a lock on the way of a request; what a thread
+//! changes is its own.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+use weft_engine::Tick;
+
+use crate::alarm::Alarm;
+use crate::clock::Clock;
+use crate::drain::{Drain, Stage};
+use crate::identity::Identity;
+use crate::settings::Settings;
+use crate::signal::{Signal, Watcher};
+use crate::telemetry::Telemetry;
+use crate::upstream::edges::Edges;
+use crate::upstream::pool::Pool;
+use crate::upstream::shared::SharedPool;
+use crate::view::{View, Views};
+
+/// What all threads share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The environment.
+    pub settings: Arc<Settings>,
+    /// What is known of the mesh.
+    pub views: Views,
+    /// This workload's certificate.
+    pub identity: Identity,
+    /// Metrics and the log.
+    pub telemetry: Telemetry,
+    /// The way out.
+    pub drain: Drain,
+    /// The engine's time.
+    pub clock: Clock,
+}
+
+/// What one data-plane thread has.
+#[derive(Debug)]
+pub struct Worker {
+    /// Of the process.
+    pub shared: Shared,
+    /// Rings when the view or the stage of the drain changes.
+    pub signal: Rc<Signal>,
+    /// Connections to other pods and to the application that wait for their next request.
+    pub pool: RefCell<Pool>,
+    /// HTTP/2 connections to other pods and to the application.
+    pub http2: SharedPool,
+    /// Metric handles.
+    pub edges: RefCell<Edges>,
+    rng: RefCell<StdRng>,
+    view: RefCell<Arc<View>>,
+    stage: Cell<Stage>,
+}
+
+/// What a connection waits for besides bytes.
+#[derive(Debug)]
+pub struct Watch {
+    /// Changes of view and drain.
+    pub watcher: Watcher,
+    /// Deadlines.
+    pub alarm: Alarm,
+}
+
+impl Worker {
+    /// A thread's part, with the view of this moment.
+    pub fn new(shared: Shared) -> Rc<Self> {
+        let view = shared.views.load_full();
+        Rc::new(Self {
+            signal: Rc::default(),
+            pool: RefCell::default(),
+            http2: SharedPool::default(),
+            edges: RefCell::default(),
+            rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
+            view: RefCell::new(view),
+            stage: Cell::new(shared.drain.stage()),
+            shared,
+        })
+    }
+
+    /// The view as of the last change. Not to be held across a wait.
+    pub fn view(&self) -> Ref<'_, Arc<View>> {
+        self.view.borrow()
+    }
+
+    /// Counts changes of the view: what was looked up under another number must be looked up again.
+    pub fn generation(&self) -> u64 {
+        self.view.borrow().generation
+    }
+
+    /// How far the drain is.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Tick {
+        self.shared.clock.now()
+    }
+
+    /// Calls `with` with the thread's source of randomness.
+    pub fn random<T>(&self, with: impl FnOnce(&mut StdRng) -> T) -> T {
+        with(&mut self.rng.borrow_mut())
+    }
+
+    /// What a new connection waits for.
+    pub fn watch(&self) -> Watch {
+        Watch {
+            watcher: self.signal.watch(),
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Follows changes of the view and of the drain for as long as the thread lives.
+    pub async fn follow(self: Rc<Self>) {
+        let mut views = self.shared.views.generation();
+        let mut stages = self.shared.drain.subscribe();
+        loop {
+            tokio::select! {
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.view.replace(self.shared.views.load_full());
+                    self.edges.borrow_mut().clear();
+                }
+                changed = stages.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.stage.set(*stages.borrow_and_update());
+                    self.pool.borrow_mut().clear();
+                }
+            }
+            self.signal.bump();
+        }
+    }
+
+    /// Closes pooled connections that are of no use any more, once a second, for as long as the thread lives.
+    pub async fn sweep(self: Rc<Self>) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            every.tick().await;
+            self.pool.borrow_mut().sweep(Instant::now());
+            self.http2.sweep(Instant::now());
+        }
+    }
+}

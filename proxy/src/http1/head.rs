@@ -1,0 +1,560 @@
+//! One strict reading of an HTTP/1 head (RFC 9112): where it ends, where its message ends, which fields stay on this hop.
+//!
+//! Enters: the first bytes of a message. Leaves: a [`Head`], its bytes apart from the body's. Never: a guess. Whatever two
+//! readers could take for two different messages is refused: bare LF or CR, folded lines, two lengths, a length beside a
+//! transfer coding, a transfer coding other than `chunked`, two hosts.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::field::{self, Kind};
+use crate::buffer::LIMIT;
+
+/// Most fields of one head.
+pub const MAX_FIELDS: usize = 100;
+/// Most bytes of one head, start line included.
+pub const MAX_HEAD: usize = LIMIT;
+
+/// How the end of a body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    Empty,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks (RFC 9112 section 7.1).
+    Chunked,
+    /// Up to the end of the connection; responses only.
+    Close,
+}
+
+/// Which form the request's target has (RFC 9112 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `/path?query`.
+    Origin,
+    /// `http://host/path?query`.
+    Absolute,
+    /// `host:port`, with CONNECT.
+    Authority,
+    /// `*`, with OPTIONS.
+    Asterisk,
+}
+
+/// Why a head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not the syntax of HTTP/1.
+    #[error("not an HTTP/1 message")]
+    Syntax,
+    /// A line that ends without CR LF.
+    #[error("a line does not end in CR LF")]
+    LineEnd,
+    /// Longer than [`MAX_HEAD`] or more fields than [`MAX_FIELDS`].
+    #[error("the head has more than 100 fields or 64 KiB")]
+    TooLarge,
+    /// Several or malformed Content-Length.
+    #[error("Content-Length is not one number")]
+    Length,
+    /// A transfer coding that isn't just `chunked`, or in HTTP/1.0.
+    #[error("Transfer-Encoding is not chunked")]
+    Coding,
+    /// Both a length and a transfer coding.
+    #[error("both Content-Length and Transfer-Encoding")]
+    TwoLengths,
+    /// No Host, several or one with impossible characters.
+    #[error("there must be one valid Host")]
+    Host,
+    /// A target that isn't a path, nor what its method allows.
+    #[error("the request target is not valid")]
+    Target,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    name: u32,
+    name_len: u32,
+    value: u32,
+    value_len: u32,
+    kind: Kind,
+    keep: bool,
+}
+
+/// A parsed head. Its memory is lent by the thread and goes back when it is dropped.
+#[derive(Debug)]
+pub struct Head {
+    memory: Memory,
+    /// Method or reason phrase.
+    word: Range<usize>,
+    target: Range<usize>,
+    authority: Range<usize>,
+    /// Of a request: its target's form.
+    pub form: Form,
+    /// Of a response: its status code.
+    pub status: u16,
+    /// HTTP/1.1, not 1.0.
+    pub is_11: bool,
+    /// How the body ends.
+    pub framing: Framing,
+    /// Whether the sender keeps the connection.
+    pub keep_alive: bool,
+    /// The request asks for, or the response agrees to, another protocol on this connection.
+    pub upgrade: bool,
+    /// The client waits for 100 before it sends the body.
+    pub expects_continue: bool,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<(Vec<u8>, Vec<Field>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= 8192 {
+            let memory = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.fields));
+            // A thread that ends lends no more; then the memory is simply freed.
+            let _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < 64 {
+                    spare.push(memory);
+                }
+            });
+        }
+    }
+}
+
+impl Memory {
+    fn take() -> Self {
+        let (mut bytes, mut fields) = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        bytes.clear();
+        fields.clear();
+        Self { bytes, fields }
+    }
+}
+
+/// Whether `bytes` may hold a whole head, of which the first `seen` bytes did not: cheaper than parsing anew for every
+/// byte of a slow sender.
+///
+/// # Errors
+/// [`Malformed::LineEnd`] as soon as a bare LF is there, [`Malformed::TooLarge`] beyond the limit.
+pub fn may_be_complete(bytes: &[u8], seen: usize) -> Result<bool, Malformed> {
+    let from = seen.saturating_sub(3);
+    let fresh = &bytes[from..];
+    // A CR just before `from` can't be lost: `from` overlaps what was seen by three bytes.
+    if seen == 0 && fresh.first() == Some(&b'\n') || has_bare_lf(fresh) {
+        return Err(Malformed::LineEnd);
+    }
+    if fresh.windows(4).any(|four| four == b"\r\n\r\n") {
+        return Ok(true);
+    }
+    if bytes.len() >= MAX_HEAD {
+        Err(Malformed::TooLarge)
+    } else {
+        Ok(false)
+    }
+}
+
+/// A LF after anything but CR; written so that the compiler makes vector code of it.
+fn has_bare_lf(bytes: &[u8]) -> bool {
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    pairs.fold(0u8, |found, (before, this)| {
+        found | (u8::from(*this == b'\n') & u8::from(*before != b'\r'))
+    }) != 0
+}
+
+impl Head {
+    /// Reads a request's head from the front of `bytes`. `None`: it isn't complete. Else also its length in bytes.
+    ///
+    /// # Errors
+    /// [`Malformed`]: answer and close; where the next message begins is unknown.
+    pub fn request(bytes: &[u8]) -> Result<Option<(Self, usize)>, Malformed> {
+        let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut parsed = httparse::Request::new(&mut []);
+        let length = match parsed.parse_with_uninit_headers(bytes, &mut space) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
+            Err(_) => return Err(Malformed::Syntax),
+        };
+        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+            return Err(Malformed::Syntax);
+        };
+        let mut head = Self::new(bytes, length, version, parsed.headers)?;
+        head.word = offset(bytes, method.as_bytes());
+        head.target = offset(bytes, target.as_bytes());
+        head.settle_request()?;
+        Ok(Some((head, length)))
+    }
+
+    /// Reads a response's head, as [`Head::request`]. `to_head`: the request was HEAD; `to_connect`: it was CONNECT.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the connection can't be used any more.
+    pub fn response(
+        bytes: &[u8],
+        to_head: bool,
+        to_connect: bool,
+    ) -> Result<Option<(Self, usize)>, Malformed> {
+        let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let length = match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut space) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
+            Err(_) => return Err(Malformed::Syntax),
+        };
+        let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+            return Err(Malformed::Syntax);
+        };
+        let mut head = Self::new(bytes, length, version, parsed.headers)?;
+        head.word = parsed
+            .reason
+            .map_or(0..0, |reason| offset(bytes, reason.as_bytes()));
+        head.status = status;
+        head.settle_response(to_head, to_connect)?;
+        Ok(Some((head, length)))
+    }
+
+    fn new(
+        bytes: &[u8],
+        length: usize,
+        version: u8,
+        headers: &[httparse::Header<'_>],
+    ) -> Result<Self, Malformed> {
+        if length > MAX_HEAD {
+            return Err(Malformed::TooLarge);
+        }
+        if bytes[0] == b'\n' || has_bare_lf(&bytes[..length]) {
+            return Err(Malformed::LineEnd);
+        }
+        let mut memory = Memory::take();
+        memory.bytes.extend_from_slice(&bytes[..length]);
+        for header in headers {
+            let name = offset(bytes, header.name.as_bytes());
+            // An empty value may point anywhere.
+            let value = if header.value.is_empty() {
+                0..0
+            } else {
+                offset(bytes, header.value)
+            };
+            memory.fields.push(Field {
+                name: name.start as u32,
+                name_len: name.len() as u32,
+                value: value.start as u32,
+                value_len: value.len() as u32,
+                kind: Kind::of(header.name.as_bytes()),
+                keep: true,
+            });
+        }
+        Ok(Self {
+            memory,
+            word: 0..0,
+            target: 0..0,
+            authority: 0..0,
+            form: Form::Origin,
+            status: 0,
+            is_11: version == 1,
+            framing: Framing::Empty,
+            keep_alive: version == 1,
+            upgrade: false,
+            expects_continue: false,
+        })
+    }
+
+    fn settle_request(&mut self) -> Result<(), Malformed> {
+        let seen = self.settle_fields()?;
+        self.framing = match seen {
+            Seen { coding: true, .. } if !self.is_11 => return Err(Malformed::Coding),
+            Seen { coding: true, .. } => Framing::Chunked,
+            Seen {
+                length: Some(0) | None,
+                ..
+            } => Framing::Empty,
+            Seen {
+                length: Some(length), ..
+            } => Framing::Length(length),
+        };
+        if seen.hosts > 1 || (seen.hosts == 0 && self.is_11) {
+            return Err(Malformed::Host);
+        }
+        self.settle_target()?;
+        let authority = &self.memory.bytes[self.authority.clone()];
+        if !authority.iter().all(|b| is_host_byte(*b)) {
+            return Err(Malformed::Host);
+        }
+        // An upgrade with a body has two readings of where the new protocol begins; HTTP/2 is offered by its preface only.
+        self.upgrade = seen.connection_upgrade
+            && seen.upgrade
+            && self.is_11
+            && self.framing == Framing::Empty
+            && !self.upgrades_to_h2c()
+            || self.form == Form::Authority;
+        if self.form == Form::Authority && self.framing != Framing::Empty {
+            return Err(Malformed::Length);
+        }
+        Ok(())
+    }
+
+    fn settle_target(&mut self) -> Result<(), Malformed> {
+        let host = self.memory.fields.iter().find(|field| field.kind == Kind::Host);
+        self.authority = host.map_or(0..0, |field| range(field.value, field.value_len));
+        let target = &self.memory.bytes[self.target.clone()];
+        let method = &self.memory.bytes[self.word.clone()];
+        if method == b"CONNECT" {
+            self.form = Form::Authority;
+            self.authority = self.target.clone();
+            let has_port = target
+                .iter()
+                .rposition(|b| *b == b':')
+                .is_some_and(|at| at > 0 && at + 1 < target.len());
+            return if has_port { Ok(()) } else { Err(Malformed::Target) };
+        }
+        if target.contains(&b'#') {
+            return Err(Malformed::Target);
+        }
+        match target {
+            [b'/', ..] => self.form = Form::Origin,
+            b"*" if method == b"OPTIONS" => self.form = Form::Asterisk,
+            _ if target.len() > 7 && target[..7].eq_ignore_ascii_case(b"http://") => {
+                self.form = Form::Absolute;
+                let end = target[7..]
+                    .iter()
+                    .position(|b| matches!(b, b'/' | b'?'))
+                    .map_or(target.len(), |at| at + 7);
+                let start = self.target.start;
+                self.authority = start + 7..start + end;
+                self.target.start = start + end;
+                if self.authority.is_empty() {
+                    return Err(Malformed::Host);
+                }
+            }
+            _ => return Err(Malformed::Target),
+        }
+        Ok(())
+    }
+
+    fn settle_response(&mut self, to_head: bool, to_connect: bool) -> Result<(), Malformed> {
+        let seen = self.settle_fields()?;
+        let interim = self.status < 200;
+        self.upgrade = self.status == 101 || to_connect && (200..300).contains(&self.status);
+        self.framing = if interim || self.upgrade || to_head || matches!(self.status, 204 | 304) {
+            Framing::Empty
+        } else {
+            match seen {
+                Seen { coding: true, .. } => Framing::Chunked,
+                Seen { length: Some(0), .. } => Framing::Empty,
+                Seen {
+                    length: Some(length), ..
+                } => Framing::Length(length),
+                Seen { length: None, .. } => Framing::Close,
+            }
+        };
+        if self.framing == Framing::Close {
+            self.keep_alive = false;
+        }
+        Ok(())
+    }
+
+    /// Lengths, connection options, and which fields stay on this hop (RFC 9110 section 7.6.1).
+    fn settle_fields(&mut self) -> Result<Seen, Malformed> {
+        let mut seen = Seen::default();
+        let Memory { bytes, fields } = &mut self.memory;
+        let (mut close, mut keep, mut named) = (false, false, false);
+        for field in fields.iter_mut() {
+            let value = &bytes[range(field.value, field.value_len)];
+            match field.kind {
+                Kind::Other => {}
+                Kind::Host => seen.hosts += 1,
+                Kind::ContentLength => {
+                    if seen.length.replace(number(value)?).is_some() {
+                        return Err(Malformed::Length);
+                    }
+                }
+                Kind::TransferEncoding => {
+                    if seen.coding || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Malformed::Coding);
+                    }
+                    seen.coding = true;
+                }
+                Kind::Connection => {
+                    field.keep = false;
+                    for option in field::list(value) {
+                        close |= option.eq_ignore_ascii_case(b"close");
+                        keep |= option.eq_ignore_ascii_case(b"keep-alive");
+                        seen.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                        named = true;
+                    }
+                }
+                Kind::Upgrade => {
+                    seen.upgrade = true;
+                    field.keep = false;
+                }
+                Kind::Te => field.keep = value.eq_ignore_ascii_case(b"trailers"),
+                Kind::Expect => self.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
+                Kind::HopByHop | Kind::Identity => field.keep = false,
+            }
+        }
+        if seen.coding && seen.length.is_some() {
+            return Err(Malformed::TwoLengths);
+        }
+        self.keep_alive = if self.is_11 { !close } else { keep && !close };
+        if named {
+            drop_named(bytes, fields);
+        }
+        Ok(seen)
+    }
+
+    fn upgrades_to_h2c(&self) -> bool {
+        self.of_kind(Kind::Upgrade)
+            .any(|value| field::list(value).any(|name| name.eq_ignore_ascii_case(b"h2c")))
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &[u8]> {
+        let fields = self.memory.fields.iter().filter(move |field| field.kind == kind);
+        fields.map(|field| &self.memory.bytes[range(field.value, field.value_len)])
+    }
+
+    /// The request's method.
+    pub fn method(&self) -> &str {
+        text(&self.memory.bytes[self.word.clone()])
+    }
+
+    /// The response's reason phrase.
+    pub fn reason(&self) -> &[u8] {
+        &self.memory.bytes[self.word.clone()]
+    }
+
+    /// Path and query, `*`, or CONNECT's `host:port`. Empty stands for `/` (absolute form without a path).
+    pub fn target(&self) -> &str {
+        text(&self.memory.bytes[self.target.clone()])
+    }
+
+    /// Host and port as the client named them; empty if it did not (HTTP/1.0).
+    pub fn authority(&self) -> &str {
+        text(&self.memory.bytes[self.authority.clone()])
+    }
+
+    /// Values of every field of a name, in order; names are compared without regard to case.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields()
+            .filter(move |(each, _)| each.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// Every field, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let bytes = &self.memory.bytes;
+        self.memory.fields.iter().map(|field| {
+            (
+                &bytes[range(field.name, field.name_len)],
+                &bytes[range(field.value, field.value_len)],
+            )
+        })
+    }
+
+    /// The fields as a map, for whoever compares many.
+    pub fn to_map(&self) -> http::HeaderMap {
+        let mut map = http::HeaderMap::with_capacity(self.memory.fields.len());
+        for (name, value) in self.fields() {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    /// The fields of the head that go on to the next hop, verbatim, as few slices. `drop` takes more away by name.
+    pub fn kept_lines<'a>(
+        &'a self,
+        drop: impl Fn(&[u8]) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let Memory { bytes, fields } = &self.memory;
+        // Behind the last field comes the empty line.
+        let end = bytes.len() - 2;
+        let start_of = move |index: usize| fields.get(index).map_or(end, |field| field.name as usize);
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let kept = |field: &Field| field.keep && !drop(&bytes[range(field.name, field.name_len)]);
+            while next < fields.len() && !kept(&fields[next]) {
+                next += 1;
+            }
+            if next == fields.len() {
+                return None;
+            }
+            let first = next;
+            while next < fields.len() && kept(&fields[next]) {
+                next += 1;
+            }
+            Some(&bytes[start_of(first)..start_of(next)])
+        })
+    }
+
+    /// The protocols of the Upgrade field, if the message asks for or agrees to one.
+    pub fn upgrade_values(&self) -> impl Iterator<Item = &[u8]> {
+        self.of_kind(Kind::Upgrade)
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    hosts: u32,
+    length: Option<u64>,
+    coding: bool,
+    upgrade: bool,
+    connection_upgrade: bool,
+}
+
+/// Takes away what `Connection` names, except what ends at no hop or is this side's own.
+fn drop_named(bytes: &[u8], fields: &mut [Field]) {
+    for at in 0..fields.len() {
+        if fields[at].kind != Kind::Connection {
+            continue;
+        }
+        let options = range(fields[at].value, fields[at].value_len);
+        for option in field::list(&bytes[options]) {
+            for named in fields.iter_mut().filter(|field| field.kind == Kind::Other) {
+                let name = &bytes[range(named.name, named.name_len)];
+                if name.eq_ignore_ascii_case(option) && !field::is_protected(name) {
+                    named.keep = false;
+                }
+            }
+        }
+    }
+}
+
+fn number(value: &[u8]) -> Result<u64, Malformed> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed::Length);
+    }
+    Ok(value
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
+}
+
+fn offset(of: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr() as usize - of.as_ptr() as usize;
+    start..start + part.len()
+}
+
+fn range(start: u32, length: u32) -> Range<usize> {
+    start as usize..start as usize + length as usize
+}
+
+/// Method, target and host were checked to be ASCII or UTF-8 by the parser; anything else is shown as empty.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}

@@ -1,0 +1,144 @@
+//! Heads as they leave.
+//!
+//! Enters: a parsed [`Head`] and what this hop changes. Leaves: bytes in a [`Buffer`]. Never: a field that belongs to one
+//! hop, or a value with CR or LF (values were parsed, or come from validated configuration).
+
+use weft_proto::model::HeaderChanges;
+
+use super::head::{Form, Head};
+use crate::buffer::Buffer;
+
+/// What this hop changes of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestChanges<'a> {
+    /// The path and query to send.
+    pub target: &'a str,
+    /// Whole field lines to add, each with CR LF.
+    pub lines: &'a [u8],
+    /// The route's changes.
+    pub fields: Option<&'a HeaderChanges>,
+}
+
+/// Writes the head of a request.
+pub fn request(out: &mut Buffer, head: &Head, changes: RequestChanges<'_>) {
+    out.extend(head.method().as_bytes());
+    out.extend(b" ");
+    out.extend(changes.target.as_bytes());
+    out.extend(if head.is_11 {
+        b" HTTP/1.1\r\n"
+    } else {
+        b" HTTP/1.0\r\n"
+    });
+    let own_host = head.form == Form::Absolute;
+    if own_host {
+        field(out, b"host", head.authority().as_bytes());
+    }
+    match changes.fields {
+        None if !own_host => head.kept_lines(|_| false).for_each(|lines| out.extend(lines)),
+        fields => {
+            let drop =
+                |name: &[u8]| own_host && name.eq_ignore_ascii_case(b"host") || is_changed(fields, name);
+            head.kept_lines(drop).for_each(|lines| out.extend(lines));
+        }
+    }
+    if head.upgrade && head.form != Form::Authority {
+        upgrade(out, head);
+    }
+    out.extend(changes.lines);
+    add(out, changes.fields);
+    out.extend(b"\r\n");
+}
+
+/// What this hop changes of a response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseChanges<'a> {
+    /// The connection closes after it.
+    pub close: bool,
+    /// The client speaks HTTP/1.0 and asked to keep the connection.
+    pub keep_alive_10: bool,
+    /// The route's changes.
+    pub fields: Option<&'a HeaderChanges>,
+}
+
+/// Writes the head of a response, interim ones too.
+pub fn response(out: &mut Buffer, head: &Head, changes: ResponseChanges<'_>) {
+    let digit = |value: u16| b'0' + (value % 10) as u8;
+    let status = [
+        digit(head.status / 100),
+        digit(head.status / 10),
+        digit(head.status),
+    ];
+    out.extend(b"HTTP/1.1 ");
+    out.extend(&status);
+    out.extend(b" ");
+    out.extend(head.reason());
+    out.extend(b"\r\n");
+    match changes.fields {
+        None => head.kept_lines(|_| false).for_each(|lines| out.extend(lines)),
+        fields => head
+            .kept_lines(|name| is_changed(fields, name))
+            .for_each(|lines| out.extend(lines)),
+    }
+    if head.status == 101 {
+        upgrade(out, head);
+    } else if changes.close {
+        out.extend(b"connection: close\r\n");
+    } else if changes.keep_alive_10 {
+        out.extend(b"connection: keep-alive\r\n");
+    }
+    add(out, changes.fields);
+    out.extend(b"\r\n");
+}
+
+/// Writes a whole answer of the sidecar's own. `to_head`: without the body; `mark`: a field that says a word to another
+/// sidecar.
+pub fn answer(
+    out: &mut Buffer,
+    status: http::StatusCode,
+    body: &str,
+    close: bool,
+    to_head: bool,
+    mark: Option<&'static str>,
+) {
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let connection = if close { "connection: close\r\n" } else { "" };
+    let mark = mark.map(|name| format!("{name}: 1\r\n")).unwrap_or_default();
+    let length = body.len();
+    let text = if to_head { "" } else { body };
+    out.extend(
+        format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n{mark}{connection}\r\n{text}",
+            status.as_u16()
+        )
+        .as_bytes(),
+    );
+}
+
+fn upgrade(out: &mut Buffer, head: &Head) {
+    out.extend(b"connection: upgrade\r\n");
+    for value in head.upgrade_values() {
+        field(out, b"upgrade", value);
+    }
+}
+
+fn field(out: &mut Buffer, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend(part);
+    }
+}
+
+fn is_changed(changes: Option<&HeaderChanges>, name: &[u8]) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    changes.is_some_and(|changes| {
+        changes.remove.iter().any(|each| is(each)) || changes.set.iter().any(|(each, _)| is(each))
+    })
+}
+
+fn add(out: &mut Buffer, changes: Option<&HeaderChanges>) {
+    for (name, value) in changes
+        .iter()
+        .flat_map(|changes| changes.set.iter().chain(&changes.add))
+    {
+        field(out, name.as_bytes(), value.as_bytes());
+    }
+}

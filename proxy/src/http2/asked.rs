@@ -1,0 +1,121 @@
+//! What a request asks for, in the one form that policy is decided on and that is sent on.
+//!
+//! Enters: a request's head as h2 validated it (RFC 9113 section 8.3). Leaves: [`Asked`], and the head without the fields
+//! that end at this hop. Never: two readings of a path or of an authority.
+
+use http::header::{HOST, HeaderName};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use weft_engine::path;
+use weft_proto::model::HeaderChanges;
+
+use super::MAX_FIELDS;
+use crate::failure::Failure;
+use crate::http1::head::Malformed;
+use crate::inbound::UNDELIVERED;
+
+/// Who calls, as Envoy writes it.
+pub const IDENTITY: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// A request's head, normal and ready for the next hop.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Method.
+    pub method: Method,
+    /// Scheme, authority, normal path and query.
+    pub uri: Uri,
+    /// Fields.
+    pub fields: HeaderMap,
+    /// It is gRPC.
+    pub grpc: bool,
+}
+
+impl Asked {
+    /// Reads a head.
+    ///
+    /// # Errors
+    /// [`Failure::Head`] or [`Failure::Path`].
+    pub fn read(method: Method, uri: Uri, mut fields: HeaderMap) -> Result<Self, Failure> {
+        if fields.len() > MAX_FIELDS {
+            return Err(Failure::Head(Malformed::TooLarge));
+        }
+        if method == Method::CONNECT {
+            return Err(Failure::Head(Malformed::Target));
+        }
+        let host = single(&fields, &HOST)?;
+        let authority = match (uri.authority(), host) {
+            (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
+                return Err(Failure::Head(Malformed::Host));
+            }
+            (Some(authority), _) => Some(authority.clone()),
+            (None, Some(host)) => Some(
+                Authority::from_maybe_shared(host.as_bytes().to_vec()).map_err(|_| Failure::Head(Malformed::Host))?,
+            ),
+            (None, None) => return Err(Failure::Head(Malformed::Host)),
+        };
+        if authority.as_ref().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(Failure::Head(Malformed::Host));
+        }
+        fields.remove(HOST);
+        fields.remove(IDENTITY);
+        fields.remove(UNDELIVERED);
+        let grpc = fields
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let normal = path::normalize(uri.path()).map_err(|_| Failure::Path)?;
+        let same = normal.len() == uri.path().len() && *normal == *uri.path();
+        let uri = if same && uri.authority().is_some() && uri.scheme().is_some() {
+            uri
+        } else {
+            let target = match uri.query() {
+                Some(query) => format!("{normal}?{query}"),
+                None => normal.into_owned(),
+            };
+            let mut parts = uri.into_parts();
+            parts.scheme = parts.scheme.or(Some(Scheme::HTTP));
+            parts.authority = authority;
+            parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| Failure::Path)?);
+            Uri::from_parts(parts).map_err(|_| Failure::Path)?
+        };
+        Ok(Self { method, uri, fields, grpc })
+    }
+
+    /// Host and port as the client named them.
+    pub fn authority(&self) -> &str {
+        self.uri.authority().map_or("", Authority::as_str)
+    }
+
+    /// The head of the request to the next hop.
+    pub fn request(&self, changes: Option<&HeaderChanges>) -> http::Request<()> {
+        let mut request = http::Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.headers_mut() = self.fields.clone();
+        change(request.headers_mut(), changes);
+        request
+    }
+}
+
+/// Applies a route's changes.
+pub fn change(fields: &mut HeaderMap, changes: Option<&HeaderChanges>) {
+    let Some(changes) = changes else { return };
+    let parsed = |name: &str, value: &str| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+    };
+    for (name, value) in changes.set.iter().filter_map(|(name, value)| parsed(name, value)) {
+        fields.insert(name, value);
+    }
+    for (name, value) in changes.add.iter().filter_map(|(name, value)| parsed(name, value)) {
+        fields.append(name, value);
+    }
+    for name in &changes.remove {
+        fields.remove(&**name);
+    }
+}
+
+fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Failure> {
+    let mut values = fields.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { Err(Failure::Head(Malformed::Host)) } else { Ok(first) }
+}

@@ -1,0 +1,249 @@
+//! One request of a stream sent, its response awaited and forwarded, both bodies flowing at once.
+//!
+//! Enters: a client's stream, and a connection to the server. Leaves: the response's head; then both bodies and trailers,
+//! forwarded. Never: a response that was cut short and looks whole: the client's stream is reset then.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response, StatusCode};
+
+use super::flow::{Flow, FlowError};
+use crate::failure::Failure;
+use crate::http1::exchange::Stop;
+
+/// Why an exchange didn't end well, by who erred.
+#[derive(Debug)]
+pub enum Broken {
+    /// The client is gone, or took its stream back.
+    ClientGone,
+    /// The server says that it has not processed the request.
+    Refused,
+    /// The server reset the stream, or its connection broke.
+    Server {
+        /// What happened.
+        error: h2::Error,
+        /// The request may have reached the server.
+        sent: bool,
+    },
+    /// The guard ended it.
+    Stopped(Stop),
+}
+
+/// A client's stream.
+#[derive(Debug)]
+pub struct Exchange {
+    respond: SendResponse<Bytes>,
+    /// The request's body.
+    pub request: Flow,
+    answer: Option<SendStream<Bytes>>,
+    up: Option<SendStream<Bytes>>,
+    up_dead: bool,
+}
+
+impl Exchange {
+    /// A stream of a client's, and its body.
+    pub fn new(respond: SendResponse<Bytes>, body: RecvStream) -> Self {
+        let keep = !body.is_end_stream();
+        Self { respond, request: Flow::new(body, keep), answer: None, up: None, up_dead: false }
+    }
+
+    /// Sends the request on `server`, and waits for the final response's head; informational ones are forwarded.
+    ///
+    /// # Errors
+    /// [`Broken`]; another try may follow.
+    pub async fn response(
+        &mut self,
+        mut server: SendRequest<Bytes>,
+        request: Request<()>,
+        guard: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+    ) -> Result<Response<RecvStream>, Broken> {
+        let mut guard = guard;
+        // Waits for room in the server's number of streams.
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = server.poll_ready(cx) {
+                return Poll::Ready(ready.map_err(|error| Broken::Server { error, sent: false }));
+            }
+            self.poll_end(cx, &mut guard)
+        })
+        .await?;
+        let sent = server.send_request(request, self.request.is_empty());
+        let (mut response, up) = sent.map_err(|error| Broken::Server { error, sent: false })?;
+        self.up_dead = self.request.is_empty();
+        self.up = Some(up);
+        poll_fn(|cx| self.poll_response(cx, &mut response, &mut guard)).await
+    }
+
+    fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut ResponseFuture,
+        guard: &mut impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+    ) -> Poll<Result<Response<RecvStream>, Broken>> {
+        self.poll_request(cx)?;
+        while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            // 101 has no meaning in HTTP/2 (RFC 9113 section 8.6).
+            if interim.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let _ = self.respond.send_informational(interim);
+            }
+        }
+        match Pin::new(response).poll(cx) {
+            Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(error))),
+            Poll::Pending => {}
+        }
+        self.poll_end(cx, guard)
+    }
+
+    /// Moves the request's body on.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        if self.up_dead {
+            return Ok(());
+        }
+        let Some(up) = &mut self.up else { return Ok(()) };
+        match self.request.poll(cx, up) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.up_dead = true,
+            Poll::Ready(Err(FlowError::Source(_))) => return Err(Broken::ClientGone),
+            // The server may have answered before it has read everything: its answer, or its error, counts.
+            Poll::Ready(Err(FlowError::Sink(_))) => self.up_dead = true,
+        }
+        Ok(())
+    }
+
+    /// The client takes its stream back, or the guard ends the wait.
+    fn poll_end<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        guard: &mut impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+    ) -> Poll<Result<T, Broken>> {
+        let reset = match &mut self.answer {
+            Some(answer) => answer.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        if reset.is_ready() {
+            return Poll::Ready(Err(Broken::ClientGone));
+        }
+        guard(cx).map(|stop| Err(Broken::Stopped(stop)))
+    }
+
+    /// Forgets a try, so that another can follow. Only if nothing of an answer was sent.
+    pub fn rewind(&mut self) {
+        self.up = None;
+        self.request.rewind();
+    }
+
+    /// Forwards a response, and what is left of the request. Returns when its end was handed over.
+    ///
+    /// # Errors
+    /// [`Broken`]; the client's stream is reset.
+    pub async fn forward(
+        &mut self,
+        head: Response<()>,
+        body: &mut Flow,
+        guard: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+    ) -> Result<(), Broken> {
+        self.request.forget();
+        let end = body.is_empty();
+        let answer = self.respond.send_response(head, end).map_err(|_| Broken::ClientGone)?;
+        if end {
+            return Ok(());
+        }
+        self.answer = Some(answer);
+        let mut guard = guard;
+        let done = poll_fn(|cx| {
+            let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
+            match body.poll(cx, answer) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(FlowError::Source(error))) => return Poll::Ready(Err(broken(error))),
+                Poll::Ready(Err(FlowError::Sink(_))) => return Poll::Ready(Err(Broken::ClientGone)),
+                Poll::Pending => {}
+            }
+            self.poll_request(cx)?;
+            self.poll_end(cx, &mut guard)
+        })
+        .await;
+        if let Err(error) = &done {
+            self.reset(error.reason());
+        } else if !self.request.is_done() && !self.request.is_empty() {
+            // The answer is complete; nobody wants the rest of the request (RFC 9113 section 8.1).
+            self.reset(Reason::NO_ERROR);
+        }
+        done
+    }
+
+    /// Ends both streams.
+    pub fn reset(&mut self, reason: Reason) {
+        match &mut self.answer {
+            Some(answer) => answer.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+        if let Some(up) = &mut self.up
+            && !self.up_dead
+        {
+            up.send_reset(if reason == Reason::NO_ERROR { Reason::NO_ERROR } else { Reason::CANCEL });
+        }
+    }
+
+    /// Answers a failure of this side's own; says the status. gRPC gets its own kind of answer.
+    pub fn refuse(&mut self, failure: Failure, grpc: bool, mark: Option<&'static str>) -> u16 {
+        let Some(status) = failure.status() else {
+            self.reset(Reason::CANCEL);
+            return 0;
+        };
+        let mut response = Response::new(());
+        *response.status_mut() = if grpc { StatusCode::OK } else { status };
+        let fields = response.headers_mut();
+        let text = failure.text().trim_end();
+        if grpc {
+            fields.insert("content-type", http::HeaderValue::from_static("application/grpc"));
+            fields.insert("grpc-status", u16::from(failure.grpc_status()).into());
+            fields.insert("grpc-message", http::HeaderValue::from_static(text));
+        } else {
+            fields.insert("content-type", http::HeaderValue::from_static("text/plain"));
+            fields.insert("content-length", failure.text().len().into());
+        }
+        if let Some(mark) = mark {
+            fields.insert(mark, http::HeaderValue::from_static("1"));
+        }
+        match self.respond.send_response(response, grpc) {
+            Ok(mut body) if !grpc => {
+                let _ = body.send_data(Bytes::from_static(failure.text().as_bytes()), true);
+            }
+            _ => {}
+        }
+        if !self.request.is_empty() {
+            self.respond.send_reset(Reason::NO_ERROR);
+        }
+        if grpc { 200 } else { status.as_u16() }
+    }
+}
+
+fn broken(error: h2::Error) -> Broken {
+    // A peer's GOAWAY ends only the streams that it has not processed (RFC 9113 section 6.8); h2 ends others otherwise.
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    if error.is_remote() && (refused || error.is_go_away()) {
+        return Broken::Refused;
+    }
+    Broken::Server { error, sent: true }
+}
+
+impl Broken {
+    /// The reason that the client is told.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::ClientGone => Reason::CANCEL,
+            Self::Refused => Reason::REFUSED_STREAM,
+            Self::Server { error, .. } => match error.reason() {
+                Some(reason) if error.is_reset() => reason,
+                _ => Reason::INTERNAL_ERROR,
+            },
+            Self::Stopped(_) => Reason::CANCEL,
+        }
+    }
+}

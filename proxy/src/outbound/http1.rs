@@ -1,0 +1,396 @@
+//! HTTP/1 from the application to endpoints.
+//!
+//! Enters: the application's side of a connection. Leaves: each request on a connection of its endpoint, each response.
+//! Never: a request that must not run twice sent twice once a byte of it left.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_engine::Outcome;
+use weft_engine::Class;
+use weft_engine::retry;
+use weft_engine::route::RequestHead;
+
+use super::route::Route;
+use super::wait::Wait;
+use crate::accept::Accepted;
+use crate::access::Line;
+use crate::context::{Watch, Worker};
+use crate::drain::Stage;
+use crate::failure::Failure;
+use crate::http1::asked::Asked;
+use crate::http1::body::Body;
+use crate::http1::exchange::{Broken, Exchange, Stop};
+use crate::http1::half::Half;
+use crate::http1::head::{Framing, Head};
+use crate::http1::serve::{self, Handler, Next};
+use crate::http1::write::{self, RequestChanges, ResponseChanges};
+use crate::identity::Alpn;
+use crate::inbound::UNDELIVERED;
+use crate::stream::Stream;
+use crate::tcp::{self, Moved};
+use crate::telemetry::{self, Edge};
+use crate::upstream::call::{Call, Target};
+use crate::upstream::connect;
+use crate::upstream::edges;
+use crate::upstream::pool::Kind;
+
+/// Serves a connection of the application's.
+pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
+    let mut down = Half::new(Stream::Plain(accepted.socket));
+    let mut watch = worker.watch();
+    let generation = worker.generation();
+    let mut handler = Outbound {
+        worker,
+        target,
+        generation,
+        original: accepted.original,
+        peer: accepted.peer,
+    };
+    serve::serve(worker, &mut down, &mut handler, &mut watch).await;
+}
+
+struct Outbound<'a> {
+    worker: &'a Worker,
+    target: Target,
+    generation: u64,
+    original: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// How a request ended, for the metrics.
+struct Ended {
+    edge: Option<Arc<Edge>>,
+    upstream: Option<SocketAddr>,
+    code: u16,
+    flags: &'static str,
+    bytes: (u64, u64),
+    next: Next,
+}
+
+impl Handler for Outbound<'_> {
+    async fn handle(&mut self, down: &mut Half, head: Head, watch: &mut Watch) -> Next {
+        let begun = Instant::now();
+        if self.generation != self.worker.generation() {
+            self.generation = self.worker.generation();
+            self.target = Target::find(&self.worker.view(), self.original);
+        }
+        let asked = match Asked::read(&head) {
+            Ok(asked) => asked,
+            Err(failure) => {
+                self.unreadable(failure);
+                serve::refuse(down, failure);
+                return Next::Linger;
+            }
+        };
+        let fields = if self.target.has_routes() {
+            head.to_map()
+        } else {
+            http::HeaderMap::new()
+        };
+        let route = Route::choose(self.worker, &self.target, || RequestHead {
+            method: head.method(),
+            path: &asked.path,
+            query: asked.query,
+            host: head.authority(),
+            headers: &fields,
+        });
+        let ended = match &route {
+            Ok(route) => self.forward(down, &head, &asked, route, begun, watch).await,
+            Err(failure) => refused(down, &head, *failure),
+        };
+        let called = route
+            .as_ref()
+            .map_or(&self.target, |route| route.target(&self.target))
+            .called();
+        let edge = ended.edge.unwrap_or_else(|| edges::unknown(self.worker, called));
+        let outcome = telemetry::Outcome {
+            grpc: false,
+            code: ended.code,
+            grpc_status: None,
+            flags: ended.flags,
+        };
+        let duration = begun.elapsed();
+        edge.record(outcome, duration, ended.bytes.0, ended.bytes.1);
+        let line = Line {
+            direction: "outbound",
+            method: head.method(),
+            authority: head.authority(),
+            path: &asked.path,
+            code: ended.code,
+            flags: ended.flags,
+            duration,
+            bytes: ended.bytes,
+            peer: self.peer,
+            upstream: ended.upstream,
+        };
+        line.write(&self.worker.shared.telemetry);
+        ended.next
+    }
+
+    fn unreadable(&mut self, failure: Failure) {
+        if let Some(reason) = failure.refusal() {
+            self.worker
+                .shared
+                .telemetry
+                .refused(reason, self.peer, &failure.text().trim_end());
+        }
+    }
+}
+
+impl Outbound<'_> {
+    async fn forward(
+        &self,
+        down: &mut Half,
+        head: &Head,
+        asked: &Asked<'_>,
+        route: &Route,
+        begun: Instant,
+        watch: &mut Watch,
+    ) -> Ended {
+        let worker = self.worker;
+        let target = route.target(&self.target);
+        let class = if matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE") && !head.upgrade {
+            Class::Safe
+        } else {
+            Class::Unsafe
+        };
+        let request_deadline = route.request_timeout.map(|bound| begun + bound);
+        let mut call = Call::new(worker, target, class);
+        let mut body = Body::new(head.framing);
+        let mut sent_bytes = 0;
+        // A kept connection may be closed by its server at any time: one more try on a new one is free then.
+        let mut stale = false;
+        loop {
+            let mut tried = match call.next(false) {
+                Ok(tried) => tried,
+                Err(error) => {
+                    tracing::debug!(%error, "no endpoint for a request");
+                    return refused(down, head, Failure::NoEndpoint);
+                }
+            };
+            let edge = edges::of(worker, &tried.place, target.called());
+            let upstream = Some(tried.place.address());
+            let fail = |down: &mut Half, failure: Failure, sent: u64| Ended {
+                edge: Some(edge.clone()),
+                upstream,
+                bytes: (sent, 0),
+                ..refused(down, head, failure)
+            };
+            let kept = match stale {
+                false => worker.pool.borrow_mut().take(
+                    Kind::Pod,
+                    tried.place.address(),
+                    tried.place.identity(),
+                    tried.place.epoch(),
+                    Duration::MAX,
+                ),
+                true => None,
+            };
+            let was_kept = kept.is_some();
+            let mut up = match kept {
+                Some(up) => up,
+                None => {
+                    let deadline = call.connect_deadline();
+                    let deadline = request_deadline.map_or(deadline, |bound| bound.min(deadline));
+                    let place = &tried.place;
+                    match connect::endpoint(worker, place.address(), place.identity(), Alpn::H1, deadline)
+                        .await
+                    {
+                        Ok(stream) => Half::new(stream),
+                        Err(error) => {
+                            tracing::debug!(%error, "connection failed");
+                            tried.finish(worker, error.outcome());
+                            if request_deadline.is_some_and(|bound| Instant::now() >= bound) {
+                                return fail(down, Failure::Timeout, sent_bytes);
+                            }
+                            if call.again(retry::Failure::Connect, false, true).await {
+                                continue;
+                            }
+                            return fail(down, Failure::Connect, sent_bytes);
+                        }
+                    }
+                }
+            };
+            write::request(
+                &mut up.output,
+                head,
+                RequestChanges {
+                    target: &asked.target,
+                    lines: b"",
+                    fields: route.request_changes(),
+                },
+            );
+            let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
+            let mut exchange = Exchange::new(down, &mut up, head, body);
+            let mut wait = Wait::new(worker, watch, request_deadline, try_deadline);
+            let whole = head.framing == Framing::Empty;
+            let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
+            let response = exchange.response(|cx| wait.poll(cx, tried.flight.as_ref(), grant)).await;
+            sent_bytes = exchange.request_bytes;
+            let body_kept = exchange.request_bytes == 0;
+            let response = match response {
+                Ok(response) => response,
+                Err(broken) => {
+                    let written = exchange.is_written();
+                    body = exchange.into_body();
+                    let (failure, outcome, again) = judge(&broken, was_kept);
+                    tried.finish(worker, outcome);
+                    drop(up);
+                    if matches!(broken, Broken::Stopped(Stop::Silent)) {
+                        // Granted already.
+                        continue;
+                    }
+                    if let Some(again) = again {
+                        if matches!(again, retry::Failure::Stale | retry::Failure::Reset) && was_kept {
+                            stale = true;
+                        }
+                        if call.again(again, written, body_kept).await {
+                            continue;
+                        }
+                    }
+                    return fail(down, failure, sent_bytes);
+                }
+            };
+            // The peer's sidecar vouches that the application has not seen the request.
+            let undelivered = response.status == 503
+                && tried.place.identity().is_some()
+                && response.values(UNDELIVERED).next().is_some();
+            if undelivered || (matches!(response.status, 502..=504) && class == Class::Safe) {
+                let (why, outcome) = match undelivered {
+                    true => (retry::Failure::NotDelivered, Outcome::Refused),
+                    false => (
+                        retry::Failure::Status(response.status),
+                        Outcome::ServerError(response.status),
+                    ),
+                };
+                if call.again(why, true, body_kept).await {
+                    body = exchange.into_body();
+                    tried.finish(worker, outcome);
+                    drop(up);
+                    continue;
+                }
+            }
+            tried.answered(worker, response.status);
+            let close = !head.keep_alive
+                || !exchange.request_is_sent()
+                || response.framing == Framing::Close
+                || worker.stage() != Stage::Running;
+            exchange.answer(
+                &response,
+                ResponseChanges {
+                    close,
+                    keep_alive_10: !close && !head.is_11,
+                    fields: route.response_changes(),
+                },
+            );
+            let mut ended = Ended {
+                edge: Some(edge),
+                upstream,
+                code: response.status,
+                flags: "-",
+                bytes: (0, 0),
+                next: Next::Again,
+            };
+            if response.upgrade {
+                drop(exchange);
+                let mut moved = Moved::default();
+                wait.forget();
+                tcp::splice(down, &mut up, &mut moved, |cx| wait.poll(cx, None, || false)).await;
+                tried.finish(worker, Outcome::Success);
+                ended.bytes = (moved.received, moved.sent);
+                ended.next = Next::Done;
+                return ended;
+            }
+            let mut answer = Body::new(response.framing);
+            // The bound on a try ends with the head; silence within a body is for the whole request's bound.
+            wait.head_came();
+            let forwarded = exchange.forward(&mut answer, |cx| wait.poll(cx, None, || false)).await;
+            ended.bytes = (exchange.request_bytes, exchange.response_bytes);
+            let whole = exchange.request_is_sent();
+            drop(exchange);
+            match forwarded {
+                Ok(()) => {
+                    if response.keep_alive && whole && worker.stage() == Stage::Running {
+                        let (address, epoch) = (tried.place.address(), tried.place.epoch());
+                        let identity = tried.place.identity().cloned();
+                        worker
+                            .pool
+                            .borrow_mut()
+                            .put(Kind::Pod, address, identity, epoch, up);
+                    }
+                    tried.finish(worker, Outcome::Success);
+                    ended.next = if close { Next::Linger } else { Next::Again };
+                }
+                Err(broken) => {
+                    let (failure, outcome, _) = judge(&broken, false);
+                    tried.finish(worker, outcome);
+                    ended.flags = failure.flag();
+                    ended.next = Next::Abort;
+                }
+            }
+            return ended;
+        }
+    }
+}
+
+/// What ended a try: the failure to answer, what it says about the endpoint, and whether another try makes sense.
+fn judge(broken: &Broken, was_kept: bool) -> (Failure, Outcome, Option<retry::Failure>) {
+    match broken {
+        Broken::ClientGone => (Failure::ClientGone, Outcome::Cancelled, None),
+        Broken::ClientBody(bad) => (Failure::Body(*bad), Outcome::Cancelled, None),
+        Broken::Server {
+            sent: false,
+            began: false,
+            ..
+        } => (Failure::Reset, Outcome::Cancelled, Some(retry::Failure::Stale)),
+        Broken::Server { began: false, .. } => {
+            // A server that closes a connection which it kept is within its rights.
+            let outcome = if was_kept {
+                Outcome::Cancelled
+            } else {
+                Outcome::Reset
+            };
+            (Failure::Reset, outcome, Some(retry::Failure::Reset))
+        }
+        Broken::Server { .. } => (Failure::Reset, Outcome::Reset, None),
+        Broken::ServerHead(_) | Broken::ServerBody(_) => (Failure::Response, Outcome::ServerError(502), None),
+        Broken::Stopped(Stop::Silent) => (Failure::Silent, Outcome::Silent, None),
+        Broken::Stopped(Stop::TryTimeout) => {
+            (Failure::Timeout, Outcome::Timeout, Some(retry::Failure::Timeout))
+        }
+        Broken::Stopped(Stop::RequestTimeout) => (Failure::Timeout, Outcome::Timeout, None),
+        Broken::Stopped(Stop::Denied) => (Failure::Denied, Outcome::Cancelled, None),
+        Broken::Stopped(Stop::Ended) => (Failure::Ended, Outcome::Cancelled, None),
+    }
+}
+
+/// Answers a failure. What is left of the request's body can't be the next request, so that the connection ends unless
+/// there is none.
+fn refused(down: &mut Half, head: &Head, failure: Failure) -> Ended {
+    let close = head.framing != Framing::Empty || !head.keep_alive || head.upgrade;
+    let next = match failure.status() {
+        Some(status) => {
+            write::answer(
+                &mut down.output,
+                status,
+                failure.text(),
+                close,
+                head.method() == "HEAD",
+                None,
+            );
+            if close { Next::Linger } else { Next::Again }
+        }
+        None => Next::Abort,
+    };
+    Ended {
+        edge: None,
+        upstream: None,
+        code: failure.status().map_or(0, |status| status.as_u16()),
+        flags: failure.flag(),
+        bytes: (0, 0),
+        next,
+    }
+}

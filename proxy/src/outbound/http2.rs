@@ -1,0 +1,295 @@
+//! HTTP/2 and gRPC from the application to endpoints.
+//!
+//! Enters: the application's connection. Leaves: each stream as a stream of a connection of its endpoint. Never: a request
+//! that must not run twice sent twice, unless the peer vouches that it has not seen it.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Response;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+use weft_engine::route::RequestHead;
+use weft_engine::{Class, Outcome, retry};
+
+use super::route::Route;
+use super::wait::Wait;
+use crate::accept::Accepted;
+use crate::access::Line;
+use crate::context::Worker;
+use crate::drain::Stage;
+use crate::failure::Failure;
+use crate::http1::exchange::Stop;
+use crate::http2::asked::{Asked, change};
+use crate::http2::exchange::{Broken, Exchange};
+use crate::http2::flow::Flow;
+use crate::http2::serve::{self, Incoming};
+use crate::identity::Alpn;
+use crate::inbound::UNDELIVERED;
+use crate::stream::Stream;
+use crate::telemetry::{self, Edge};
+use crate::upstream::call::{Call, Target};
+use crate::upstream::pool::Kind;
+use crate::upstream::shared::Wanted;
+use crate::upstream::{connect, edges};
+
+/// Serves a connection of the application's.
+pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
+    let mut watch = worker.watch();
+    let Accepted { socket, peer, original } = accepted;
+    let outbound = Rc::new(Outbound {
+        worker: worker.clone(),
+        target: RefCell::new((worker.generation(), target)),
+        original,
+        peer,
+    });
+    let calm = serve::serve(worker, Stream::Plain(socket), &mut watch, |incoming| {
+        spawn_local(outbound.clone().handle(incoming));
+    })
+    .await;
+    if !calm {
+        worker.shared.telemetry.refused("http2-flood", peer, &"too many streams were taken back");
+    }
+}
+
+struct Outbound {
+    worker: Rc<Worker>,
+    /// Looked up under a generation of the view.
+    target: RefCell<(u64, Target)>,
+    original: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// How a request ended, for the metrics.
+struct Ended {
+    edge: Option<Arc<Edge>>,
+    upstream: Option<SocketAddr>,
+    code: u16,
+    grpc_status: Option<u8>,
+    flags: &'static str,
+    bytes: (u64, u64),
+}
+
+impl Outbound {
+    async fn handle(self: Rc<Self>, incoming: Incoming) {
+        let begun = Instant::now();
+        let worker = &self.worker;
+        let Incoming { request, respond, tally } = incoming;
+        let (head, body) = request.into_parts();
+        let mut exchange = Exchange::new(respond, body);
+        let asked = match Asked::read(head.method, head.uri, head.headers) {
+            Ok(asked) => asked,
+            Err(failure) => {
+                if let Some(reason) = failure.refusal() {
+                    worker.shared.telemetry.refused(reason, self.peer, &failure.text().trim_end());
+                }
+                exchange.refuse(failure, false, None);
+                return tally.cancelled();
+            }
+        };
+        let target = self.target();
+        let route = Route::choose(worker, &target, || RequestHead {
+            method: asked.method.as_str(),
+            path: asked.uri.path(),
+            query: asked.uri.query(),
+            host: asked.authority(),
+            headers: &asked.fields,
+        });
+        let ended = match &route {
+            Ok(route) => self.forward(&mut exchange, &asked, &target, route, begun).await,
+            Err(failure) => refused(&mut exchange, &asked, *failure),
+        };
+        if ended.flags == Failure::ClientGone.flag() {
+            tally.cancelled();
+        } else {
+            tally.answered();
+        }
+        let called = route.as_ref().map_or(&target, |route| route.target(&target)).called();
+        let edge = ended.edge.unwrap_or_else(|| edges::unknown(worker, called));
+        let duration = begun.elapsed();
+        let outcome = telemetry::Outcome {
+            grpc: asked.grpc,
+            code: ended.code,
+            grpc_status: ended.grpc_status,
+            flags: ended.flags,
+        };
+        edge.record(outcome, duration, ended.bytes.0, ended.bytes.1);
+        let line = Line {
+            direction: "outbound",
+            method: asked.method.as_str(),
+            authority: asked.authority(),
+            path: asked.uri.path(),
+            code: ended.code,
+            flags: ended.flags,
+            duration,
+            bytes: ended.bytes,
+            peer: self.peer,
+            upstream: ended.upstream,
+        };
+        line.write(&worker.shared.telemetry);
+    }
+
+    fn target(&self) -> Target {
+        let mut known = self.target.borrow_mut();
+        if known.0 != self.worker.generation() {
+            *known = (self.worker.generation(), Target::find(&self.worker.view(), self.original));
+        }
+        known.1.clone()
+    }
+
+    async fn forward(
+        &self,
+        exchange: &mut Exchange,
+        asked: &Asked,
+        target: &Target,
+        route: &Route,
+        begun: Instant,
+    ) -> Ended {
+        let worker = &*self.worker;
+        let target = route.target(target);
+        let class = Class::of(&asked.method);
+        // gRPC's streams may be silent for as long as they like: who knows which of them are streams has read the schema.
+        let stream = asked.grpc && !exchange.request.is_empty();
+        let request_deadline = route.request_timeout.map(|bound| begun + bound);
+        let mut watch = worker.watch();
+        let mut call = Call::new(worker, target, class);
+        loop {
+            let mut tried = match call.next(stream) {
+                Ok(tried) => tried,
+                Err(error) => {
+                    tracing::debug!(%error, "no endpoint for a request");
+                    return refused(exchange, asked, Failure::NoEndpoint);
+                }
+            };
+            let edge = edges::of(worker, &tried.place, target.called());
+            let upstream = Some(tried.place.address());
+            let wanted = Wanted {
+                kind: Kind::Pod,
+                address: tried.place.address(),
+                identity: tried.place.identity(),
+                epoch: tried.place.epoch(),
+            };
+            let deadline = call.connect_deadline();
+            let deadline = request_deadline.map_or(deadline, |bound| bound.min(deadline));
+            let connecting = worker.http2.get(wanted, async || {
+                connect::endpoint(worker, wanted.address, wanted.identity, Alpn::H2, deadline).await
+            });
+            let server = match connecting.await {
+                Ok(server) => server,
+                Err(error) => {
+                    tracing::debug!(%error, "connection failed");
+                    tried.finish(worker, error.outcome());
+                    let late = request_deadline.is_some_and(|bound| Instant::now() >= bound);
+                    if !late && call.again(retry::Failure::Connect, false, true).await {
+                        continue;
+                    }
+                    let failure = if late { Failure::Timeout } else { Failure::Connect };
+                    return Ended { edge: Some(edge), upstream, ..refused(exchange, asked, failure) };
+                }
+            };
+            let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
+            let mut wait = Wait::new(worker, &mut watch, request_deadline, try_deadline);
+            let whole = exchange.request.is_empty();
+            let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
+            let request = asked.request(route.request_changes());
+            let response =
+                exchange.response(server.handle.clone(), request, |cx| wait.poll(cx, tried.flight.as_ref(), grant)).await;
+            let response = match response {
+                Ok(response) => response,
+                Err(broken) => {
+                    let (failure, outcome, again, written) = judge(&broken);
+                    tried.finish(worker, outcome);
+                    let granted = matches!(broken, Broken::Stopped(Stop::Silent));
+                    let kept = exchange.request.is_kept() || exchange.request.is_empty();
+                    let again = match again {
+                        Some(again) => call.again(again, written, kept).await,
+                        None => granted,
+                    };
+                    if again {
+                        exchange.rewind();
+                        continue;
+                    }
+                    return Ended { edge: Some(edge), upstream, ..refused(exchange, asked, failure) };
+                }
+            };
+            let status = response.status().as_u16();
+            let undelivered = tried.place.identity().is_some() && response.headers().contains_key(UNDELIVERED);
+            if undelivered || (matches!(status, 502..=504) && class == Class::Safe) {
+                let (why, outcome) = match undelivered {
+                    true => (retry::Failure::NotDelivered, Outcome::Refused),
+                    false => (retry::Failure::Status(status), Outcome::ServerError(status)),
+                };
+                let kept = exchange.request.is_kept() || exchange.request.is_empty();
+                if call.again(why, true, kept).await {
+                    tried.finish(worker, outcome);
+                    exchange.rewind();
+                    continue;
+                }
+            }
+            let (mut head, body) = response.into_parts();
+            let mut ended =
+                Ended { edge: Some(edge), upstream, code: status, grpc_status: None, flags: "-", bytes: (0, 0) };
+            ended.grpc_status = grpc_status(&head.headers);
+            tried.answered(worker, if ended.grpc_status == Some(14) { 503 } else { status });
+            head.headers.remove(UNDELIVERED);
+            change(&mut head.headers, route.response_changes());
+            wait.head_came();
+            let mut flow = Flow::new(body, false);
+            let head = Response::from_parts(head, ());
+            let forwarded = exchange.forward(head, &mut flow, |cx| wait.poll(cx, None, || false)).await;
+            ended.bytes = (exchange.request.bytes, flow.bytes);
+            ended.grpc_status = ended.grpc_status.or_else(|| flow.trailers().and_then(grpc_status));
+            let outcome = match forwarded {
+                Ok(()) => Outcome::Success,
+                Err(broken) => {
+                    let (failure, outcome, ..) = judge(&broken);
+                    ended.flags = failure.flag();
+                    outcome
+                }
+            };
+            tried.finish(worker, outcome);
+            if worker.stage() == Stage::Ended {
+                ended.flags = Failure::Ended.flag();
+            }
+            return ended;
+        }
+    }
+}
+
+/// The gRPC status in fields or trailers.
+pub fn grpc_status(fields: &http::HeaderMap) -> Option<u8> {
+    let value = fields.get("grpc-status")?;
+    Some(value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2))
+}
+
+/// What ended a try: the failure to answer, what it says about the endpoint, whether another try makes sense, and whether
+/// anything may have reached the endpoint.
+fn judge(broken: &Broken) -> (Failure, Outcome, Option<retry::Failure>, bool) {
+    match broken {
+        Broken::ClientGone => (Failure::ClientGone, Outcome::Cancelled, None, true),
+        Broken::Refused => (Failure::Reset, Outcome::Cancelled, Some(retry::Failure::RefusedStream), true),
+        Broken::Server { sent: false, .. } => {
+            (Failure::Reset, Outcome::Cancelled, Some(retry::Failure::Stale), false)
+        }
+        // A stream that the application reset says nothing against the endpoint.
+        Broken::Server { error, .. } if error.is_reset() => {
+            (Failure::Reset, Outcome::ServerError(500), Some(retry::Failure::Reset), true)
+        }
+        Broken::Server { .. } => (Failure::Reset, Outcome::Reset, Some(retry::Failure::Reset), true),
+        Broken::Stopped(Stop::Silent) => (Failure::Silent, Outcome::Silent, None, true),
+        Broken::Stopped(Stop::TryTimeout) => {
+            (Failure::Timeout, Outcome::Timeout, Some(retry::Failure::Timeout), true)
+        }
+        Broken::Stopped(Stop::RequestTimeout) => (Failure::Timeout, Outcome::Timeout, None, true),
+        Broken::Stopped(Stop::Denied) => (Failure::Denied, Outcome::Cancelled, None, true),
+        Broken::Stopped(Stop::Ended) => (Failure::Ended, Outcome::Cancelled, None, true),
+    }
+}
+
+fn refused(exchange: &mut Exchange, asked: &Asked, failure: Failure) -> Ended {
+    let code = exchange.refuse(failure, asked.grpc, None);
+    let grpc_status = asked.grpc.then(|| failure.grpc_status());
+    Ended { edge: None, upstream: None, code, grpc_status, flags: failure.flag(), bytes: (0, 0) }
+}

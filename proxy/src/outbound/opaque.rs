@@ -1,0 +1,110 @@
+//! Bytes from the application to an endpoint, as they are.
+//!
+//! Enters: a connection of the application and its target. Leaves: the bytes, inside mutual TLS where the endpoint has an
+//! identity. Never: a second endpoint once one is connected.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::Instant;
+use weft_engine::Outcome;
+use weft_engine::Class;
+use weft_engine::retry;
+
+use crate::accept::Accepted;
+use crate::access::Line;
+use crate::context::Worker;
+use crate::drain::Stage;
+use crate::http1::exchange::Stop;
+use crate::http1::half::Half;
+use crate::identity::Alpn;
+use crate::stream::Stream;
+use crate::tcp::{self, End, Moved};
+use crate::upstream::call::{Call, Place, Target, Try};
+use crate::upstream::connect::{self, NoConnection};
+use crate::upstream::edges;
+
+/// Serves a connection to its end.
+pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
+    let begun = Instant::now();
+    let mut down = Half::new(Stream::Plain(accepted.socket));
+    let mut line = Line {
+        direction: "outbound",
+        method: "-",
+        authority: "",
+        path: "",
+        code: 0,
+        flags: "-",
+        duration: begun.elapsed(),
+        bytes: (0, 0),
+        peer: accepted.peer,
+        upstream: None,
+    };
+    let Some((mut tried, mut up)) = connected(worker, &target).await else {
+        // What the application would see without a sidecar: its connection fails.
+        down.io.reset_on_close();
+        line.flags = "UF";
+        line.duration = begun.elapsed();
+        line.write(&worker.shared.telemetry);
+        return;
+    };
+    tried.answered(worker, 200);
+    let edge = edges::of(worker, &tried.place, target.called());
+    edge.tcp().opened.fetch_add(1, Relaxed);
+    let mut moved = Moved::default();
+    let mut watch = worker.watch();
+    let end = tcp::splice(&mut down, &mut up, &mut moved, |cx| {
+        while watch.watcher.poll_changed(cx).is_ready() {
+            if worker.stage() == Stage::Ended {
+                return std::task::Poll::Ready(Stop::Ended);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await;
+    edge.tcp().closed.fetch_add(1, Relaxed);
+    edge.tcp().received.fetch_add(moved.received, Relaxed);
+    edge.tcp().sent.fetch_add(moved.sent, Relaxed);
+    line.upstream = Some(tried.place.address());
+    let (flags, outcome) = match end {
+        End::Closed => ("-", Outcome::Success),
+        End::Server(error) if error.kind() == io::ErrorKind::TimedOut => ("UC", Outcome::Reset),
+        // Resets are part of how some applications close.
+        End::Server(_) => ("UC", Outcome::Success),
+        End::Client(_) | End::Stopped(_) => ("DC", Outcome::Cancelled),
+    };
+    tried.finish(worker, outcome);
+    line.flags = flags;
+    line.bytes = (moved.received, moved.sent);
+    line.duration = begun.elapsed();
+    line.write(&worker.shared.telemetry);
+}
+
+/// A connection to one of the target's endpoints.
+async fn connected(worker: &Worker, target: &Target) -> Option<(Try, Half)> {
+    let mut call = Call::new(worker, target, Class::Safe);
+    loop {
+        let tried = match call.next(false) {
+            Ok(tried) => tried,
+            Err(error) => {
+                tracing::debug!(%error, "no endpoint for a connection");
+                return None;
+            }
+        };
+        match open(worker, &tried.place, call.connect_deadline()).await {
+            Ok(stream) => return Some((tried, Half::new(stream))),
+            Err(error) => {
+                tracing::debug!(%error, "connection failed");
+                tried.finish(worker, error.outcome());
+                if !call.again(retry::Failure::Connect, false, true).await {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// One connection for opaque bytes. The only place that decides how they travel between sidecars.
+async fn open(worker: &Worker, place: &Place, deadline: Instant) -> Result<Stream, NoConnection> {
+    connect::endpoint(worker, place.address(), place.identity(), Alpn::Tcp, deadline).await
+}

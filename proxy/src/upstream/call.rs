@@ -1,0 +1,300 @@
+//! One request's tries: which endpoint next, and whether there is a next one.
+//!
+//! Enters: a cluster and the request's class. Leaves: endpoints, one after the other. Never: a retry that the engine's
+//! rules or the service's budget don't allow.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_engine::Class;
+use weft_engine::outlier::Change;
+use weft_engine::retry::{self, Decision, Progress};
+use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried};
+use weft_proto::model::{Endpoint, Protocol, SpiffeId, Workload};
+
+use super::connect::{LAST, NoConnection, QUICK};
+use super::edges::Called;
+use crate::context::Worker;
+use crate::view::{Destination, View};
+
+/// An endpoint, however it was found.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The engine picked it.
+    Picked(Arc<EndpointState>),
+    /// The application asked for this pod.
+    Pod(Arc<Endpoint>, SocketAddr),
+    /// An address that the mesh doesn't know.
+    Unknown(SocketAddr),
+}
+
+/// The tries of one request.
+#[derive(Debug)]
+pub struct Call<'a> {
+    worker: &'a Worker,
+    target: &'a Target,
+    cluster: Option<Arc<Cluster>>,
+    /// Whether it may run twice.
+    pub class: Class,
+    tried: Tried,
+    tries: u8,
+}
+
+/// One try.
+#[derive(Debug)]
+pub struct Try {
+    /// Where to.
+    pub place: Place,
+    /// What the engine watches it by, if it is the engine's.
+    pub flight: Option<InFlight>,
+}
+
+/// Where a connection or request wants to go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A Service's port.
+    Service(Arc<Destination>),
+    /// A pod, by its address; and the Service's port that says what is spoken there.
+    Pod(Arc<Endpoint>, SocketAddr, Option<Arc<Destination>>),
+    /// An address that the mesh doesn't know.
+    Unknown(SocketAddr),
+}
+
+impl Place {
+    /// Where to connect.
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::Picked(state) => state.address,
+            Self::Pod(_, address) | Self::Unknown(address) => *address,
+        }
+    }
+
+    /// Who must be there; `None`: plain text.
+    pub fn identity(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Picked(state) => state.identity.as_ref(),
+            Self::Pod(endpoint, _) => endpoint.identity.as_ref(),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Connections of an earlier epoch are of no use.
+    pub fn epoch(&self) -> u32 {
+        match self {
+            Self::Picked(state) => state.epoch(),
+            _ => 0,
+        }
+    }
+
+    /// The pod.
+    pub fn workload(&self) -> Option<&Workload> {
+        match self {
+            Self::Picked(state) => Some(&state.workload),
+            Self::Pod(endpoint, _) => Some(&endpoint.workload),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Its place in memory, while it is held.
+    pub fn key(&self) -> Option<usize> {
+        match self {
+            Self::Picked(state) => Some(Arc::as_ptr(state) as usize),
+            Self::Pod(endpoint, _) => Some(Arc::as_ptr(endpoint) as usize),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+impl Target {
+    /// What the original destination of a connection means.
+    pub fn find(view: &View, original: SocketAddr) -> Self {
+        if let Some(destination) = view.by_address(original.ip(), original.port()) {
+            return Self::Service(destination.clone());
+        }
+        match view.pod(original.ip(), original.port()) {
+            Some(direct) => Self::Pod(direct.endpoint, original, direct.destination),
+            None => Self::Unknown(original),
+        }
+    }
+
+    /// What is spoken there, by declaration.
+    pub fn protocol(&self) -> Protocol {
+        self.destination()
+            .map_or(Protocol::Detect, |destination| destination.port.protocol)
+    }
+
+    /// The Service's port, if there is one.
+    pub fn destination(&self) -> Option<&Arc<Destination>> {
+        match self {
+            Self::Service(destination) => Some(destination),
+            Self::Pod(_, _, destination) => destination.as_ref(),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Whether rules decide where its requests go.
+    pub fn has_routes(&self) -> bool {
+        matches!(self, Self::Service(destination) if destination.routes.is_some())
+    }
+
+    /// The Service, for the metrics.
+    pub fn called(&self) -> Called<'_> {
+        match self.destination() {
+            Some(destination) => Called {
+                host: Some(&destination.host),
+                service: Some(&destination.service),
+            },
+            None => Called::default(),
+        }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// A request that begins.
+    pub fn new(worker: &'a Worker, target: &'a Target, class: Class) -> Self {
+        let cluster = match target {
+            Target::Service(destination) => Some(destination.cluster_full()),
+            _ => None,
+        };
+        if let Some(cluster) = &cluster {
+            cluster.budget().request(worker.now());
+        }
+        Self {
+            worker,
+            target,
+            cluster,
+            class,
+            tried: Tried::none(),
+            tries: 0,
+        }
+    }
+
+    /// The next endpoint. `stream`: nothing is owed on it, so that its silence means nothing.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn next(&mut self, stream: bool) -> Result<Try, NoEndpoint> {
+        self.tries += 1;
+        let cluster = match (self.target, &self.cluster) {
+            (Target::Service(_), Some(cluster)) => cluster,
+            (Target::Pod(endpoint, address, _), _) => {
+                return Ok(Try {
+                    place: Place::Pod(endpoint.clone(), *address),
+                    flight: None,
+                });
+            }
+            (Target::Unknown(address), _) => {
+                return Ok(Try {
+                    place: Place::Unknown(*address),
+                    flight: None,
+                });
+            }
+            (Target::Service(destination), None) => {
+                return Err(NoEndpoint::Empty {
+                    service: destination.service.clone(),
+                });
+            }
+        };
+        let now = self.worker.now();
+        let mut picked = self
+            .worker
+            .random(|rng| cluster.pick(now, rng, &self.tried, self.class))?;
+        self.tried.push(&picked.endpoint);
+        let flight = if stream {
+            picked.begin_stream(now)
+        } else {
+            picked.begin(now)
+        };
+        Ok(Try {
+            place: Place::Picked(picked.endpoint),
+            flight: Some(flight),
+        })
+    }
+
+    /// When the next connection must stand.
+    pub fn connect_deadline(&self) -> Instant {
+        Instant::now()
+            + if self.tries >= retry::TRIES || self.cluster.is_none() {
+                LAST
+            } else {
+                QUICK
+            }
+    }
+
+    /// Whether to try again after a failure; waits for the pause. `written`: a byte of this try left; `kept`: the body is
+    /// still there.
+    pub async fn again(&self, failure: retry::Failure, written: bool, kept: bool) -> bool {
+        match self.grant(failure, written, kept) {
+            Some(pause) => {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// As [`Call::again`], but the pause is left to the caller; `None`: no.
+    pub fn grant(&self, failure: retry::Failure, written: bool, kept: bool) -> Option<Duration> {
+        let cluster = self.cluster.as_ref()?;
+        let progress = Progress { tries: self.tries, written, body_kept: kept, answered: false };
+        let decision = self.worker.random(|rng| {
+            retry::decide(self.class, failure, progress, cluster.budget(), self.worker.now(), rng)
+        });
+        let own = self.worker.shared.telemetry.own();
+        match decision {
+            Decision::Retry { pause } => {
+                own.retries.fetch_add(1, Relaxed);
+                Some(Duration::from_micros(pause))
+            }
+            Decision::Stop(stop) => {
+                if stop == retry::Stop::Budget {
+                    own.retries_refused.fetch_add(1, Relaxed);
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Try {
+    /// Tells the engine how it ended.
+    pub fn finish(self, worker: &Worker, outcome: Outcome) {
+        if let (Place::Picked(endpoint), Some(flight)) = (&self.place, self.flight) {
+            note(worker, endpoint, flight.finish(worker.now(), outcome));
+        }
+    }
+
+    /// Tells the engine that the response's head came.
+    pub fn answered(&mut self, worker: &Worker, status: u16) {
+        if let (Place::Picked(endpoint), Some(flight)) = (&self.place, &mut self.flight) {
+            note(worker, endpoint, flight.answered(worker.now(), status));
+        }
+    }
+}
+
+/// Counts and logs what a try changed.
+pub fn note(worker: &Worker, endpoint: &EndpointState, change: Option<Change>) {
+    let Some(change) = change else { return };
+    worker
+        .shared
+        .telemetry
+        .own()
+        .ejections
+        .fetch_add(u64::from(matches!(change, Change::Ejected { .. })), Relaxed);
+    tracing::info!(address = %endpoint.address, pod = %endpoint.workload.pod, ?change, "endpoint changed");
+}
+
+impl NoConnection {
+    /// What it says about the endpoint.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) => Outcome::Refused,
+            Self::Unreachable(..) | Self::Unverified(..) => Outcome::ConnectFailed,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! New connections.
+//!
+//! Enters: an address, and who must be there. Leaves: a [`Stream`] that is ready for bytes. Never: a socket of the
+//! sidecar's own that interception would turn round, a wait without a bound.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
+use weft_proto::model::SpiffeId;
+
+use crate::context::Worker;
+use crate::identity::PeerUnverified;
+use crate::identity::Alpn;
+use crate::stream::Stream;
+
+/// How long an endpoint may take to accept while others are left to try.
+pub const QUICK: Duration = Duration::from_millis(500);
+/// How long the last try may take.
+pub const LAST: Duration = Duration::from_secs(5);
+/// How long a TLS handshake may take, from the connection on.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long sent bytes may go without acknowledgement before the connection counts as broken.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConnection {
+    /// The endpoint refuses, at once.
+    #[error("connection to {0} refused")]
+    Refused(SocketAddr),
+    /// The endpoint is not reached, or not in time.
+    #[error("no connection to {0}: {1}")]
+    Unreachable(SocketAddr, io::Error),
+    /// Someone else is there, or nobody proven.
+    #[error("{0} is not proven to be who it should be: {1}")]
+    Unverified(SocketAddr, PeerUnverified),
+}
+
+/// Connects.
+///
+/// # Errors
+/// [`NoConnection::Refused`] or [`NoConnection::Unreachable`].
+pub async fn tcp(worker: &Worker, address: SocketAddr, deadline: Instant) -> Result<TcpStream, NoConnection> {
+    let unreachable = |error| NoConnection::Unreachable(address, error);
+    let socket = socket(worker, address).map_err(unreachable)?;
+    match timeout_at(deadline, socket.connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(NoConnection::Refused(address))
+        }
+        Ok(Err(error)) => Err(unreachable(error)),
+        Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Connects to an endpoint: with mutual TLS if it has an identity, else plain.
+///
+/// # Errors
+/// [`NoConnection`]. Nothing of the application was sent then.
+pub async fn endpoint(
+    worker: &Worker,
+    address: SocketAddr,
+    identity: Option<&SpiffeId>,
+    alpn: Alpn,
+    deadline: Instant,
+) -> Result<Stream, NoConnection> {
+    let stream = tcp(worker, address, deadline).await?;
+    let Some(expected) = identity else {
+        return Ok(Stream::Plain(stream));
+    };
+    let handshake = worker.shared.identity.connect(stream, expected, alpn);
+    // The handshake costs more round trips and the peer's work, so that its bound is never the quick one.
+    match timeout_at(deadline.max(Instant::now() + HANDSHAKE), handshake).await {
+        Ok(Ok((_, tls))) => Ok(Stream::Client(Box::new(tls))),
+        Ok(Err(unverified)) => Err(NoConnection::Unverified(address, unverified)),
+        Err(_) => Err(NoConnection::Unreachable(address, io::ErrorKind::TimedOut.into())),
+    }
+}
+
+fn socket(worker: &Worker, address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(mark) = worker.shared.settings.socket_mark {
+        socket.set_mark(mark)?;
+    }
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}

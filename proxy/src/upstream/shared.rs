@@ -1,0 +1,184 @@
+//! HTTP/2 connections, shared by their streams.
+//!
+//! Enters: an address, and who must be there. Leaves: a handle on a connection with room for a stream. Never: a connection
+//! for each of many streams that begin at once, a connection of the time before its endpoint was found unreachable.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use rapidhash::RapidHashMap;
+use tokio::sync::Mutex;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::Instant;
+use weft_proto::model::SpiffeId;
+
+use super::connect::NoConnection;
+use super::pool::Kind;
+use crate::http2::{CONNECTION_WINDOW, MAX_HEAD, SEND_BUFFER, STREAM_WINDOW};
+use crate::stream::Stream;
+
+/// How long a connection without streams is kept.
+const IDLE: Duration = Duration::from_secs(60);
+/// Streams of one connection, whatever its server allows: more go on another one.
+const MOST: usize = 256;
+
+/// The connections of one thread.
+#[derive(Debug, Default)]
+pub struct SharedPool {
+    places: RefCell<RapidHashMap<(Kind, SocketAddr), Rc<Place>>>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    connections: RefCell<Vec<Connection>>,
+    /// Held by the one who connects; the others wait for what comes of it.
+    connecting: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    handle: SendRequest<Bytes>,
+    identity: Option<SpiffeId>,
+    epoch: u32,
+    ended: Rc<Cell<bool>>,
+    task: AbortHandle,
+    used: Cell<Instant>,
+    streams: Rc<Cell<usize>>,
+}
+
+/// The right to begin one stream.
+#[derive(Debug)]
+pub struct Lease {
+    /// Where to begin it.
+    pub handle: SendRequest<Bytes>,
+    streams: Rc<Cell<usize>>,
+}
+
+/// Which connection is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What it is used for.
+    pub kind: Kind,
+    /// Where.
+    pub address: SocketAddr,
+    /// Who must be there.
+    pub identity: Option<&'a SpiffeId>,
+    /// Not before this epoch of the endpoint.
+    pub epoch: u32,
+}
+
+impl SharedPool {
+    /// A handle on a connection with room, kept or made by `connect`.
+    ///
+    /// # Errors
+    /// There is none, and `connect` made none.
+    pub async fn get(
+        &self,
+        wanted: Wanted<'_>,
+        connect: impl AsyncFnOnce() -> Result<Stream, NoConnection>,
+    ) -> Result<Lease, NoConnection> {
+        let key = (wanted.kind, wanted.address);
+        let known = self.places.borrow().get(&key).cloned();
+        let place = known.unwrap_or_else(|| self.places.borrow_mut().entry(key).or_default().clone());
+        if let Some(handle) = place.find(wanted) {
+            return Ok(handle);
+        }
+        let connecting = place.connecting.lock().await;
+        if let Some(handle) = place.find(wanted) {
+            return Ok(handle);
+        }
+        let stream = connect().await?;
+        let handle = place.start(wanted, stream).await?;
+        drop(connecting);
+        Ok(handle)
+    }
+
+    /// Forgets connections that have ended or that nobody uses.
+    pub fn sweep(&self, now: Instant) {
+        self.places.borrow_mut().retain(|_, place| {
+            place.connections.borrow_mut().retain(|connection| {
+                if connection.streams.get() > 0 {
+                    connection.used.set(now);
+                }
+                let kept = !connection.ended.get() && now.duration_since(connection.used.get()) < IDLE;
+                if !kept {
+                    // The last handle's end lets the task say GOAWAY; this is for a peer that doesn't take it.
+                    connection.retire();
+                }
+                kept
+            });
+            !place.connections.borrow().is_empty() || Rc::strong_count(place) > 1
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get() - 1);
+    }
+}
+
+impl Connection {
+    fn lease(&self) -> Lease {
+        self.streams.set(self.streams.get() + 1);
+        Lease { handle: self.handle.clone(), streams: self.streams.clone() }
+    }
+
+    fn retire(&self) {
+        if self.ended.get() {
+            self.task.abort();
+        }
+    }
+}
+
+impl Place {
+    fn find(&self, wanted: Wanted<'_>) -> Option<Lease> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| {
+            !connection.ended.get()
+                && connection.epoch >= wanted.epoch
+                && connection.identity.as_ref() == wanted.identity
+        });
+        let roomy = connections.iter().find(|connection| {
+            connection.streams.get() < connection.handle.current_max_send_streams().min(MOST)
+        })?;
+        Some(roomy.lease())
+    }
+
+    async fn start(&self, wanted: Wanted<'_>, stream: Stream) -> Result<Lease, NoConnection> {
+        let handshake = h2::client::Builder::new()
+            .enable_push(false)
+            .max_header_list_size(MAX_HEAD)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .handshake::<_, Bytes>(stream);
+        let (handle, connection) = handshake
+            .await
+            .map_err(|error| NoConnection::Unreachable(wanted.address, std::io::Error::other(error)))?;
+        let ended = Rc::new(Cell::new(false));
+        let told = ended.clone();
+        let task = spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an HTTP/2 connection ended");
+            }
+            told.set(true);
+        });
+        let connection = Connection {
+            handle,
+            identity: wanted.identity.cloned(),
+            epoch: wanted.epoch,
+            ended,
+            task: task.abort_handle(),
+            used: Cell::new(Instant::now()),
+            streams: Rc::default(),
+        };
+        let lease = connection.lease();
+        self.connections.borrow_mut().push(connection);
+        Ok(lease)
+    }
+}
