@@ -424,6 +424,7 @@ fn settle(loaded: &mut Loaded) {
             }
         }
     });
+    problems.sort_by(|a, b| (&a.place.file, a.place.line).cmp(&(&b.place.file, b.place.line)));
 }
 
 #[cfg(test)]

@@ -19,7 +19,13 @@ fn carry_out(sets: &mut Vec<Arc<Value>>, steps: Vec<Step>, ready: bool) {
                     *set = Arc::new(new);
                 }
             }
-            Step::Revise(..) => {}
+            Step::Revise(name, revision) => {
+                for set in sets.iter_mut().filter(|s| object::name(s) == name) {
+                    let mut new = (**set).clone();
+                    new["metadata"]["annotations"][REVISION] = revision.to_string().into();
+                    *set = Arc::new(new);
+                }
+            }
             Step::Delete(name) => sets.retain(|s| object::name(s) != name),
         }
     }
