@@ -52,16 +52,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    run_until(settings, told).await
+    // Another part of the same process may have installed it already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client = ingest::kube::client().await.context(
+        "no Kubernetes API server: neither a service account in this pod nor a kubeconfig names one that can be used",
+    )?;
+    run_until(settings, client, told).await
 }
 
-/// Runs a control plane until `told` resolves.
+/// Runs a control plane on an API server until `told` resolves.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> anyhow::Result<()> {
-    // Another part of the same process may have installed it already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+pub async fn run_until(
+    settings: Settings,
+    client: kube::Client,
+    told: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let sessions = Arc::new(Sessions::default());
     let (stop, stopping) = watch::channel(false);
@@ -82,9 +89,6 @@ pub async fn run_until(settings: Settings, told: impl Future<Output = ()>) -> an
         "metrics and health"
     });
 
-    let client = ingest::kube::client().await.context(
-        "no Kubernetes API server: neither a service account in this pod nor a kubeconfig names one that can be used",
-    )?;
     let cluster = Cluster::new(client.clone(), &settings.namespace);
     let authority = tokio::select! {
         authority = keep::load_or_create(&cluster, &settings.trust_domain) => authority?,

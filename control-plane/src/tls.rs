@@ -57,7 +57,8 @@ pub fn issue(authority: Arc<Authority>, settings: &Settings, now: SystemTime) ->
     let half = not_after.duration_since(now).unwrap_or_default() / 2;
     Ok(Identity {
         config: Arc::new(config),
-        authority, renew_at: now + half,
+        authority,
+        renew_at: now + half,
     })
 }
 

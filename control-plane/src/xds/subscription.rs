@@ -18,8 +18,11 @@ pub const MAX_NAMES: usize = 10_000;
 pub const MAX_VERSIONS: usize = 100_000;
 /// Longest name, bytes.
 pub const MAX_NAME: usize = 512;
-/// Size at which a response is closed and the rest waits for its acknowledgement, bytes.
+/// Size of the resources at which a response is closed and the rest waits for its acknowledgement, bytes. A sidecar takes a
+/// smaller first response for a whole one.
 pub const RESPONSE_SIZE: usize = 1024 * 1024;
+/// Most resources and removals of one response.
+const RESPONSE_COUNT: usize = 20_000;
 /// Most rejected resources that are remembered of one response.
 const MAX_REJECTED: usize = 100;
 /// The type of the details of a NACK.
@@ -250,6 +253,7 @@ impl Subscription {
         let mut response = DeltaDiscoveryResponse::default();
         let mut size = 0;
         while size < RESPONSE_SIZE
+            && response.resources.len() + response.removed_resources.len() < RESPONSE_COUNT
             && let Some(name) = self.examine.pop_first()
         {
             let owed = self.owed.remove(&name);
@@ -258,7 +262,7 @@ impl Subscription {
                 Some(item) if wanted => {
                     let wire = item.wire();
                     if owed || self.held.get(&name) != Some(&wire.version) {
-                        size += wire.bytes.len() + name.len() + wire.version.len();
+                        size += wire.bytes.len();
                         response.resources.push(message(self.kind, item));
                         self.rejected
                             .retain(|rejected| !rejected.name.is_empty() && *rejected.name != *name);
@@ -267,7 +271,6 @@ impl Subscription {
                 }
                 _ => {
                     if self.held.remove(&name).is_some() || owed {
-                        size += name.len();
                         self.rejected.retain(|rejected| *rejected.name != *name);
                         response.removed_resources.push(name.to_string());
                     }
