@@ -9,6 +9,7 @@ use crate::budget::Budget;
 use crate::endpoint::{EndpointId, EndpointReport, EndpointState, Live, Shared};
 use crate::failover::{Shares, TIERS, WHOLE, Weights};
 use crate::outlier::Cause;
+pub use crate::pick::{Class, NoEndpoint, Picked, Probe, Reason, Tried};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -226,7 +227,7 @@ impl Cluster {
         };
         let distance = local.distance(&endpoint.locality);
         live.tier.store(tier_of(distance), Relaxed);
-        Arc::new(EndpointState {
+        let state = EndpointState {
             id: live.id,
             address,
             identity: endpoint.identity.clone(),
@@ -236,7 +237,12 @@ impl Cluster {
             weight: endpoint.weight.max(1),
             health: endpoint.health,
             live,
-        })
+        };
+        // The very same value where nothing changed, so that pools may go by it.
+        match old {
+            Some(old) if old.same(&state) => Arc::clone(old),
+            _ => Arc::new(state),
+        }
     }
 
     fn place(&mut self, state: Arc<EndpointState>) {

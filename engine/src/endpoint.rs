@@ -125,6 +125,18 @@ impl EndpointState {
         self.live.gate.open()
     }
 
+    /// Whether the control plane said the same of both.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.address == other.address
+            && self.identity == other.identity
+            && self.workload == other.workload
+            && self.locality == other.locality
+            && self.distance == other.distance
+            && self.weight == other.weight
+            && self.health == other.health
+    }
+
     /// Requests and streams in flight.
     pub fn outstanding(&self) -> u32 {
         self.live.outstanding.load(Relaxed)

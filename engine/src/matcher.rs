@@ -1,6 +1,6 @@
 //! Compiled string matchers, safe for any bytes.
 //!
-//! In: a [`StringMatch`] from a route or policy, once; then values from peers. Out: yes or no. Never: unbounded work (the
+//! In: a `StringMatch` from a route or policy, once; then values from peers. Out: yes or no. Never: unbounded work (the
 //! expressions run in linear time and have a bounded size), or a value that escapes because it isn't UTF-8.
 
 use crate::Invalid;

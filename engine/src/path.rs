@@ -1,7 +1,7 @@
 //! One reading of a request path, for policy and for forwarding.
 //!
 //! In: the path as a peer sent it, without the query. Out: its normal form, which is both what policy is decided on and
-//! the very bytes that are forwarded; and its [folded](fold) form, the most that an application could make of those
+//! the very bytes that are forwarded; and its folded form, the most that an application could make of those
 //! bytes. Never: two parts that read a path differently (Istio CVE-2021-31920, CVE-2021-39156).
 //!
 //! Normal form (RFC 3986, section 6.2.2, plus merged slashes): escapes of unreserved characters are decoded, other
@@ -41,6 +41,13 @@ pub enum BadPath {
     /// `..;x` or `.;x`, which some applications take for `..` or `.`.
     #[error("the path has a dot segment with parameters")]
     DotParameters,
+    /// A dot segment that shows only once escapes are decoded that must stay, such as `..%2F` or `%252e%252e`: what it
+    /// means depends on who decodes how often.
+    #[error("the path has an escaped dot segment")]
+    HiddenDots,
+    /// An escaped slash after an (escaped or plain) `;`: it belongs to a parameter or ends it, depending on what is read first.
+    #[error("the path has an escaped slash in a parameter")]
+    HiddenSlash,
 }
 
 /// Splits a request target at its first `?`.
@@ -85,6 +92,9 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, BadPath> {
     }
     let escaped = escape(bytes)?;
     let normal = segments(&escaped)?;
+    if normal.contains(&b'%') {
+        unambiguous(&normal)?;
+    }
     Ok(if normal == bytes {
         Cow::Borrowed(path)
     } else {
@@ -102,8 +112,7 @@ pub fn fold(normal: &str) -> Cow<'_, [u8]> {
     let decoded = decode_all(bytes);
     let mut kept: Vec<&[u8]> = Vec::new();
     let mut slash = true;
-    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
-        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+    for name in names(&decoded) {
         slash = matches!(name, b"" | b"." | b"..");
         match name {
             b"" | b"." => {}
@@ -132,18 +141,20 @@ pub(crate) fn escaped(text: &str) -> Result<String, BadPath> {
 /// A pattern as folded paths write it: decoded, without parameters, segments as they are.
 pub(crate) fn decoded(text: &str) -> Vec<u8> {
     let decoded = decode_all(text.as_bytes());
-    let name = |segment: &[u8]| {
+    names(&decoded).collect::<Vec<_>>().join(&b'/')
+}
+
+/// The segments of decoded bytes, without their parameters.
+fn names(decoded: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let bare = |segment: &'_ [u8]| {
         segment
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or_default()
-            .to_vec()
+            .iter()
+            .position(|byte| *byte == b';')
+            .unwrap_or(segment.len())
     };
-    let names: Vec<Vec<u8>> = decoded
+    decoded
         .split(|byte| matches!(byte, b'/' | b'\\'))
-        .map(name)
-        .collect();
-    names.join(&b'/')
+        .map(move |segment| &segment[..bare(segment)])
 }
 
 /// Decodes every escape, and those that come out of it.
@@ -160,6 +171,25 @@ fn decode_all(bytes: &[u8]) -> Vec<u8> {
         }
     }
     decoded
+}
+
+/// Refuses a normal path that means something else depending on how often and in which order it is decoded, split and
+/// stripped of parameters.
+fn unambiguous(normal: &[u8]) -> Result<(), BadPath> {
+    for segment in normal.split(|byte| *byte == b'/') {
+        let decoded = decode_all(segment);
+        if names(&decoded).any(|name| matches!(name, b"." | b"..")) {
+            return Err(BadPath::HiddenDots);
+        }
+        let parameters = decoded
+            .iter()
+            .position(|byte| *byte == b';')
+            .map_or(&[][..], |at| &decoded[at..]);
+        if parameters.iter().any(|byte| matches!(byte, b'/' | b'\\')) {
+            return Err(BadPath::HiddenSlash);
+        }
+    }
+    Ok(())
 }
 
 /// Decodes escapes of unreserved characters, makes the other ones upper case, escapes what is beyond ASCII.
@@ -295,6 +325,12 @@ mod tests {
             ("/a/..;/b", BadPath::DotParameters),
             ("/a/%2e%2e;x=1/b", BadPath::DotParameters),
             ("/a/.;/b", BadPath::DotParameters),
+            ("/a/..%2Fb", BadPath::HiddenDots),
+            ("/a/%252e%252E/b", BadPath::HiddenDots),
+            ("/a/..%3b/b", BadPath::HiddenDots),
+            ("/a%5C.%5Cb", BadPath::HiddenDots),
+            ("/a;x=b%2Fc", BadPath::HiddenSlash),
+            ("/a%3B%252Fc", BadPath::HiddenSlash),
         ] {
             assert_eq!(normalize(path), Err(wanted), "{path:?}");
         }

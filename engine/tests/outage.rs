@@ -1,5 +1,5 @@
 //! Bad days: what the engine's decisions add up to, on a simulated clock.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod world;
 

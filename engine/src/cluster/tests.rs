@@ -150,6 +150,7 @@ fn what_is_known_survives_a_new_list() {
     );
     let (old, new): (Vec<_>, Vec<_>) = (first.all().collect(), next.all().collect());
     assert_eq!(old[0].id, new[0].id);
+    assert!(Arc::ptr_eq(old[0], new[0]), "nothing about it changed");
     assert!(!new[0].open(), "still ejected");
     assert_ne!(
         old[1].id, new[1].id,
