@@ -26,7 +26,9 @@ pub async fn run(mut meshes: watch::Receiver<Arc<Mesh>>) {
             }
         }
         let mesh = meshes.borrow_and_update().clone();
-        let now = translate::findings(&mesh);
+        // Every selector is tried on every pod: not on a thread that serves.
+        let work = tokio::task::spawn_blocking(move || translate::findings(&mesh));
+        let Ok(now) = work.await else { continue };
         for finding in new(&before, &now) {
             match finding.severity {
                 Severity::Error => tracing::error!(code = finding.code, "{finding}"),

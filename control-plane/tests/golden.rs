@@ -90,6 +90,19 @@ fn a_sidecar_accepts_what_is_translated() {
     }
 }
 
+#[test]
+fn there_is_nothing_to_say_about_the_packaged_scenarios() {
+    let (objects, findings) = files::load(&[PathBuf::from("../demo")]);
+    assert_eq!(findings, []);
+    assert!(!objects.is_empty());
+    let found = translate::findings(&mesh(files::changes(&objects)));
+    assert!(
+        found.is_empty(),
+        "{}",
+        found.iter().map(|one| format!("{one}\n")).collect::<String>()
+    );
+}
+
 /// Every resource as text, through the path that the control plane takes.
 fn served(shared: &Shared, scope: &Scope) -> Vec<Resource> {
     let scoped = shared.scoped(scope);

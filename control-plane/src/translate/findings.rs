@@ -49,19 +49,21 @@ fn services(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
         if service.selector.is_empty() {
             continue;
         }
-        let mut pods = selected(mesh, &service.name.namespace, &service.selector).peekable();
-        if pods.peek().is_none() {
+        if selected(mesh, &service.name.namespace, &service.selector)
+            .next()
+            .is_none()
+        {
             let finding = Diagnostic::warning("service-selects-nothing", &service.origin).at("spec.selector");
             let finding = finding.because("no pod has these labels");
             findings.push(finding.so("correct the selector, or the labels of the pods"));
             continue;
         }
-        let pods: Vec<_> = pods.collect();
         for port in &service.ports {
             let TargetPort::Name(name) = &port.target else {
                 continue;
             };
-            if pods.iter().all(|pod| target_port(pod, &port.target).is_none()) {
+            let mut pods = selected(mesh, &service.name.namespace, &service.selector);
+            if pods.all(|pod| target_port(pod, &port.target).is_none()) {
                 let finding = Diagnostic::error("service-port-missing", &service.origin);
                 let finding = finding.at(format!("spec.ports[{}].targetPort", port.port));
                 let finding = finding.because(format!("no selected pod has a TCP port named {name:?}"));
