@@ -5,19 +5,35 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod apply;
 mod control_plane;
+mod demo;
+mod down;
 mod echo;
+mod exec;
 mod init;
 mod injector;
+mod load;
 mod logging;
+mod logs;
+mod port_forward;
 mod proxy;
+mod status;
+mod target;
+mod up;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A service mesh for Kubernetes that can explain what it did.
 #[derive(Parser, Debug)]
-#[command(name = "weft", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "weft",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Weft {
     #[command(subcommand)]
     verb: Verb,
@@ -25,29 +41,60 @@ struct Weft {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    Demo(demo::Demo),
+    Up(up::Up),
+    Down(down::Down),
+    Status(status::Status),
+    Apply(apply::Apply),
+    Delete(apply::Delete),
+    Exec(exec::Exec),
+    Logs(logs::Logs),
+    PortForward(port_forward::PortForward),
+    Load(load::Load),
     Echo(echo::Echo),
     Proxy(proxy::Proxy),
     Init(init::Init),
     ControlPlane(control_plane::ControlPlane),
     Injector(injector::Injector),
+    #[command(name = "__sandbox", hide = true)]
+    Inside(up::Inside),
 }
 
 fn main() -> ExitCode {
     if let Some(code) = weft_sandbox::hidden_main() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
+    let success = |()| ExitCode::SUCCESS;
     let result = match Weft::parse().verb {
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Exec(args) => exec::run(args),
+        verb => run(verb).map(success),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weft: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Demo(_) | Verb::Exec(_) => unreachable!("these have exit codes of their own"),
+        Verb::Up(args) => up::run(&args),
+        Verb::Down(args) => down::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Apply(args) => apply::apply(&args),
+        Verb::Delete(args) => apply::delete(&args),
+        Verb::Logs(args) => logs::run(&args),
+        Verb::PortForward(args) => port_forward::run(&args),
+        Verb::Load(args) => load::run(&args),
         Verb::Echo(args) => echo::run(&args),
         Verb::Proxy(args) => proxy::run(&args),
         Verb::Init(args) => init::run(&args),
         Verb::ControlPlane(args) => control_plane::run(&args),
         Verb::Injector(args) => injector::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("weft: {error:#}");
-            ExitCode::FAILURE
-        }
+        Verb::Inside(args) => up::inside(&args),
     }
 }

@@ -46,14 +46,21 @@ pub(super) async fn answer(request: Request<Incoming>, me: Arc<Me>) -> Response<
     let health = match parts.uri.path() {
         "/weft.echo.v1.Echo/Say" | "/weft.echo.v1.Echo/Chat" => false,
         "/grpc.health.v1.Health/Check" => true,
-        _ => return trailers_only("12", "the echo serves weft.echo.v1.Echo/Say, /Chat and grpc.health.v1.Health/Check"),
+        _ => {
+            return trailers_only(
+                "12",
+                "the echo serves weft.echo.v1.Echo/Say, /Chat and grpc.health.v1.Health/Check",
+            );
+        }
     };
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(16);
     tokio::task::spawn_local(async move {
         let mut buffer = BytesMut::new();
         let mut status = ("0", "");
         'read: while let Some(frame) = body.frame().await {
-            let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { break };
+            let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else {
+                break;
+            };
             buffer.extend_from_slice(&data);
             loop {
                 let message = match next(&mut buffer) {
@@ -65,7 +72,11 @@ pub(super) async fn answer(request: Request<Incoming>, me: Arc<Me>) -> Response<
                     }
                 };
                 // HealthCheckResponse { status: SERVING }
-                let reply = if health { Bytes::from_static(&[8, 1]) } else { say(&message, &me, &peer) };
+                let reply = if health {
+                    Bytes::from_static(&[8, 1])
+                } else {
+                    say(&message, &me, &peer)
+                };
                 if sender.send(Ok(Frame::data(framed(&reply)))).await.is_err() {
                     return;
                 }
@@ -78,14 +89,19 @@ pub(super) async fn answer(request: Request<Incoming>, me: Arc<Me>) -> Response<
         }
         let _ = sender.send(Ok(Frame::trailers(trailers))).await;
     });
-    let mut response = Response::new(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let mut response =
+        Response::new(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)).boxed_unsync());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// Takes the next length-prefixed message off the buffer.
 fn next(buffer: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
-    let Some(prefix) = buffer.first_chunk::<5>() else { return Ok(None) };
+    let Some(prefix) = buffer.first_chunk::<5>() else {
+        return Ok(None);
+    };
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
     if prefix[0] != 0 {
         return Err("compressed messages are not read here");
@@ -101,7 +117,9 @@ fn next(buffer: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
 }
 
 fn say(message: &[u8], me: &Me, peer: &str) -> Bytes {
-    let text = SayRequest::decode(message).map(|request| request.text).unwrap_or_default();
+    let text = SayRequest::decode(message)
+        .map(|request| request.text)
+        .unwrap_or_default();
     let reply = SayReply {
         text,
         pod: me.pod.clone(),
@@ -112,7 +130,8 @@ fn say(message: &[u8], me: &Me, peer: &str) -> Bytes {
     reply.encode_to_vec().into()
 }
 
-fn framed(message: &[u8]) -> Bytes {
+/// A message behind its length prefix.
+pub fn framed(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(5 + message.len());
     out.put_u8(0);
     out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));

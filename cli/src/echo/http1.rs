@@ -44,7 +44,10 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, LONGEST_BODY).collect().await else {
-        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 4 MiB\n".into());
+        return plain(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than 4 MiB\n".into(),
+        );
     };
     let status = number("status")
         .and_then(|code| u16::try_from(code).ok())
@@ -62,16 +65,24 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
         method: parts.method.as_str(),
         path: parts.uri.path(),
         protocol: format!("{:?}", parts.version),
-        host: host.or_else(|| parts.headers.get(header::HOST).map(text)).unwrap_or_default(),
+        host: host
+            .or_else(|| parts.headers.get(header::HOST).map(text))
+            .unwrap_or_default(),
         body_bytes: body.to_bytes().len(),
-        headers: query
-            .contains_key("headers")
-            .then(|| parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()),
+        headers: query.contains_key("headers").then(|| {
+            parts
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), text(value)))
+                .collect()
+        }),
     };
     let mut json = serde_json::to_vec(&answer).unwrap_or_default();
     json.push(b'\n');
     let mut response = plain(status, json.into());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -89,7 +100,9 @@ fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
     if let Some(protocol) = request.headers().get(header::UPGRADE) {
         response.headers_mut().insert(header::UPGRADE, protocol.clone());
     }
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     response
 }
 

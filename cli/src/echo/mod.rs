@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-mod grpc;
+pub mod grpc;
 mod http1;
 mod tcp;
 
@@ -52,7 +52,10 @@ struct Me {
 impl Me {
     fn from_env() -> Self {
         let var = |name: &str| std::env::var(name).unwrap_or_default();
-        let pod = [var("POD_NAME"), var("HOSTNAME")].into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        let pod = [var("POD_NAME"), var("HOSTNAME")]
+            .into_iter()
+            .find(|name| !name.is_empty())
+            .unwrap_or_default();
         Self {
             pod,
             namespace: var("POD_NAMESPACE"),
@@ -65,7 +68,9 @@ impl Me {
 
 /// Serves until SIGTERM, then finishes what is under way.
 pub fn run(args: &Echo) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve(args))
 }
 
@@ -88,10 +93,10 @@ async fn serve(args: &Echo) -> anyhow::Result<()> {
                 });
             }
             Ok((stream, _)) = tcp.accept() => {
-                tokio::task::spawn_local(tcp::lines(stream, me.clone(), false));
+                tokio::task::spawn_local(tcp::lines(stream, me.clone(), false, stopping.clone()));
             }
             Ok((stream, _)) = greeting.accept() => {
-                tokio::task::spawn_local(tcp::lines(stream, me.clone(), true));
+                tokio::task::spawn_local(tcp::lines(stream, me.clone(), true, stopping.clone()));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -154,7 +159,11 @@ async fn answer(request: Request<Incoming>, me: Arc<Me>) -> Response<Body> {
         .headers()
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if grpc { grpc::answer(request, me).await } else { http1::answer(request, me).await }
+    if grpc {
+        grpc::answer(request, me).await
+    } else {
+        http1::answer(request, me).await
+    }
 }
 
 /// The SPIFFE id in `x-forwarded-client-cert`, which the sidecar sets and no caller can.
@@ -162,7 +171,10 @@ fn peer(headers: &http::HeaderMap) -> String {
     headers
         .get("x-forwarded-client-cert")
         .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.split([';', ',']).find_map(|part| part.trim().strip_prefix("URI=")))
+        .and_then(|text| {
+            text.split([';', ','])
+                .find_map(|part| part.trim().strip_prefix("URI="))
+        })
         .unwrap_or_default()
         .trim_matches('"')
         .to_owned()

@@ -1,0 +1,207 @@
+//! `weft up`: a sandbox for anyone's manifests.
+//!
+//! Enters: manifests. Leaves: a mesh that runs until Ctrl-C, `weft down` or the end of this process, whatever ends it.
+//! Never: a process, namespace or mount that stays behind.
+
+use crate::apply;
+use crate::status::tables;
+use crate::target::Which;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
+use weft_sandbox::control::{self, Client, Status};
+use weft_sandbox::enter::{self, Started};
+use weft_sandbox::manifests;
+
+/// Start a sandbox and run manifests in it
+#[derive(Args, Debug)]
+pub struct Up {
+    #[command(flatten)]
+    which: Which,
+    /// Manifests, or directories of them
+    paths: Vec<PathBuf>,
+    /// Seconds to wait until every pod is ready
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+}
+
+/// The part that runs inside the namespaces; started by `weft up` and `weft demo`
+#[derive(Args, Debug)]
+pub struct Inside {
+    /// The sandbox's name
+    name: String,
+}
+
+/// A sandbox that this process has started, and that ends with it.
+pub struct Running {
+    started: Option<Started>,
+    client: Client,
+}
+
+impl Running {
+    /// Starts a sandbox. To be called before any thread.
+    pub fn start(name: &str) -> anyhow::Result<Self> {
+        let directory = control::state_directory(name)?;
+        if Client::new(name).is_ok() {
+            bail!(
+                "a sandbox {name:?} is running already; end it with: weft down --name {name}, or take another --name"
+            );
+        }
+        let started = enter::start(["__sandbox".into(), name.into()])?;
+        Ok(Self {
+            started: Some(started),
+            client: Client::at(name, &directory),
+        })
+    }
+
+    /// The way to ask it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits until it has ended on its own, and says how.
+    pub async fn ended(&mut self) -> String {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            ticks.tick().await;
+            match self.started.as_mut().map(Started::try_wait) {
+                Some(Ok(Some(code))) => return format!("exit code {code}"),
+                Some(Ok(None)) => {}
+                Some(Err(error)) => return error.to_string(),
+                None => return "it has been ended".to_owned(),
+            }
+        }
+    }
+
+    /// Ends it and waits until nothing of it is left.
+    pub fn end(&mut self) {
+        if let Some(started) = self.started.take() {
+            let _ = started.terminate();
+            let _ = started.wait_only();
+        }
+    }
+}
+
+/// Starts, applies, shows, and waits.
+pub fn run(args: &Up) -> anyhow::Result<()> {
+    let loaded = manifests::load(&args.paths);
+    let mut running = Running::start(&args.which.name)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let client = running.client().clone();
+        let work = async {
+            listening(&client).await?;
+            let refused = apply::send(&client, &loaded, true)?;
+            let state = ready(&client, Duration::from_secs(args.timeout)).await;
+            print!("\n{}", tables(&client.status()?));
+            state?;
+            let name = &args.which.name;
+            println!("\nThe sandbox {name:?} is up. Ctrl-C or `weft down --name {name}` ends it.");
+            if refused > 0 {
+                eprintln!("{refused} problems with the manifests, see above; the rest runs.");
+            }
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            reason = running.ended() => {
+                if reason == "exit code 0" { Ok(()) } else { bail!("the sandbox ended on its own: {reason}") }
+            }
+        }
+    });
+    running.end();
+    result
+}
+
+/// Waits until the sandbox can be asked.
+pub async fn listening(client: &Client) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match client.status() {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).context("the sandbox did not start in 30 s");
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Waits until every pod is ready and there are as many as the Deployments ask for.
+pub async fn ready(client: &Client, patience: Duration) -> anyhow::Result<Status> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let status = client.status()?;
+        let waiting: Vec<String> = status
+            .pods
+            .iter()
+            .filter(|pod| !pod.ready && pod.phase != "Succeeded" && pod.phase != "Terminating")
+            .map(|pod| format!("{}/{} {} {}", pod.namespace, pod.name, pod.phase, pod.message))
+            .collect();
+        let missing = missing_replicas(client)?;
+        if waiting.is_empty() && missing.is_empty() {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            let names = [waiting, missing].concat().join("\n  ");
+            bail!(
+                "not ready after {} s:\n  {names}\nSee: weft logs -n NAMESPACE POD [-c weft-proxy]",
+                patience.as_secs()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Deployments that have fewer pods than they ask for.
+fn missing_replicas(client: &Client) -> anyhow::Result<Vec<String>> {
+    let request = control::Request::Get {
+        kind: "deployments".to_owned(),
+        namespace: None,
+        name: None,
+    };
+    let deployments: Vec<serde_json::Value> = client.ask(&request)?;
+    let number = |object: &serde_json::Value, pointer: &str, default| {
+        object
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(default)
+    };
+    Ok(deployments
+        .iter()
+        .filter(|deployment| {
+            number(deployment, "/status/readyReplicas", 0) < number(deployment, "/spec/replicas", 1)
+                || number(deployment, "/status/observedGeneration", 0)
+                    < number(deployment, "/metadata/generation", 1)
+        })
+        .map(|deployment| {
+            let text = |pointer| {
+                deployment
+                    .pointer(pointer)
+                    .and_then(serde_json::Value::as_str)
+                    .unwrap_or_default()
+            };
+            format!(
+                "Deployment {}/{}",
+                text("/metadata/namespace"),
+                text("/metadata/name")
+            )
+        })
+        .collect())
+}
+
+/// Runs the sandbox itself, inside the namespaces that [`Running::start`] has made.
+pub fn inside(args: &Inside) -> anyhow::Result<()> {
+    crate::logging::start();
+    let inside = enter::inside().context("`weft up` and `weft demo` start this; it is not for people")?;
+    Ok(weft_sandbox::sandbox::run(weft_sandbox::sandbox::Options::new(
+        &args.name, inside,
+    ))?)
+}
