@@ -40,6 +40,16 @@ pub async fn run(api: Arc<Api>) {
     }
 }
 
+/// The node's region and zone as labels of the pod, so that the downward API can name them (KEP-4742).
+fn copy_topology(pod: &mut Value, nodes: &[Arc<Value>], node: &str) {
+    let Some(node) = nodes.iter().find(|n| object::name(n) == node) else { return };
+    for key in ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"] {
+        if let Some(value) = object::label(node, key) {
+            pod["metadata"]["labels"][key] = value.into();
+        }
+    }
+}
+
 fn everything(api: &Api) {
     let (mut pods, _) = api.store.list("pods", None);
     let nodes = api.store.list("nodes", None).0;
@@ -56,6 +66,7 @@ fn everything(api: &Api) {
             Ok(node) => {
                 let bound = api.store.modify::<Refusal>("pods", namespace, name, |o| {
                     o["spec"]["nodeName"] = node.into();
+                    copy_topology(o, &nodes, node);
                     set_condition(o, "PodScheduled", "True", "", "");
                     Ok(())
                 });
