@@ -3,12 +3,15 @@
 
 use crate::ingest::kube::trust::Cluster;
 use crate::mesh::{Mesh, Pod};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use weft_proto::model::ServiceName;
+use weft_proto::model::annotations::TOKEN_AUDIENCE;
 
 /// Longest token, bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
@@ -35,7 +38,7 @@ pub enum Unauthenticated {
     #[error("a service account token is needed in the metadata `authorization: Bearer <token>`")]
     Missing,
     /// Not valid, whatever the reason.
-    #[error("the token is not valid for audience {audience:?}: {reason}", audience = weft_proto::model::annotations::TOKEN_AUDIENCE)]
+    #[error("the token is not valid for audience {audience:?}: {reason}", audience = TOKEN_AUDIENCE)]
     Invalid {
         /// What the API server says.
         reason: String,
@@ -99,7 +102,10 @@ impl Reviewer {
             });
         }
         match self {
-            Self::Cluster(cluster) => cluster.review(token).await,
+            Self::Cluster(cluster) => {
+                plausible(token)?;
+                cluster.review(token).await
+            }
             Self::Fixed(tokens) => tokens
                 .get(token)
                 .cloned()
@@ -107,6 +113,36 @@ impl Reviewer {
                     reason: "it is not known".to_owned(),
                 }),
         }
+    }
+}
+
+/// Looks at a token without believing it: what the API server would refuse anyway need not reach it.
+fn plausible(token: &str) -> Result<(), Unauthenticated> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        #[serde(default)]
+        aud: serde_json::Value,
+    }
+    let invalid = |reason: &str| Unauthenticated::Invalid {
+        reason: reason.to_owned(),
+    };
+    let mut parts = token.split('.');
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(invalid("it is not a signed JWT"));
+    };
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok();
+    let claims: Option<Claims> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
+    let claims = claims.ok_or_else(|| invalid("it is not a signed JWT"))?;
+    let meant = match &claims.aud {
+        serde_json::Value::String(one) => one == TOKEN_AUDIENCE,
+        serde_json::Value::Array(all) => all.iter().any(|one| one == TOKEN_AUDIENCE),
+        _ => false,
+    };
+    if meant {
+        Ok(())
+    } else {
+        Err(invalid("it is for another audience"))
     }
 }
 
@@ -180,6 +216,28 @@ mod tests {
         };
         let (found, ()) = tokio::join!(found, later);
         assert!(found.is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_good_never_reaches_the_api_server() {
+        let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        for good in [r#"{"aud":"weft"}"#, r#"{"aud":["other","weft"],"exp":1}"#] {
+            assert_eq!(plausible(&token(good)), Ok(()), "{good}");
+        }
+        for bad in [
+            "{}",
+            r#"{"aud":[]}"#,
+            r#"{"aud":["weft2"]}"#,
+            r#"{"aud":{"weft":1}}"#,
+            "[]",
+            "",
+            "garbage",
+        ] {
+            assert!(plausible(&token(bad)).is_err(), "{bad}");
+        }
+        for bad in ["garbage", "a.b", "a.b.c", "....", "e30.eyJhdWQiOiJ3ZWZ0In0.x.y"] {
+            assert!(plausible(bad).is_err(), "{bad}");
+        }
     }
 
     #[tokio::test]

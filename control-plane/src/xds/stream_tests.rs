@@ -499,3 +499,49 @@ async fn a_signature_is_for_the_token_s_pod_only() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sidecars_converge_on_one_change() {
+    const SIDECARS: usize = 100;
+    let mut plane = ControlPlane::new(100);
+    let mut clients = Vec::new();
+    for n in 1..=SIDECARS {
+        let peer = peer(&format!("web-{n}"), &format!("uid-{n}"));
+        let mut client = plane.stream(Some(peer)).await.unwrap();
+        for kind in Kind::ALL {
+            let node = Some(node(&format!("shop/web-{n}")));
+            client
+                .send(DeltaDiscoveryRequest {
+                    node,
+                    type_url: kind.type_url().into(),
+                    ..Default::default()
+                })
+                .await;
+        }
+        for _ in Kind::ALL {
+            let response = client.next().await;
+            client.ack(&response).await;
+        }
+        clients.push(client);
+    }
+    plane.store.apply([testing::slice("web", 99)]);
+    for client in &mut clients {
+        let response = client.next().await;
+        assert_eq!(
+            (response.type_url.as_str(), ready(&response)),
+            (Kind::Endpoints.type_url(), 99)
+        );
+        client.ack(&response).await;
+    }
+    let sequence = plane.catalogs.borrow().as_ref().map(|catalog| catalog.sequence);
+    let settled = || {
+        let all = plane.sessions.list();
+        all.len() == SIDECARS
+            && all
+                .iter()
+                .all(|session| session.synced && Some(session.catalog) == sequence)
+    };
+    while !settled() {
+        tokio::task::yield_now().await;
+    }
+}
