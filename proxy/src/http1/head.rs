@@ -149,11 +149,14 @@ impl Memory {
 pub fn may_be_complete(bytes: &[u8], seen: usize) -> Result<bool, Malformed> {
     let from = seen.saturating_sub(3);
     let fresh = &bytes[from..];
+    let end = fresh.windows(4).position(|four| four == b"\r\n\r\n");
+    // What is behind the head is a body, in which a LF is a byte like any other.
+    let head = &fresh[..end.unwrap_or(fresh.len())];
     // A CR just before `from` can't be lost: `from` overlaps what was seen by three bytes.
-    if seen == 0 && fresh.first() == Some(&b'\n') || has_bare_lf(fresh) {
+    if seen == 0 && head.first() == Some(&b'\n') || has_bare_lf(head) {
         return Err(Malformed::LineEnd);
     }
-    if fresh.windows(4).any(|four| four == b"\r\n\r\n") {
+    if end.is_some() {
         return Ok(true);
     }
     if bytes.len() >= MAX_HEAD {
