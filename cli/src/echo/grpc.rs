@@ -54,7 +54,7 @@ pub(super) async fn answer(request: Request<Incoming>, me: Arc<Me>) -> Response<
         }
     };
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(16);
-    tokio::task::spawn_local(async move {
+    tokio::spawn(async move {
         let mut buffer = BytesMut::new();
         let mut status = ("0", "");
         'read: while let Some(frame) = body.frame().await {

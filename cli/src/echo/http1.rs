@@ -89,7 +89,7 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
 /// Switches to raw bytes and sends them back.
 fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut *request);
-    tokio::task::spawn_local(async move {
+    tokio::spawn(async move {
         if let Ok(upgraded) = upgraded.await {
             let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
             let _ = tokio::io::copy(&mut read, &mut write).await;
