@@ -22,9 +22,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 
 /// Open connections of one server; more wait.
-const MAX_CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 512;
 /// How long a head may take.
-const HEAD: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(5);
 /// How long one connection may last, idle times included.
 const LIFE: Duration = Duration::from_secs(3_600 + 60);
 /// Longest head, in bytes.

@@ -22,7 +22,7 @@ use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::context::Shared;
 use crate::drain::Drain;
-use crate::health::{self, Health};
+use crate::health::{Health, Metrics};
 use crate::identity::Identity;
 use crate::identity::authority::Authority;
 use crate::identity::channel::ControlPlane;
@@ -75,10 +75,10 @@ enum Told {
 /// Why it ended otherwise.
 pub fn run(settings: Settings) -> Result<(), Fatal> {
     log::start(&settings.log);
-    // A few blocking calls now and then (names, files): two threads are plenty, and go when idle.
+    // A few blocking calls now and then (names, files): four threads are plenty, and go when idle.
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(4)
         .thread_keep_alive(Duration::from_secs(2))
         .build()
         .map_err(Fatal::Thread)?;
@@ -136,11 +136,10 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
             health.clone().answer(request)
         }));
     }
+    let metrics = Metrics::new(telemetry.clone());
     for listener in open(settings.ports.metrics, false)? {
-        let telemetry = telemetry.clone();
-        tasks.spawn(pages::serve(listener, move |request| {
-            health::metrics(telemetry.clone(), request)
-        }));
+        let metrics = metrics.clone();
+        tasks.spawn(pages::serve(listener, move |request| metrics.clone().answer(request)));
     }
     let configuration = client.report();
     let admin = Admin {

@@ -8,8 +8,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of one file.
-pub const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// Most bytes of one file. The injector gives the volume 64 MiB, and an old and a new file are there for a moment.
+pub const MAX_FILE: u64 = 24 * 1024 * 1024;
 
 /// The directory. All calls block; they are for a blocking thread or the start.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl StateDir {
 }
 
 fn too_long() -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, "longer than 64 MiB")
+    io::Error::new(io::ErrorKind::FileTooLarge, "longer than 24 MiB")
 }
 
 #[cfg(test)]

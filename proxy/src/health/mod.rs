@@ -8,12 +8,15 @@ mod probe;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_proto::model::annotations::{APP_HEALTH_PREFIX, APP_LIFECYCLE_PREFIX, METRICS_PATH, READY_PATH};
@@ -29,6 +32,8 @@ use crate::view::Views;
 const MAX_PROBES: usize = 64;
 /// Size of the pieces of the metrics page, in bytes.
 const PIECE: usize = 32 * 1024;
+/// How long the reader of a metrics page may take, and how long one may wait for those before.
+const WRITING: Duration = Duration::from_secs(10);
 
 /// What readiness depends on, and the application's probes.
 #[derive(Clone, Debug)]
@@ -110,41 +115,62 @@ impl Health {
     }
 }
 
-/// The metrics page.
-pub async fn metrics<B>(telemetry: Telemetry, request: Request<B>) -> Page {
-    if request.method() != Method::GET {
-        return pages::text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-    }
-    if ![METRICS_PATH, "/stats/prometheus"].contains(&request.uri().path()) {
-        return pages::text(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
-    }
-    let (sender, receiver) = mpsc::channel(2);
-    tokio::task::spawn_blocking(move || {
-        let mut pieces = Pieces {
-            sender,
-            piece: BytesMut::new(),
-        };
-        // A reader that hung up ends the writing; nothing else can fail.
-        let _ = telemetry.write(&mut pieces).and_then(|()| pieces.flush());
-    });
-    let frames = ReceiverStream::new(receiver).map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
-    let mut page = Response::new(BodyExt::boxed(StreamBody::new(frames)));
-    page.headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    page
+/// The metrics page. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    telemetry: Telemetry,
+    /// One page is written at a time.
+    turn: Arc<Semaphore>,
 }
 
-/// Hands a page on in pieces, so that a slow reader slows the writer.
+impl Metrics {
+    /// The page of what `telemetry` counts.
+    pub fn new(telemetry: Telemetry) -> Self {
+        Self { telemetry, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Answers a request.
+    pub async fn answer<B>(self, request: Request<B>) -> Page {
+        if request.method() != Method::GET {
+            return pages::text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        }
+        if ![METRICS_PATH, "/stats/prometheus"].contains(&request.uri().path()) {
+            return pages::text(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
+        }
+        let turn = tokio::time::timeout(WRITING, self.turn.acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return pages::text(StatusCode::SERVICE_UNAVAILABLE, "others are reading this page, slowly\n");
+        };
+        let (sender, receiver) = mpsc::channel(2);
+        let (runtime, until) = (Handle::current(), Instant::now() + WRITING);
+        tokio::task::spawn_blocking(move || {
+            let mut pieces = Pieces { sender, piece: BytesMut::new(), runtime, until };
+            // A reader that hung up or is too slow ends the writing; nothing else can fail.
+            let _ = self.telemetry.write(&mut pieces).and_then(|()| pieces.flush());
+            drop(turn);
+        });
+        let frames = ReceiverStream::new(receiver).map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+        let mut page = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+        page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        page
+    }
+}
+
+/// Hands a page on in pieces, so that a slow reader slows the writer, but not for ever.
 struct Pieces {
     sender: mpsc::Sender<Bytes>,
     piece: BytesMut,
+    runtime: Handle,
+    until: Instant,
 }
 
 impl Pieces {
     fn flush(&mut self) -> fmt::Result {
-        self.sender
-            .blocking_send(self.piece.split().freeze())
-            .map_err(|_| fmt::Error)
+        let sent = tokio::time::timeout_at(self.until, self.sender.send(self.piece.split().freeze()));
+        match self.runtime.block_on(async { sent.await }) {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(fmt::Error),
+        }
     }
 }
 

@@ -126,11 +126,12 @@ async fn a_silent_application_and_none_at_all() {
 #[tokio::test]
 async fn the_metrics_page_comes_in_pieces() {
     let telemetry = Telemetry::new(false);
-    let page = metrics(telemetry.clone(), Request::get("/metrics").body(()).unwrap()).await;
+    let metrics = Metrics::new(telemetry);
+    let page = metrics.clone().answer(Request::get("/metrics").body(()).unwrap()).await;
     assert_eq!(page.status(), 200);
     assert!(page.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
     let body = page.into_body().collect().await.unwrap().to_bytes();
     assert!(body.ends_with(b"# EOF\n"));
-    let page = metrics(telemetry, Request::get("/").body(()).unwrap()).await;
+    let page = metrics.answer(Request::get("/").body(()).unwrap()).await;
     assert_eq!(page.status(), 404);
 }
