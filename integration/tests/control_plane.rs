@@ -1,4 +1,5 @@
 //! The control plane on a served Kubernetes API, as a sidecar sees it: over TLS, with a real token, on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;

@@ -26,6 +26,8 @@ pub mod service;
 mod issue_tests;
 #[cfg(test)]
 mod keep_tests;
+#[cfg(test)]
+mod root_tests;
 
 pub use authenticate::{Caller, Reviewer};
 pub use issue::PodIdentity;

@@ -25,6 +25,10 @@ pub use registry::Sessions;
 pub use service::Discovery;
 
 #[cfg(test)]
+mod access_tests;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
 mod subscription_tests;
