@@ -25,6 +25,11 @@ use crate::stream::Stream;
 const IDLE: Duration = Duration::from_secs(60);
 /// Streams of one connection, whatever its server allows: more go on another one.
 const MOST: usize = 256;
+/// How often another sidecar is asked for a sign of life while there are streams. gRPC's streams may be silent for as long
+/// as they like, so that only this tells a quiet stream from a place that is gone.
+const PING_EVERY: Duration = Duration::from_millis(200);
+/// How long it may take to give one.
+const PONG_WITHIN: Duration = Duration::from_millis(600);
 
 /// The connections of one thread.
 #[derive(Debug, Default)]
@@ -157,14 +162,22 @@ impl Place {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(stream);
-        let (handle, connection) = handshake
+        let (handle, mut connection) = handshake
             .await
             .map_err(|error| NoConnection::Unreachable(wanted.address, std::io::Error::other(error)))?;
         let ended = Rc::new(Cell::new(false));
         let told = ended.clone();
+        let streams = Rc::new(Cell::new(0));
+        // An application that stops for a while is not gone: only sidecars are asked.
+        let pings = connection.ping_pong().filter(|_| wanted.identity.is_some());
+        let silence = silence(pings, streams.clone());
+        let address = wanted.address;
         let task = spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an HTTP/2 connection ended");
+            tokio::select! {
+                result = connection => if let Err(error) = result {
+                    tracing::debug!(%error, %address, "an HTTP/2 connection ended");
+                },
+                () = silence => tracing::info!(%address, "an HTTP/2 connection fell silent"),
             }
             told.set(true);
         });
@@ -175,10 +188,26 @@ impl Place {
             ended,
             task: task.abort_handle(),
             used: Cell::new(Instant::now()),
-            streams: Rc::default(),
+            streams,
         };
         let lease = connection.lease();
         self.connections.borrow_mut().push(connection);
         Ok(lease)
+    }
+}
+
+/// Ends when the peer gives no sign of life while there are streams.
+async fn silence(pings: Option<h2::PingPong>, streams: Rc<Cell<usize>>) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        if streams.get() == 0 {
+            continue;
+        }
+        match tokio::time::timeout(PONG_WITHIN, pings.ping(h2::Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
     }
 }
