@@ -165,6 +165,8 @@ struct Done {
     dead_pods: Vec<String>,
     /// Promises that were broken at once.
     broken: Vec<String>,
+    /// Namespace, pod and serial number of each certificate that is to be replaced.
+    certificates: Vec<(String, String, String)>,
 }
 
 struct Stage<'a> {
@@ -263,8 +265,9 @@ impl Stage<'_> {
             Event::RotateCertificates => {
                 let status = self.client.status()?;
                 for pod in status.pods.iter().filter(|pod| pod.meshed && pod.ready) {
-                    if let Err(error) = admin::renew(self.client, &pod.namespace, &pod.name) {
-                        done.broken.push(format!("{}: {error:#}", pod.name));
+                    match admin::renew(self.client, &pod.namespace, &pod.name) {
+                        Ok(serial) => done.certificates.push((pod.namespace.clone(), pod.name.clone(), serial)),
+                        Err(error) => done.broken.push(format!("{}: {error:#}", pod.name)),
                     }
                 }
             }
@@ -289,6 +292,13 @@ impl Stage<'_> {
         }
         let mut row = Row::judge(event, effect);
         row.broken.extend(done.broken.iter().cloned());
+        for (namespace, pod, before) in &done.certificates {
+            match admin::serial(self.client, namespace, pod) {
+                Ok(now) if now != *before => {}
+                Ok(now) => row.broken.push(format!("{pod} still has the certificate {now}")),
+                Err(error) => row.broken.push(format!("{pod}: {error:#}")),
+            }
+        }
         if event == Event::Roll
             && let Err(error) = self.rolled()
         {

@@ -74,7 +74,7 @@ pub fn table(rows: &[Row], colours: bool) -> String {
     };
     let mut out = String::new();
     let head = format!(
-        "{:<24}{:>9}{:>8}{:>8}{:>9}{:>9}{:>13}{:>13}  {}",
+        "{:<24}{:>9}{:>8}{:>8}{:>9}{:>12}{:>12}{:>13}  {}",
         "event", "requests", "failed", "unsafe", "streams", "p99", "left dead", "local again", "promise"
     );
     let _ = writeln!(out, "{}", paint("1", &head));
@@ -89,7 +89,7 @@ pub fn table(rows: &[Row], colours: bool) -> String {
         };
         let _ = writeln!(
             out,
-            "{:<24}{:>9}{:>8}{:>8}{:>9}{:>9}{:>13}{:>13}  {verdict}",
+            "{:<24}{:>9}{:>8}{:>8}{:>9}{:>12}{:>12}{:>13}  {verdict}",
             row.event.title(),
             effect.requests,
             effect.failed_safe,
