@@ -17,6 +17,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::api::store::StoreError;
 use crate::api::{Api, Refusal, admission, allocate, object, serve};
 use crate::control::{SOCKET, server, state_directory};
 use crate::controllers::{self, Patience, namespace, node::LEASES};
@@ -36,6 +37,8 @@ const ROUTER: [IpAddr; 2] = [
 const MAX_LOG: u64 = 10 << 20;
 /// How long the first objects wait for the injector.
 const INJECTOR_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the end may take before the processes are left to the kernel.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a sandbox may be told.
 #[derive(Debug, Clone)]
@@ -127,6 +130,7 @@ pub fn run(options: Options) -> Result<(), SandboxError> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        sandbox.stop().await;
         sandbox.remove();
         Ok(())
     });
@@ -287,14 +291,30 @@ impl Sandbox {
         result
     }
 
-    /// Kills every pod and waits until none of their processes is left. For the end: their kubelets would start them
-    /// again.
-    pub async fn kill_pods(&self) {
-        for pod in self.nodes.running().all() {
-            if let Some(inside) = pod.sandbox() {
-                inside.kill();
-                inside.ended().await;
+    /// Ends every kubelet and kills every pod; waits until none of their processes is left. For the end.
+    pub async fn stop(&self) {
+        // A kubelet whose node is gone starts nothing again.
+        for node in self.api.store.list("nodes", None).0 {
+            drop(
+                self.api
+                    .store
+                    .remove::<StoreError>("nodes", "", object::name(&node), |_| Ok(())),
+            );
+        }
+        let stopped = async {
+            loop {
+                let pods = self.nodes.running().all();
+                if pods.is_empty() {
+                    return;
+                }
+                for inside in pods.iter().filter_map(|pod| pod.sandbox()) {
+                    inside.kill();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        };
+        if tokio::time::timeout(LAST_PATIENCE, stopped).await.is_err() {
+            tracing::warn!("some pods do not end; they die with the sandbox");
         }
     }
 

@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod allocate;
+mod apply;
 pub mod authority;
 pub mod defaults;
 mod discovery;

@@ -203,7 +203,9 @@ fn decode(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn place(path: &str) -> Option<(String, Option<String>, Option<String>, Option<String>)> {
+    type Parts = (String, Option<String>, Option<String>, Option<String>);
+
+    fn place(path: &str) -> Option<Parts> {
         match target(&Kinds::default(), path) {
             Ok(Target::Objects(p)) => Some((p.kind.key(), p.namespace, p.name, p.sub)),
             _ => None,

@@ -93,7 +93,7 @@ async fn converse(sandbox: &Arc<Sandbox>, stream: UnixStream) -> io::Result<()> 
             Err(why) => reply(&mut stream, &Reply::Error(why)).await,
         },
         Request::Shutdown => {
-            sandbox.kill_pods().await;
+            sandbox.stop().await;
             sandbox.remove();
             let answered = reply(&mut stream, &Reply::Ok(Value::Null)).await;
             sandbox.end();

@@ -3,12 +3,13 @@
 //! In: pods bound to the node. Out: namespaces, processes, and statuses. Never: a status while the node is cut off; a pod
 //! of another node touched.
 //!
-//! In order of travel: `worker` (a pod's life) → `volumes` → `container` (`command`, `environment`) → `probe` → `status`.
+//! In order of travel: `worker` (a pod's life) → `volumes` → `container` (`command`, `environment`) → `prober` → `probe` → `status`.
 
 mod command;
 mod container;
 mod environment;
 mod probe;
+mod prober;
 pub mod status;
 mod volumes;
 mod worker;

@@ -33,13 +33,20 @@ impl Lab {
         options.patience.node_grace = Duration::from_secs(8);
         let mut tasks = JoinSet::new();
         let sandbox = Sandbox::start(options, &mut tasks).await.unwrap();
-        Self { sandbox, client: Client::at("test", &state), _tasks: tasks, _directory: directory }
+        Self {
+            sandbox,
+            client: Client::at("test", &state),
+            _tasks: tasks,
+            _directory: directory,
+        }
     }
 
     /// Asks over the control socket.
     pub async fn ask(&self, request: Request) -> Result<Value, String> {
         let client = self.client.clone();
-        tokio::task::spawn_blocking(move || client.ask(&request).map_err(|e| e.to_string())).await.unwrap()
+        tokio::task::spawn_blocking(move || client.ask(&request).map_err(|e| e.to_string()))
+            .await
+            .unwrap()
     }
 
     pub async fn apply(&self, yaml: &str) -> Vec<Applied> {
@@ -60,7 +67,14 @@ impl Lab {
         if waited.await.is_err() {
             for kind in ["events", "pods"] {
                 for o in self.sandbox.api.store.list(kind, None).0 {
-                    eprintln!("{} {} {} {} {}", kind, object::namespace(&o), object::name(&o), o["message"], o["status"]);
+                    eprintln!(
+                        "{} {} {} {} {}",
+                        kind,
+                        object::namespace(&o),
+                        object::name(&o),
+                        o["message"],
+                        o["status"]
+                    );
                 }
             }
             panic!("never: {what}");
@@ -74,7 +88,10 @@ impl Lab {
     }
 
     pub fn ready(&self, app: &str) -> usize {
-        self.pods(app).iter().filter(|p| object::is_true(p, "Ready") && !object::is_terminating(p)).count()
+        self.pods(app)
+            .iter()
+            .filter(|p| object::is_true(p, "Ready") && !object::is_terminating(p))
+            .count()
     }
 
     /// Runs a shell script in a pod's own namespaces, as `weft exec` would, and returns what it printed.
@@ -90,7 +107,10 @@ impl Lab {
             ..Default::default()
         };
         let status = inside.start(start).await.unwrap().wait().await.unwrap();
-        (status.code().unwrap_or(-1), std::fs::read_to_string(&log).unwrap())
+        (
+            status.code().unwrap_or(-1),
+            std::fs::read_to_string(&log).unwrap(),
+        )
     }
 }
 
@@ -109,8 +129,10 @@ pub fn serve(port: &str) -> ! {
         let hostname = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
         let greeting = std::env::var("GREETING").unwrap_or_default();
         let body = format!("{} {greeting} {file}", hostname.trim());
-        let answer =
-            format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
         drop(stream.write_all(answer.as_bytes()));
     }
     std::process::exit(0)

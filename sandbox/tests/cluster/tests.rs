@@ -104,10 +104,18 @@ pub async fn all(inside: Inside, _filter: &[String]) {
 
 async fn starts(lab: &Lab) {
     let applied = lab.apply(&web(2, "hello")).await;
-    assert!(applied.iter().all(|a| a.outcome == "created" && a.messages.is_empty()), "{applied:?}");
+    assert!(
+        applied
+            .iter()
+            .all(|a| a.outcome == "created" && a.messages.is_empty()),
+        "{applied:?}"
+    );
     lab.until("two ready pods", |l| l.ready("web") == 2).await;
-    let nodes: std::collections::BTreeSet<String> =
-        lab.pods("web").iter().filter_map(|p| object::string(p, "/spec/nodeName").map(str::to_owned)).collect();
+    let nodes: std::collections::BTreeSet<String> = lab
+        .pods("web")
+        .iter()
+        .filter_map(|p| object::string(p, "/spec/nodeName").map(str::to_owned))
+        .collect();
     assert_eq!(nodes.len(), 2);
     let applied = lab.apply(&web(2, "hello")).await;
     assert!(applied.iter().all(|a| a.outcome == "unchanged"), "{applied:?}");
@@ -116,12 +124,16 @@ async fn starts(lab: &Lab) {
 async fn get(to: SocketAddr, path: &str) -> std::io::Result<String> {
     let work = async {
         let mut stream = TcpStream::connect(to).await?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+            .await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;
         Ok(text)
     };
-    tokio::time::timeout(Duration::from_secs(2), work).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(Duration::from_secs(2), work)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 async fn eventually(to: SocketAddr) -> String {
@@ -144,7 +156,11 @@ async fn answers(lab: &Lab) {
     }
     let node_port = u16::try_from(object::number(&service, "/spec/ports/0/nodePort").unwrap()).unwrap();
     let node: IpAddr = "10.245.1.1".parse().unwrap();
-    assert!(eventually(SocketAddr::new(node, node_port)).await.contains("hello"));
+    assert!(
+        eventually(SocketAddr::new(node, node_port))
+            .await
+            .contains("hello")
+    );
     let pod = lab.pods("web")[0].clone();
     let script = "python3 -c 'import urllib.request as u; print(u.urlopen(\"http://web\").read().decode())'";
     let (code, out) = lab.shell(object::name(&pod), script).await;
@@ -158,8 +174,14 @@ async fn sees(lab: &Lab) {
     for (path, expected) in [
         ("/shared/init", "prepared"),
         ("/etc/settings/file", "from a file"),
-        ("/var/run/secrets/kubernetes.io/serviceaccount/namespace", "default"),
-        ("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", "BEGIN CERTIFICATE"),
+        (
+            "/var/run/secrets/kubernetes.io/serviceaccount/namespace",
+            "default",
+        ),
+        (
+            "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+            "BEGIN CERTIFICATE",
+        ),
         ("/etc/hostname", object::name(&pod)),
         ("/etc/resolv.conf", "nameserver 10.96.0.10"),
     ] {
@@ -176,8 +198,16 @@ d = "/var/run/secrets/kubernetes.io/serviceaccount/"
 "#;
     let address: IpAddr = object::string(&pod, "/status/podIP").unwrap().parse().unwrap();
     let at = SocketAddr::new(address, 8080);
-    let file = |text: String| text.split_once("\r\n\r\n").map(|(_, b)| b.trim().to_owned()).unwrap_or_default();
-    let token = file(get(at, "/var/run/secrets/kubernetes.io/serviceaccount/token").await.unwrap());
+    let file = |text: String| {
+        text.split_once("\r\n\r\n")
+            .map(|(_, b)| b.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let token = file(
+        get(at, "/var/run/secrets/kubernetes.io/serviceaccount/token")
+            .await
+            .unwrap(),
+    );
     let token = token.rsplit(' ').next().unwrap_or_default().to_owned();
     let ca = lab.sandbox.api.authority.certificate().replace('\n', "\\n");
     let ask = |token: &str, path: &str| {
@@ -189,9 +219,16 @@ d = "/var/run/secrets/kubernetes.io/serviceaccount/"
         )
     };
     let name = object::name(&pod).to_owned();
-    let (_, out) = lab.shell(&name, &ask(lab.sandbox.api.tokens.admin(), "/api/v1/namespaces/default/pods")).await;
+    let (_, out) = lab
+        .shell(
+            &name,
+            &ask(lab.sandbox.api.tokens.admin(), "/api/v1/namespaces/default/pods"),
+        )
+        .await;
     assert_eq!(out.trim(), "PodList");
-    let (_, out) = lab.shell(&name, &ask(&token, "/api/v1/namespaces/default/pods")).await;
+    let (_, out) = lab
+        .shell(&name, &ask(&token, "/api/v1/namespaces/default/pods"))
+        .await;
     assert!(out.starts_with("403"), "{out}");
     let (_, out) = lab.shell(&name, &ask("nonsense", "/api/v1/pods")).await;
     assert!(out.starts_with("401"), "{out}");
@@ -204,7 +241,12 @@ async fn controls(lab: &Lab) {
     assert_eq!(web.endpoints, 2);
     let pod = status.pods[0].name.clone();
     let client = lab.client.clone();
-    let logs = Request::Logs { namespace: "default".into(), pod: pod.clone(), container: None, follow: false };
+    let logs = Request::Logs {
+        namespace: "default".into(),
+        pod: pod.clone(),
+        container: None,
+        follow: false,
+    };
     let (log, dialled, exec) = tokio::task::spawn_blocking(move || {
         let mut log = Vec::new();
         client.logs(&logs, &mut log).unwrap();
@@ -212,35 +254,64 @@ async fn controls(lab: &Lab) {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        (String::from_utf8(log).unwrap(), text, client.exec("default", "deployment/web", Some("web")).unwrap().1)
+        (
+            String::from_utf8(log).unwrap(),
+            text,
+            client.exec("default", "deployment/web", Some("web")).unwrap().1,
+        )
     })
     .await
     .unwrap();
     assert_eq!(log, "serving 8080\n");
     assert!(dialled.contains("hello"), "{dialled}");
     assert!(exec.container_pid > 1 && exec.env.iter().any(|(k, v)| k == "GREETING" && v == "hello"));
-    let missing = lab.ask(Request::Get { kind: "pods".into(), namespace: None, name: Some("none".into()) }).await;
+    let missing = lab
+        .ask(Request::Get {
+            kind: "pods".into(),
+            namespace: None,
+            name: Some("none".into()),
+        })
+        .await;
     assert!(missing.unwrap_err().contains("not found"));
 }
 
 async fn dies(lab: &Lab) {
     let pod = object::name(&lab.pods("web")[0]).to_owned();
     let killed = Instant::now();
-    lab.ask(Request::Fault(Fault::Kill { namespace: "default".into(), pod: pod.clone() })).await.unwrap();
+    lab.ask(Request::Fault(Fault::Kill {
+        namespace: "default".into(),
+        pod: pod.clone(),
+    }))
+    .await
+    .unwrap();
     lab.until("one ready pod", |l| l.ready("web") == 1).await;
-    assert!(killed.elapsed() < Duration::from_millis(500), "noticed after {:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_millis(500),
+        "noticed after {:?}",
+        killed.elapsed()
+    );
     lab.until("two ready pods", |l| l.ready("web") == 2).await;
     let again = lab.sandbox.api.store.get("pods", "default", &pod).unwrap();
     assert_eq!(again["status"]["containerStatuses"][0]["restartCount"], 1);
 }
 
 async fn cut(lab: &Lab) {
-    let partition = |nodes: &[&str]| Request::Fault(Fault::Partition { nodes: nodes.iter().map(|n| (*n).into()).collect() });
+    let partition = |nodes: &[&str]| {
+        Request::Fault(Fault::Partition {
+            nodes: nodes.iter().map(|n| (*n).into()).collect(),
+        })
+    };
     lab.ask(partition(&["n2"])).await.unwrap();
     let pods = lab.pods("web");
     let on = |node: &str| {
-        let pod = pods.iter().find(|p| object::string(p, "/spec/nodeName") == Some(node)).unwrap();
-        (object::name(pod).to_owned(), object::string(pod, "/status/podIP").unwrap().to_owned())
+        let pod = pods
+            .iter()
+            .find(|p| object::string(p, "/spec/nodeName") == Some(node))
+            .unwrap();
+        (
+            object::name(pod).to_owned(),
+            object::string(pod, "/status/podIP").unwrap().to_owned(),
+        )
     };
     let (here, there) = (on("n1").0, on("n2").1);
     let connect = format!("python3 -c 'import socket; socket.create_connection((\"{there}\", 8080), 0.3)'");
@@ -256,7 +327,10 @@ async fn cut(lab: &Lab) {
 async fn rolls(lab: &Lab) {
     lab.apply(&web(3, "bonjour")).await;
     lab.until("three new pods", |l| {
-        let new = |p: &serde_json::Value| p.pointer("/metadata/annotations/version").is_some_and(|v| v == "bonjour");
+        let new = |p: &serde_json::Value| {
+            p.pointer("/metadata/annotations/version")
+                .is_some_and(|v| v == "bonjour")
+        };
         assert!(l.ready("web") >= 2, "too few pods are ready");
         let pods = l.pods("web");
         pods.len() == 3 && pods.iter().all(|p| new(p)) && l.ready("web") == 3
@@ -272,15 +346,20 @@ async fn refuses(lab: &Lab) {
         .await;
     let says = |l: &Lab, text: &str| {
         let events = l.sandbox.api.store.list("events", Some("default")).0;
-        events.iter().any(|e| e["message"].as_str().is_some_and(|m| m.contains(text)))
+        events
+            .iter()
+            .any(|e| e["message"].as_str().is_some_and(|m| m.contains(text)))
     };
-    lab.until("a reason", |l| says(l, "image nginx has no command here")).await;
+    lab.until("a reason", |l| says(l, "image nginx has no command here"))
+        .await;
     let once = "apiVersion: v1\nkind: Pod\nmetadata: {name: once, labels: {app: once}}\nspec: {restartPolicy: Never, \
                 containers: [{name: a, image: x, command: [sh, -c, 'exit 3']}]}\n";
     lab.apply(once).await;
     lab.until("a failed pod", |l| {
-        l.pods("once").iter().any(|p| object::string(p, "/status/phase") == Some("Failed")
-            && p["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3)
+        l.pods("once").iter().any(|p| {
+            object::string(p, "/status/phase") == Some("Failed")
+                && p["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+        })
     })
     .await;
 }
@@ -292,15 +371,20 @@ async fn ends(lab: &Lab) {
         objects.push(serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}));
     }
     lab.ask(Request::Delete { objects }).await.unwrap();
-    lab.until("no pods", |l| l.sandbox.api.store.list("pods", None).0.is_empty()).await;
-    let left = std::fs::read_dir(lab.sandbox.directory.join("pods")).unwrap().count();
+    lab.until("no pods", |l| l.sandbox.api.store.list("pods", None).0.is_empty())
+        .await;
+    let left = std::fs::read_dir(lab.sandbox.directory.join("pods"))
+        .unwrap()
+        .count();
     assert_eq!(left, 0);
     let forgotten = async {
         while !lab.sandbox.nodes.running().all().is_empty() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(LONG, forgotten).await.expect("the kubelets forget their pods");
+    tokio::time::timeout(LONG, forgotten)
+        .await
+        .expect("the kubelets forget their pods");
     lab.ask(Request::Shutdown).await.unwrap();
     assert!(!lab.sandbox.directory.exists());
 }
