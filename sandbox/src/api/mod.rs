@@ -11,6 +11,7 @@ pub mod allocate;
 mod apply;
 pub mod authority;
 pub mod defaults;
+mod delete;
 mod discovery;
 pub mod kinds;
 pub mod object;

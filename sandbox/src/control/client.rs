@@ -65,7 +65,7 @@ fn parent() -> io::Result<PathBuf> {
     let uid = nix::unistd::geteuid();
     let parent = match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir()) {
         Some(runtime) => runtime.join("weft"),
-        None => PathBuf::from(format!("/tmp/weft-{uid}")),
+        None => PathBuf::from(format!("/tmp/weft-{}", outside(uid.as_raw()))),
     };
     match std::fs::DirBuilder::new().mode(0o700).create(&parent) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -77,6 +77,21 @@ fn parent() -> io::Result<PathBuf> {
         return Err(io::Error::other(format!("{parent} is not a directory of yours alone; remove it, or set XDG_RUNTIME_DIR")));
     }
     Ok(parent)
+}
+
+/// The user's number outside of the namespaces: the same inside and outside must mean the same directory.
+fn outside(uid: u32) -> u32 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    mapped(&map, uid).unwrap_or(uid)
+}
+
+fn mapped(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let &[inside, outside, count] = numbers.as_slice() else { return None };
+        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
 }
 
 /// The sandboxes of this user that run, by name.
@@ -198,5 +213,18 @@ impl Client {
         let mut early = vec![0; reader.buffer().len()];
         reader.read_exact(&mut early)?;
         Ok((reader.into_inner(), early))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_by_their_number_outside() {
+        assert_eq!(mapped("         0       1000          1\n", 0), Some(1000));
+        assert_eq!(mapped("0 0 4294967295\n", 1000), Some(1000));
+        assert_eq!(mapped("0 1000 1\n1 100000 65536\n", 7), Some(100_006));
+        assert_eq!(mapped("0 1000 1\n", 7), None);
     }
 }
