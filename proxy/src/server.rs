@@ -100,6 +100,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     };
     let writer = Writer::new(&settings.pod.namespace, engine, clock);
     let views = writer.views();
+    telemetry.watch(views.clone());
     let control_plane = ControlPlane::new(settings.clone());
     let authority = Authority::new(control_plane.clone(), settings.clone());
     let renewal = Renewal::new(identity.clone(), authority, settings.clone(), telemetry.clone());

@@ -142,12 +142,12 @@ impl Renewal {
             .and_then(|current| current.leaf.not_after.duration_since(SystemTime::now()).ok());
         let pause = pause(self.failures, left.unwrap_or_default());
         self.failures = self.failures.saturating_add(1);
-        tracing::warn!(
-            reason,
-            attempt = self.failures,
-            validity_left_seconds = left.unwrap_or_default().as_secs(),
-            "no new certificate, trying again"
-        );
+        let (attempt, seconds) = (self.failures, left.unwrap_or_default().as_secs());
+        if attempt.is_power_of_two() || attempt.is_multiple_of(64) {
+            tracing::warn!(reason, attempt, validity_left_seconds = seconds, "no new certificate, trying again");
+        } else {
+            tracing::debug!(reason, attempt, "no new certificate");
+        }
         pause.mul_f64(rand::random_range(0.5..1.0))
     }
 }

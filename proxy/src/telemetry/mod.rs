@@ -16,13 +16,15 @@ pub mod series;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::registry::Registry;
 
 pub use labels::{EdgeLabels, Outcome, Party, Reporter, Security};
 pub use own::Own;
 pub use series::{Edge, RequestSeries, TcpSeries};
+
+use crate::view::Views;
 
 /// Content type of the metrics page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,6 +36,7 @@ pub struct Telemetry {
     own: Arc<Own>,
     registry: Arc<Registry>,
     lines: Arc<log::Budget>,
+    views: Arc<OnceLock<Views>>,
     access: bool,
 }
 
@@ -57,17 +60,20 @@ impl Telemetry {
     pub fn new(access: bool) -> Self {
         let edges = Arc::<series::Edges>::default();
         let own = Arc::<Own>::default();
+        let views = Arc::<OnceLock<Views>>::default();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(series::Page(edges.clone())));
         registry.register_collector(Box::new(own::Page {
             own: own.clone(),
             edges: edges.clone(),
+            views: views.clone(),
         }));
         Self {
             edges,
             own,
             registry: Arc::new(registry),
             lines: Arc::new(log::Budget::new(20)),
+            views,
             access,
         }
     }
@@ -85,6 +91,11 @@ impl Telemetry {
     /// Weft's own metrics.
     pub fn own(&self) -> &Own {
         &self.own
+    }
+
+    /// Shows ejections of everything in view too. Only the first call counts.
+    pub fn watch(&self, views: Views) {
+        let _ = self.views.set(views);
     }
 
     /// Whether access lines are wanted.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -14,7 +14,10 @@ use prometheus_client::metrics::MetricType;
 use weft_proto::resource::Kind;
 
 use super::series::NoLabels;
+use crate::view::{Destination, Views};
 
+/// Most Services whose ejected endpoints are shown.
+pub const MAX_EJECTING: usize = 256;
 /// Most policies that denials are told apart by.
 pub const MAX_POLICIES: usize = 256;
 
@@ -33,7 +36,7 @@ pub struct Own {
     pub retries: AtomicU64,
     /// Retries that the budget refused.
     pub retries_refused: AtomicU64,
-    /// Endpoints put aside because of failures.
+    /// Endpoints put aside because of failures, as requests found out.
     pub ejections: AtomicU64,
     /// Connections whose first bytes did not come in time to tell the protocol.
     pub detect_timeouts: AtomicU64,
@@ -115,6 +118,7 @@ impl Own {
 pub(super) struct Page {
     pub own: Arc<Own>,
     pub edges: Arc<super::series::Edges>,
+    pub views: Arc<OnceLock<Views>>,
 }
 
 impl Collector for Page {
@@ -195,14 +199,14 @@ impl Collector for Page {
         )?;
         counter("weft_retries", "Tries after the first", sum(&own.retries))?;
         counter(
-            "weft_retries_refused",
-            "Retries beyond the budget",
-            sum(&own.retries_refused),
-        )?;
-        counter(
             "weft_ejections",
             "Endpoints put aside because of failures",
             sum(&own.ejections),
+        )?;
+        counter(
+            "weft_retries_refused",
+            "Retries beyond the budget",
+            sum(&own.retries_refused),
         )?;
         counter(
             "weft_detect_timeouts",
@@ -254,6 +258,38 @@ impl Collector for Page {
             family
                 .encode_family(&labels)?
                 .encode_counter::<NoLabels, _, f64>(count, None)?;
+        }
+        self.ejections(encoder)
+    }
+}
+
+impl Page {
+    /// Endpoints put aside because of failures, of Services that have or had any.
+    fn ejections(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(view) = self.views.get().map(Views::load_full) else { return Ok(()) };
+        let total = |destination: &&Arc<Destination>| destination.cluster().ejections().iter().any(|(_, n)| *n > 0);
+        let ejecting: Vec<_> = view.destinations().filter(total).take(MAX_EJECTING).collect();
+        let help = "Endpoints put aside because of failures, by cause";
+        let mut family = encoder.encode_descriptor("weft_endpoint_ejections", help, None, MetricType::Counter)?;
+        for destination in &ejecting {
+            for (cause, count) in destination.cluster().ejections() {
+                let labels = [
+                    ("destination_service", destination.host.to_string()),
+                    ("destination_port", destination.port.port.to_string()),
+                    ("cause", format!("{cause:?}")),
+                ];
+                family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(&count, None)?;
+            }
+        }
+        let help = "Endpoints that are put aside now";
+        let mut family = encoder.encode_descriptor("weft_ejected_endpoints", help, None, MetricType::Gauge)?;
+        for destination in &ejecting {
+            let ejected = destination.cluster().all().filter(|endpoint| !endpoint.open()).count();
+            let labels = [
+                ("destination_service", destination.host.to_string()),
+                ("destination_port", destination.port.port.to_string()),
+            ];
+            family.encode_family(&labels)?.encode_gauge(&(ejected as i64))?;
         }
         Ok(())
     }

@@ -33,9 +33,11 @@ use held::Held;
 
 /// Least time between two snapshots on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// Longest pause between two attempts. Short, since a refused connection is cheap and a mesh should be in sync soon after its
-/// control plane came back.
+/// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
+/// Longest pause while nobody listens: such an attempt costs next to nothing, and a mesh should be in sync soon after its control
+/// plane came back.
+const MAX_PAUSE_REFUSED: Duration = Duration::from_millis(1_500);
 /// Most refused resources that are remembered for people.
 const MAX_REFUSED: usize = 100;
 /// Type of the details of a refusal.
@@ -115,23 +117,17 @@ impl Client {
             if self.telemetry.own().xds_updates.load(Ordering::Relaxed) > begun {
                 failures = 0;
             }
-            let pause = Duration::from_millis(500)
-                .saturating_mul(1 << failures.min(8))
-                .min(MAX_PAUSE);
+            let most = if ended.refused() { MAX_PAUSE_REFUSED } else { MAX_PAUSE };
+            let pause = Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(most);
             let pause = pause.mul_f64(rand::random_range(0.1..1.0));
             failures = failures.saturating_add(1);
             let reason = ended.to_string();
             if failures == 1 {
-                tracing::info!(
-                    reason,
-                    "the configuration stream ended; the last good configuration stays in force"
-                );
+                tracing::info!(reason, "the configuration stream ended; the last good configuration stays in force");
+            } else if failures.is_power_of_two() || failures.is_multiple_of(64) {
+                tracing::warn!(reason, attempt = failures, "no configuration stream; the last good stays in force");
             } else {
-                tracing::warn!(
-                    reason,
-                    attempt = failures,
-                    "no configuration stream; the last good stays in force"
-                );
+                tracing::debug!(reason, attempt = failures, "no configuration stream");
             }
             self.report.disconnected(reason);
             self.save().await;

@@ -2,6 +2,7 @@
 //!
 //! Enters: a certificate, and what is held already. Leaves: an answer to each response. Never: a response unanswered.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -34,10 +35,34 @@ pub(super) enum Ended {
     Unreachable(#[from] Unreachable),
     #[error("the control plane did not open the stream within 10 s")]
     Late,
-    #[error("the control plane says: {} ({:?})", .0.message(), .0.code())]
+    #[error("the control plane says: {}", said(.0))]
     Status(Box<tonic::Status>),
     #[error("the control plane ended the stream")]
     Closed,
+}
+
+impl Ended {
+    /// Whether nobody listens at the control plane's address.
+    pub(super) fn refused(&self) -> bool {
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        matches!(self, Self::Unreachable(Unreachable::Connect { error, .. }) if refused(error))
+    }
+}
+
+/// A status with what caused it, such as a connection that fell silent.
+fn said(status: &tonic::Status) -> String {
+    let mut text = format!("{} ({:?})", status.message(), status.code());
+    let mut cause = std::error::Error::source(status);
+    for _ in 0..4 {
+        let Some(error) = cause else { break };
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Runs a stream until it ends, which it always does.
