@@ -5,7 +5,7 @@
 //! plan (events)        ──> faults ──^
 //! ```
 
-use crate::load::Record;
+use crate::load::{Protocol, Record};
 use crate::target::Which;
 use crate::up::Running;
 use anyhow::{Context as _, bail};
@@ -51,6 +51,9 @@ pub struct Demo {
     /// Leave the sandbox running afterwards, for `weft status`, `weft exec` and the rest, until Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Write every request to this file, a line of JSON each
+    #[arg(long)]
+    records: Option<std::path::PathBuf>,
     #[command(flatten)]
     which: Which,
 }
@@ -155,6 +158,9 @@ async fn play(args: &Demo, screen: &mut Screen, client: &Client) -> anyhow::Resu
         rows.push(stage.judge(step.event, &done, from_ms, until_ms));
     }
     load.child.start_kill()?;
+    if let Some(path) = &args.records {
+        stage.tally.write(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok(rows)
 }
 
@@ -287,7 +293,8 @@ impl Stage<'_> {
             effect.last_to_dead_ms = Some(self.tally.last_to_dead(from_ms, until_ms, dead));
         }
         if event == Event::Heal {
-            let local = |record: &Record| record.answerer.zone == HOME_ZONE;
+            // A connection that stays open stays where it is.
+            let local = |record: &Record| record.answerer.zone == HOME_ZONE || record.protocol == Protocol::Stream;
             effect.local_again_ms = self.tally.local_again(from_ms, until_ms, local);
         }
         let mut row = Row::judge(event, effect);

@@ -5,6 +5,7 @@
 use crate::load::{Class, Record};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 /// A region and a zone of it.
 pub type Place = (String, String);
@@ -56,6 +57,16 @@ impl Tally {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// Writes every record, a line of JSON each.
+    pub fn write(&self, path: &std::path::Path) -> std::io::Result<()> {
+        let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+        for record in &self.records {
+            serde_json::to_writer(&mut out, record)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
     }
 
     /// All failures so far: safe, unsafe, streams.
