@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use rapidhash::RapidHashMap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 use weft_proto::model::SpiffeId;
@@ -29,12 +29,16 @@ const MOST: usize = 256;
 /// as they like, so that only this tells a quiet stream from a place that is gone.
 const PING_EVERY: Duration = Duration::from_millis(200);
 /// How long it may take to give one.
-const PONG_WITHIN: Duration = Duration::from_millis(600);
+const PONG_WITHIN: Duration = Duration::from_millis(500);
+/// The same once another connection has fallen silent: where one place is gone, its neighbours may be too.
+const PONG_SOON: Duration = Duration::from_millis(250);
 
 /// The connections of one thread.
 #[derive(Debug, Default)]
 pub struct SharedPool {
     places: RefCell<RapidHashMap<(Kind, SocketAddr), Rc<Place>>>,
+    /// Told to all when one connection has fallen silent.
+    alarm: Rc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +101,7 @@ impl SharedPool {
             return Ok(handle);
         }
         let stream = connect().await?;
-        let handle = place.start(wanted, stream).await?;
+        let handle = place.start(wanted, stream, self.alarm.clone()).await?;
         drop(connecting);
         Ok(handle)
     }
@@ -154,7 +158,12 @@ impl Place {
         Some(roomy.lease())
     }
 
-    async fn start(&self, wanted: Wanted<'_>, stream: Stream) -> Result<Lease, NoConnection> {
+    async fn start(
+        &self,
+        wanted: Wanted<'_>,
+        stream: Stream,
+        alarm: Rc<Notify>,
+    ) -> Result<Lease, NoConnection> {
         let handshake = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(MAX_HEAD)
@@ -170,14 +179,17 @@ impl Place {
         let streams = Rc::new(Cell::new(0));
         // An application that stops for a while is not gone: only sidecars are asked.
         let pings = connection.ping_pong().filter(|_| wanted.identity.is_some());
-        let silence = silence(pings, streams.clone());
+        let silence = silence(pings, streams.clone(), alarm.clone());
         let address = wanted.address;
         let task = spawn_local(async move {
             tokio::select! {
                 result = connection => if let Err(error) = result {
                     tracing::debug!(%error, %address, "an HTTP/2 connection ended");
                 },
-                () = silence => tracing::info!(%address, "an HTTP/2 connection fell silent"),
+                () = silence => {
+                    tracing::info!(%address, "an HTTP/2 connection fell silent");
+                    alarm.notify_waiters();
+                }
             }
             told.set(true);
         });
@@ -196,15 +208,16 @@ impl Place {
     }
 }
 
-/// Ends when the peer gives no sign of life while there are streams.
-async fn silence(pings: Option<h2::PingPong>, streams: Rc<Cell<usize>>) {
+/// Ends when the peer gives no sign of life while there are streams, or when another one has given none.
+async fn silence(pings: Option<h2::PingPong>, streams: Rc<Cell<usize>>, alarm: Rc<Notify>) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(PING_EVERY).await;
-        if streams.get() == 0 {
+        let alarmed = tokio::time::timeout(PING_EVERY, alarm.notified()).await.is_ok();
+        if streams.get() == 0 && !alarmed {
             continue;
         }
-        match tokio::time::timeout(PONG_WITHIN, pings.ping(h2::Ping::opaque())).await {
+        let patience = if alarmed { PONG_SOON } else { PONG_WITHIN };
+        match tokio::time::timeout(patience, pings.ping(h2::Ping::opaque())).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return std::future::pending().await,
             Err(_) => return,
