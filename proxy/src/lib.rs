@@ -11,10 +11,11 @@
 //! - [`server`]: one control thread and the data-plane threads.
 //! - [`identity`]: the workload's key and certificate, their renewal, and the mutual TLS that uses them.
 //! - [`xds`]: the configuration stream; the only writer of [`view`].
-//! - [`view`]: what is known of the mesh, an immutable snapshot.
+//! - [`view`]: what is known of the mesh, an immutable snapshot; its engine counts time by [`clock`].
 //! - [`state`]: files that outlive a restart.
+//! - [`prober`]: whether endpoints that could not be reached are back.
 //! - [`telemetry`]: the standard metrics, Weft's own, and the log.
-//! - [`health`]: readiness, the application's probes (15021) and metrics (15020).
+//! - [`health`]: readiness, the application's probes (15021) and metrics (15020), served by [`pages`].
 //! - [`admin`]: what the sidecar knows, on loopback (15000).
 //! - [`drain`]: from SIGTERM to the last connection.
 //!
@@ -62,3 +63,5 @@ pub mod upstream;
 pub mod view;
 pub mod worker;
 pub mod xds;
+#[cfg(test)]
+mod tests;

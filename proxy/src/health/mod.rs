@@ -167,7 +167,7 @@ struct Pieces {
 impl Pieces {
     fn flush(&mut self) -> fmt::Result {
         let sent = tokio::time::timeout_at(self.until, self.sender.send(self.piece.split().freeze()));
-        match self.runtime.block_on(async { sent.await }) {
+        match self.runtime.block_on(sent) {
             Ok(Ok(())) => Ok(()),
             _ => Err(fmt::Error),
         }
