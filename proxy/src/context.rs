@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::settings::Settings;
 use crate::signal::{Signal, Watcher};
 use crate::telemetry::Telemetry;
+use crate::tunnel::pool::Tunnels;
 use crate::upstream::edges::Edges;
 use crate::upstream::pool::Pool;
 use crate::upstream::shared::SharedPool;
@@ -53,6 +54,8 @@ pub struct Worker {
     pub pool: RefCell<Pool>,
     /// HTTP/2 connections to other pods and to the application.
     pub http2: SharedPool,
+    /// Tunnels for TCP connections to other pods.
+    pub tunnels: Tunnels,
     /// Metric handles.
     pub edges: RefCell<Edges>,
     rng: RefCell<StdRng>,
@@ -77,6 +80,7 @@ impl Worker {
             signal: Rc::default(),
             pool: RefCell::default(),
             http2: SharedPool::default(),
+            tunnels: Tunnels::default(),
             edges: RefCell::default(),
             rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
             view: RefCell::new(view),
@@ -123,23 +127,25 @@ impl Worker {
         let mut views = self.shared.views.generation();
         let mut stages = self.shared.drain.subscribe();
         loop {
-            tokio::select! {
-                changed = views.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.view.replace(self.shared.views.load_full());
-                    self.edges.borrow_mut().clear();
-                }
-                changed = stages.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.stage.set(*stages.borrow_and_update());
-                    self.pool.borrow_mut().clear();
-                }
+            // What changed before this task listened counts too.
+            views.borrow_and_update();
+            let stage = *stages.borrow_and_update();
+            let view = self.shared.views.load_full();
+            if !Arc::ptr_eq(&view, &self.view.borrow()) {
+                self.view.replace(view);
+                self.edges.borrow_mut().clear();
+            }
+            if self.stage.replace(stage) != stage {
+                self.pool.borrow_mut().clear();
             }
             self.signal.bump();
+            let changed = tokio::select! {
+                changed = views.changed() => changed,
+                changed = stages.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
         }
     }
 
@@ -150,6 +156,7 @@ impl Worker {
             every.tick().await;
             self.pool.borrow_mut().sweep(Instant::now());
             self.http2.sweep(Instant::now());
+            self.tunnels.sweep();
         }
     }
 }

@@ -210,7 +210,7 @@ mod tests {
             (
                 Framing::Chunked,
                 "A;x=\"y\"\r\n0123456789\r\n00\r\nx-sum: 1\r\n\r\n",
-                Ok(Some(38)),
+                Ok(Some(37)),
             ),
             (Framing::Chunked, "3\r\nabc\r\n0\r\nx: 1\r\n", Ok(None)),
             (Framing::Chunked, "3\nabc\r\n0\r\n\r\n", Err(BadBody::Chunk)),

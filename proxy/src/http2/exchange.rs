@@ -168,11 +168,9 @@ impl Exchange {
             self.poll_end(cx, &mut guard)
         })
         .await;
+        // Where the answer is complete before the request, the end of the last handle says so (RFC 9113 section 8.1).
         if let Err(error) = &done {
             self.reset(error.reason());
-        } else if !self.request.is_done() && !self.request.is_empty() {
-            // The answer is complete; nobody wants the rest of the request (RFC 9113 section 8.1).
-            self.reset(Reason::NO_ERROR);
         }
         done
     }
@@ -186,7 +184,7 @@ impl Exchange {
         if let Some(up) = &mut self.up
             && !self.up_dead
         {
-            up.send_reset(if reason == Reason::NO_ERROR { Reason::NO_ERROR } else { Reason::CANCEL });
+            up.send_reset(Reason::CANCEL);
         }
     }
 
@@ -216,9 +214,6 @@ impl Exchange {
                 let _ = body.send_data(Bytes::from_static(failure.text().as_bytes()), true);
             }
             _ => {}
-        }
-        if !self.request.is_empty() {
-            self.respond.send_reset(Reason::NO_ERROR);
         }
         if grpc { 200 } else { status.as_u16() }
     }

@@ -274,7 +274,9 @@ impl Inbound<'_> {
                 next: Next::Abort,
             };
         };
-        let close = head.framing != Framing::Empty || !head.keep_alive || head.upgrade;
+        // A plain caller that is denied may be one that mutual TLS has become a must for.
+        let plain = failure == Failure::Denied && self.called.caller.peer.is_none();
+        let close = head.framing != Framing::Empty || !head.keep_alive || head.upgrade || plain;
         // Only another sidecar is told that the application has seen nothing: it may try another endpoint.
         let mark = match failure {
             Failure::Undelivered if self.called.caller.peer.is_some() => Some(UNDELIVERED),
