@@ -283,7 +283,7 @@ fn guess(piece: &str) -> Option<String> {
             .find_map(|l| l.strip_prefix(key))
             .map(|v| v.trim().to_owned())
     };
-    let kind = after("kind:")?;
+    let kind = after("kind:").filter(|k| !k.is_empty() && k.chars().all(char::is_alphanumeric))?;
     Some(match after("  name:") {
         Some(name) => format!("{kind} {name}"),
         None => kind,

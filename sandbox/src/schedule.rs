@@ -42,7 +42,9 @@ pub async fn run(api: Arc<Api>) {
 
 /// The node's region and zone as labels of the pod, so that the downward API can name them (KEP-4742).
 fn copy_topology(pod: &mut Value, nodes: &[Arc<Value>], node: &str) {
-    let Some(node) = nodes.iter().find(|n| object::name(n) == node) else { return };
+    let Some(node) = nodes.iter().find(|n| object::name(n) == node) else {
+        return;
+    };
     for key in ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"] {
         if let Some(value) = object::label(node, key) {
             pod["metadata"]["labels"][key] = value.into();
@@ -254,6 +256,12 @@ fn evenly(
     let Ok(selector) = Labels::from_object(&spread["labelSelector"]) else {
         return true;
     };
+    // Pods of an older template do not count, where the pod says so.
+    let selector = object::list(spread, "/matchLabelKeys")
+        .iter()
+        .filter_map(Value::as_str)
+        .filter_map(|key| Some((key, object::label(pod, key)?)))
+        .fold(selector, |all, (key, value)| all.and(key, value));
     let own = Labels::from_map(pod.pointer("/spec/nodeSelector").and_then(Value::as_object));
     let mut counts: HashMap<&str, i64> = HashMap::new();
     for other in nodes.iter().filter(|n| own.matches_object(n) && affine(pod, n)) {
@@ -346,6 +354,30 @@ mod tests {
             "only zones that the pod may use count"
         );
         assert!(choose(&pod("new", None, json!({})), &[], &[]).is_err());
+    }
+
+    #[test]
+    fn an_older_template_does_not_count_where_the_pod_says_so() {
+        let nodes = [node("a1", "a"), node("b1", "b")];
+        let of = |hash: &str, node: Option<&str>, keys: Value| {
+            let mut pod = (*pod(
+                "p",
+                node,
+                json!({"topologySpreadConstraints": [{"maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"app": "web"}}, "matchLabelKeys": keys}]}),
+            ))
+            .clone();
+            pod["metadata"]["labels"]["hash"] = hash.into();
+            Arc::new(pod)
+        };
+        let pods = [
+            of("old", Some("a1"), json!([])),
+            of("old", Some("a1"), json!([])),
+            of("new", Some("b1"), json!([])),
+        ];
+        assert_eq!(choose(&of("new", None, json!(["hash"])), &nodes, &pods), Ok("a1"));
+        assert_eq!(choose(&of("new", None, json!([])), &nodes, &pods), Ok("b1"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod authority;
 pub mod defaults;
 mod delete;
 mod discovery;
+pub mod events;
 pub mod kinds;
 pub mod object;
 pub mod patch;

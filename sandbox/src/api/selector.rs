@@ -122,6 +122,14 @@ impl Labels {
         Ok((key.to_owned(), test))
     }
 
+    /// The same, and this label too.
+    #[must_use]
+    pub fn and(mut self, key: &str, value: &str) -> Self {
+        self.tests
+            .push((key.to_owned(), Test::In(vec![value.to_owned()])));
+        self
+    }
+
     /// Whether there is no test at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

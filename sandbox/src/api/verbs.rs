@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use super::delete::Deletion;
 use super::kinds::Kind;
@@ -375,42 +375,6 @@ impl Api {
             .iter()
             .filter_map(|a| a.as_str()?.parse().ok());
         pod.chain(service).collect()
-    }
-
-    /// Records an event about an object, as `kubectl get events` shows it.
-    pub fn record(&self, about: &Value, warning: bool, reason: &str, message: &str) {
-        let namespace = match object::namespace(about) {
-            "" => "default",
-            n => n,
-        };
-        let name = format!(
-            "{}.{}",
-            object::name(about),
-            hash(&format!("{}{reason}{message}", object::uid(about)))
-        );
-        let counted = self
-            .store
-            .modify::<StoreError>("events", namespace, &name, |event| {
-                let count = event["count"].as_i64().unwrap_or(1) + 1;
-                event["count"] = count.into();
-                event["lastTimestamp"] = object::now().into();
-                Ok(())
-            });
-        if counted.is_ok() {
-            return;
-        }
-        let now = object::now();
-        let event = json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"namespace": namespace, "name": name, "uid": object::new_uid(), "creationTimestamp": now},
-            "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"], "name": object::name(about),
-                "namespace": object::namespace(about), "uid": object::uid(about)},
-            "reason": reason, "message": message, "type": if warning { "Warning" } else { "Normal" },
-            "source": {"component": "weft-sandbox"}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
-        });
-        if let Err(e) = self.store.create("events", event) {
-            tracing::debug!("an event was not kept: {e}");
-        }
     }
 }
 

@@ -34,6 +34,7 @@ impl Default for Patience {
 
 /// Starts them all; they end when the set is dropped.
 pub fn start(api: &Arc<Api>, patience: Patience, tasks: &mut JoinSet<()>) {
+    tasks.spawn(crate::api::events::forget(Arc::clone(api)));
     tasks.spawn(namespace::run(Arc::clone(api)));
     tasks.spawn(collect::run(Arc::clone(api)));
     tasks.spawn(deployment::run(Arc::clone(api)));

@@ -10,6 +10,9 @@ use crate::pod::WEFT;
 
 /// The image that is the built-in echo.
 const ECHO: &str = "weft.dev/echo";
+/// The variable that says where the echo serves HTTP, and where it does if nobody says.
+const ECHO_PORT: &str = "ECHO_HTTP_PORT";
+const ECHO_DEFAULT: u64 = 8080;
 /// The images that are the `weft` binary.
 const BINARY: [&str; 2] = ["weft.dev/weft", "weft"];
 
@@ -50,6 +53,23 @@ pub fn line(container: &Value, env: &[(String, String)]) -> Result<Vec<String>, 
     };
     line.extend(args);
     Ok(line)
+}
+
+/// The port that the built-in echo serves HTTP on, where a container declares ports but not the echo's own: a manifest
+/// that was written for another image works as it is.
+#[must_use]
+pub fn echo_port(container: &Value, env: &[(String, String)]) -> Option<(String, String)> {
+    let image = container["image"].as_str().unwrap_or_default();
+    let own = base(image) != ECHO || !object::list(container, "/command").is_empty();
+    if own || env.iter().any(|(key, _)| key == ECHO_PORT) {
+        return None;
+    }
+    let ports = object::list(container, "/ports")
+        .iter()
+        .filter(|p| p["protocol"].as_str().unwrap_or("TCP") == "TCP");
+    let ports: Vec<u64> = ports.filter_map(|p| p["containerPort"].as_u64()).collect();
+    let first = ports.first().filter(|_| !ports.contains(&ECHO_DEFAULT))?;
+    Some((ECHO_PORT.to_owned(), first.to_string()))
 }
 
 /// Replaces `$(NAME)` where there is such a variable; `$$` stands for `$`.
@@ -145,6 +165,30 @@ mod tests {
                 .contains("image nginx has no command here")
         );
         assert_eq!(base("r.io:5000/x"), "r.io:5000/x");
+    }
+
+    #[test]
+    fn the_echo_takes_the_place_of_another_image() {
+        let port = |ports: Value, env: &[(String, String)]| {
+            echo_port(&json!({"image": "weft.dev/echo", "ports": ports}), env).map(|(_, port)| port)
+        };
+        assert_eq!(port(json!([{"containerPort": 80}]), &[]).as_deref(), Some("80"));
+        assert_eq!(
+            port(json!([{"containerPort": 80}, {"containerPort": 8080}]), &[]),
+            None
+        );
+        assert_eq!(port(json!([]), &[]), None);
+        assert_eq!(
+            port(
+                json!([{"containerPort": 80}]),
+                &[(ECHO_PORT.to_owned(), "1".to_owned())]
+            ),
+            None
+        );
+        assert_eq!(
+            echo_port(&json!({"image": "x", "ports": [{"containerPort": 80}]}), &[]),
+            None
+        );
     }
 
     #[test]

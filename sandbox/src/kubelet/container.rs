@@ -152,8 +152,9 @@ impl Runner {
 
     async fn start(&self) -> Result<(ContainerProcess, Vec<(String, String)>), Failure> {
         let pod = self.context.object();
-        let env =
+        let mut env =
             environment::build(&self.context.node.api.store, &pod, &self.spec).map_err(Failure::Missing)?;
+        env.extend(command::echo_port(&self.spec, &env));
         let argv = command::line(&self.spec, &env).map_err(Failure::Start)?;
         let mounts = self.context.mounts(&pod, &self.spec).map_err(Failure::Missing)?;
         let identity = command::identity(&pod, &self.spec);
