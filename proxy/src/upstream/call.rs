@@ -13,9 +13,9 @@ use weft_engine::Class;
 use weft_engine::outlier::Change;
 use weft_engine::retry::{self, Decision, Progress};
 use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried};
-use weft_proto::model::{Endpoint, Protocol, SpiffeId, Workload};
+use weft_proto::model::{Distance, Endpoint, Protocol, SpiffeId, Workload};
 
-use super::connect::{LAST, NoConnection, QUICK};
+use super::connect::{LAST, NEAR, NoConnection, QUICK};
 use super::edges::Called;
 use crate::context::Worker;
 use crate::view::{Destination, View};
@@ -41,6 +41,8 @@ pub struct Call<'a> {
     pub class: Class,
     tried: Tried,
     tries: u8,
+    /// The endpoint that is tried is in this region.
+    near: bool,
 }
 
 /// One try.
@@ -169,6 +171,7 @@ impl<'a> Call<'a> {
             class,
             tried: Tried::none(),
             tries: 0,
+            near: false,
         }
     }
 
@@ -203,6 +206,7 @@ impl<'a> Call<'a> {
             .worker
             .random(|rng| cluster.pick(now, rng, &self.tried, self.class))?;
         self.tried.push(&picked.endpoint);
+        self.near = picked.tier != Distance::Remote;
         let flight = if stream {
             picked.begin_stream(now)
         } else {
@@ -217,10 +221,10 @@ impl<'a> Call<'a> {
     /// When the next connection must stand.
     pub fn connect_deadline(&self) -> Instant {
         Instant::now()
-            + if self.tries >= retry::TRIES || self.cluster.is_none() {
-                LAST
-            } else {
-                QUICK
+            + match self.tries >= retry::TRIES || self.cluster.is_none() {
+                true => LAST,
+                false if self.near => NEAR,
+                false => QUICK,
             }
     }
 
@@ -295,6 +299,9 @@ impl NoConnection {
         match self {
             Self::Refused(_) => Outcome::Refused,
             Self::Unreachable(..) | Self::Unverified(..) => Outcome::ConnectFailed,
+            Self::Silent(_) => Outcome::Silent,
+            // It is there, and does what it should.
+            Self::Denied(_) => Outcome::Success,
         }
     }
 }

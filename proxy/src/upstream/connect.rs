@@ -19,6 +19,8 @@ use crate::stream::Stream;
 
 /// How long an endpoint may take to accept while others are left to try.
 pub const QUICK: Duration = Duration::from_millis(500);
+/// The same in the caller's own region, where a kernel answers within a few milliseconds.
+pub const NEAR: Duration = Duration::from_millis(200);
 /// How long the last try may take.
 pub const LAST: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take, from the connection on.
@@ -38,6 +40,12 @@ pub enum NoConnection {
     /// Someone else is there, or nobody proven.
     #[error("{0} is not proven to be who it should be: {1}")]
     Unverified(SocketAddr, PeerUnverified),
+    /// Nothing comes back from the endpoint.
+    #[error("{0} does not answer")]
+    Silent(SocketAddr),
+    /// The endpoint's sidecar says that its policy denies it.
+    #[error("{0} does not permit it")]
+    Denied(SocketAddr),
 }
 
 /// Connects.
