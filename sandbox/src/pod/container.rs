@@ -3,7 +3,7 @@
 //! Enters: an order on standard input (a socket). Leaves: the command, or a reason on the same socket. Never
 //! happens: a descriptor, a capability or a mount of the sandbox that the command inherits by accident.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -62,7 +62,8 @@ pub(crate) fn container_main() -> i32 {
 fn become_command(mut asked: &UnixStream) -> Result<std::convert::Infallible, String> {
     let text = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
     let mut order = String::new();
-    asked.read_to_string(&mut order).map_err(text("read the order"))?;
+    let mut orders = BufReader::new(asked);
+    orders.read_line(&mut order).map_err(text("read the order"))?;
     let order: Order = serde_json::from_str(&order).map_err(|e| format!("cannot read the order: {e}"))?;
     let empty = std::fs::File::open("/dev/null").map_err(text("open /dev/null"))?;
     dup2_stdin(empty).map_err(|e| format!("cannot empty standard input: {e}"))?;
@@ -80,6 +81,13 @@ fn become_command(mut asked: &UnixStream) -> Result<std::convert::Infallible, St
     enter_view(&order.stage, &order.mounts)?;
     let view = std::fs::read_link("/proc/self/ns/mnt").map_err(text("read /proc/self/ns/mnt"))?;
     writeln!(asked, "{}", view.display()).map_err(text("answer"))?;
+    let mut go = String::new();
+    orders
+        .read_line(&mut go)
+        .map_err(text("wait for the word to go on"))?;
+    if go.is_empty() {
+        return Err("nobody waits for it any more".into());
+    }
     become_identity(&order.identity)?;
     run(&order.command)
 }

@@ -3,9 +3,8 @@
 //! Enters: what to run. Leaves: a process, once its command runs. Never happens: a start that reports success before
 //! the command was executed.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -62,9 +61,8 @@ pub struct ContainerProcess {
 pub struct ContainerHandle {
     pid: u32,
     processes: MountNamespace,
-    /// Keeps the namespace's number from coming to mean another container's. None if the container ended before it
-    /// could be held: then there is nobody left to signal.
-    held: Option<Arc<std::fs::File>>,
+    /// Keeps the namespace's number from coming to mean another container's.
+    _held: Arc<File>,
 }
 
 impl ContainerProcess {
@@ -102,30 +100,22 @@ impl ContainerHandle {
 
     /// Sends a signal to the command's process. One that is gone is no error.
     pub fn signal(&self, signal: Signal) {
-        if self.held.is_some() {
-            self.processes.signal(self.pid, signal);
-        }
+        self.processes.signal(self.pid, signal);
     }
 
     /// Kills every process of the container (SIGKILL).
     pub fn kill_all(&self) {
-        if self.held.is_some() {
-            self.processes.kill_all();
-        }
+        self.processes.kill_all();
     }
 
     /// Stops every process of the container (SIGSTOP): connections stay open, nothing answers.
     pub fn stop_all(&self) {
-        if self.held.is_some() {
-            self.processes.signal_all(Signal::SIGSTOP);
-        }
+        self.processes.signal_all(Signal::SIGSTOP);
     }
 
     /// Lets stopped processes go on (SIGCONT).
     pub fn continue_all(&self) {
-        if self.held.is_some() {
-            self.processes.signal_all(Signal::SIGCONT);
-        }
+        self.processes.signal_all(Signal::SIGCONT);
     }
 }
 
@@ -160,7 +150,7 @@ pub(super) async fn start(pod: &Pod, container: ContainerStart) -> Result<Contai
 }
 
 /// Starts it in the pod's PID namespace and talks to it until it has become the command.
-fn spawn(pids: OwnedFd, log: std::fs::File, order: &str) -> Result<(Child, ContainerHandle), String> {
+fn spawn(pids: OwnedFd, log: File, order: &str) -> Result<(Child, ContainerHandle), String> {
     let failed = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
     let (mut ours, theirs) = UnixStream::pair().map_err(failed("make a socket"))?;
     let errors = log.try_clone().map_err(failed("share the log"))?;
@@ -176,30 +166,18 @@ fn spawn(pids: OwnedFd, log: std::fs::File, order: &str) -> Result<(Child, Conta
         .map_err(failed("start a process in the pod"))?;
     let pid = child.id().ok_or("the process ended at once")?;
 
-    let mut said = String::new();
-    let mut held = None;
-    let talked = ours
-        .write_all(order.as_bytes())
-        .and_then(|()| ours.shutdown(Shutdown::Write))
-        .and_then(|()| {
-            let mut answer = BufReader::new(&ours);
-            answer.read_line(&mut said)?;
-            // Between its view and its command: now it is there to be held.
-            held = hold(pid, &said);
-            answer.read_to_string(&mut said)
-        });
-    let outcome = match (talked, said.split_once('\n')) {
-        (Err(e), _) => Err(format!("lost the process before it was the command: {e}")),
-        // The view's namespace and nothing after it: executed.
-        (Ok(_), Some((view, ""))) => {
-            MountNamespace::parse(view).ok_or_else(|| format!("bad answer {view:?}"))
+    match talk(&ours, order, pid) {
+        Ok((processes, held)) => {
+            let _held = Arc::new(held);
+            Ok((
+                child,
+                ContainerHandle {
+                    pid,
+                    processes,
+                    _held,
+                },
+            ))
         }
-        (Ok(_), Some((_, reason))) => Err(reason.to_owned()),
-        (Ok(_), None) if said.is_empty() => Err("the process died before it was the command".into()),
-        (Ok(_), None) => Err(said),
-    };
-    match outcome {
-        Ok(processes) => Ok((child, ContainerHandle { pid, processes, held })),
         Err(reason) => {
             let _ = child.start_kill();
             Err(reason)
@@ -207,12 +185,41 @@ fn spawn(pids: OwnedFd, log: std::fs::File, order: &str) -> Result<(Child, Conta
     }
 }
 
+/// Sends the order, holds the view that the process answers with, lets it go on, and waits until it has executed.
+///
+/// A command may end as soon as it starts, so that its view has to be held before: else what it leaves running could
+/// not be found any more.
+fn talk(mut socket: &UnixStream, order: &str, pid: u32) -> Result<(MountNamespace, File), String> {
+    let lost = |e: io::Error| format!("lost the process before it was the command: {e}");
+    let (mut view, mut reason) = (String::new(), String::new());
+    let mut answer = BufReader::new(socket);
+    writeln!(socket, "{order}").map_err(lost)?;
+    answer.read_line(&mut view).map_err(lost)?;
+    if view.is_empty() {
+        return Err("the process died before it was the command".into());
+    }
+    // Without the end of the line it is a reason.
+    let view = view.strip_suffix('\n').ok_or(view.as_str())?;
+    let processes = MountNamespace::parse(view).ok_or_else(|| format!("bad answer {view:?}"))?;
+    let held = hold(pid, processes).map_err(|e| format!("cannot hold the container's view: {e}"))?;
+    writeln!(socket).map_err(lost)?;
+    answer.read_to_string(&mut reason).map_err(lost)?;
+    // Nothing more before the socket closed: executed.
+    if reason.is_empty() {
+        Ok((processes, held))
+    } else {
+        Err(reason)
+    }
+}
+
 /// Opens a process's mount namespace, if that still is the one that it said.
-fn hold(pid: u32, said: &str) -> Option<Arc<std::fs::File>> {
-    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/mnt")).ok()?;
-    let number = namespace.metadata().ok()?.ino();
-    let same = MountNamespace::parse(&format!("mnt:[{number}]")) == Some(MountNamespace::parse(said)?);
-    same.then(|| Arc::new(namespace))
+fn hold(pid: u32, said: MountNamespace) -> io::Result<File> {
+    let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
+    let number = namespace.metadata()?.ino();
+    if MountNamespace::parse(&format!("mnt:[{number}]")) != Some(said) {
+        return Err(io::Error::other("the process number means another process now"));
+    }
+    Ok(namespace)
 }
 
 fn order(pod: &Pod, container: &ContainerStart) -> Order {
