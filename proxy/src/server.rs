@@ -140,7 +140,9 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let metrics = Metrics::new(telemetry.clone());
     for listener in open(settings.ports.metrics, false)? {
         let metrics = metrics.clone();
-        tasks.spawn(pages::serve(listener, move |request| metrics.clone().answer(request)));
+        tasks.spawn(pages::serve(listener, move |request| {
+            metrics.clone().answer(request)
+        }));
     }
     let configuration = client.report();
     let admin = Admin {

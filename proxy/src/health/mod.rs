@@ -126,7 +126,10 @@ pub struct Metrics {
 impl Metrics {
     /// The page of what `telemetry` counts.
     pub fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, turn: Arc::new(Semaphore::new(1)) }
+        Self {
+            telemetry,
+            turn: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Answers a request.
@@ -139,19 +142,28 @@ impl Metrics {
         }
         let turn = tokio::time::timeout(WRITING, self.turn.acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
-            return pages::text(StatusCode::SERVICE_UNAVAILABLE, "others are reading this page, slowly\n");
+            return pages::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "others are reading this page, slowly\n",
+            );
         };
         let (sender, receiver) = mpsc::channel(2);
         let (runtime, until) = (Handle::current(), Instant::now() + WRITING);
         tokio::task::spawn_blocking(move || {
-            let mut pieces = Pieces { sender, piece: BytesMut::new(), runtime, until };
+            let mut pieces = Pieces {
+                sender,
+                piece: BytesMut::new(),
+                runtime,
+                until,
+            };
             // A reader that hung up or is too slow ends the writing; nothing else can fail.
             let _ = self.telemetry.write(&mut pieces).and_then(|()| pieces.flush());
             drop(turn);
         });
         let frames = ReceiverStream::new(receiver).map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
         let mut page = Response::new(BodyExt::boxed(StreamBody::new(frames)));
-        page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        page.headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         page
     }
 }

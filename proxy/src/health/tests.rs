@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::drain::Stage;
-use crate::identity::tests::Ca;
+use crate::identity::fake::Ca;
 use crate::settings::DrainTimes;
 use crate::view::{Change, Writer};
 use std::time::Duration;
@@ -26,7 +26,11 @@ fn health(probes: &str) -> (Health, Writer, Drain) {
     let drain = Drain::new(DrainTimes::default());
     let settings = settings(probes);
     let identity = Identity::new(settings.trust_domain.clone());
-    (Health::new(identity, writer.views(), drain.clone(), settings), writer, drain)
+    (
+        Health::new(identity, writer.views(), drain.clone(), settings),
+        writer,
+        drain,
+    )
 }
 
 async fn get(health: &Health, path: &str) -> (u16, String) {
@@ -67,7 +71,9 @@ async fn application(answer: &'static str) -> (u16, tokio::sync::mpsc::Receiver<
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut head = [0; 2048];
             let read = stream.read(&mut head).await.unwrap_or(0);
-            let _ = sender.send(String::from_utf8_lossy(&head[..read]).into_owned()).await;
+            let _ = sender
+                .send(String::from_utf8_lossy(&head[..read]).into_owned())
+                .await;
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
@@ -87,20 +93,30 @@ async fn an_http_probe_is_the_applications_own() {
     assert_eq!(get(&health, "/app-health/web/readyz").await.0, 204);
     let asked = asked.recv().await.unwrap().to_ascii_lowercase();
     assert!(asked.starts_with("get /ready?full=1 http/1.1\r\n"), "{asked}");
-    assert!(asked.contains("x-probe: 1\r\n") && asked.contains("host: localhost:"), "{asked}");
+    assert!(
+        asked.contains("x-probe: 1\r\n") && asked.contains("host: localhost:"),
+        "{asked}"
+    );
 }
 
 #[tokio::test]
 async fn failures_of_the_application_are_failures_of_the_probe() {
     for (answer, wanted) in [
         ("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", 500),
-        ("HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n", 200),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n",
+            200,
+        ),
         ("nonsense\r\n\r\n", 503),
         ("", 503),
     ] {
         let (port, _asked) = application(answer).await;
         let (health, ..) = health(&http(port, ""));
-        assert_eq!(get(&health, "/app-health/web/readyz").await.0, wanted, "{answer:?}");
+        assert_eq!(
+            get(&health, "/app-health/web/readyz").await.0,
+            wanted,
+            "{answer:?}"
+        );
     }
 }
 
@@ -127,9 +143,17 @@ async fn a_silent_application_and_none_at_all() {
 async fn the_metrics_page_comes_in_pieces() {
     let telemetry = Telemetry::new(false);
     let metrics = Metrics::new(telemetry);
-    let page = metrics.clone().answer(Request::get("/metrics").body(()).unwrap()).await;
+    let page = metrics
+        .clone()
+        .answer(Request::get("/metrics").body(()).unwrap())
+        .await;
     assert_eq!(page.status(), 200);
-    assert!(page.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    assert!(
+        page.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
     let body = page.into_body().collect().await.unwrap().to_bytes();
     assert!(body.ends_with(b"# EOF\n"));
     let page = metrics.answer(Request::get("/").body(()).unwrap()).await;

@@ -318,4 +318,6 @@ impl From<io::Error> for PeerUnverified {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;

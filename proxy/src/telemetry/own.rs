@@ -266,11 +266,15 @@ impl Collector for Page {
 impl Page {
     /// Endpoints put aside because of failures, of Services that have or had any.
     fn ejections(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(view) = self.views.get().map(Views::load_full) else { return Ok(()) };
-        let total = |destination: &&Arc<Destination>| destination.cluster().ejections().iter().any(|(_, n)| *n > 0);
+        let Some(view) = self.views.get().map(Views::load_full) else {
+            return Ok(());
+        };
+        let total =
+            |destination: &&Arc<Destination>| destination.cluster().ejections().iter().any(|(_, n)| *n > 0);
         let ejecting: Vec<_> = view.destinations().filter(total).take(MAX_EJECTING).collect();
         let help = "Endpoints put aside because of failures, by cause";
-        let mut family = encoder.encode_descriptor("weft_endpoint_ejections", help, None, MetricType::Counter)?;
+        let mut family =
+            encoder.encode_descriptor("weft_endpoint_ejections", help, None, MetricType::Counter)?;
         for destination in &ejecting {
             for (cause, count) in destination.cluster().ejections() {
                 let labels = [
@@ -278,13 +282,20 @@ impl Page {
                     ("destination_port", destination.port.port.to_string()),
                     ("cause", format!("{cause:?}")),
                 ];
-                family.encode_family(&labels)?.encode_counter::<NoLabels, _, f64>(&count, None)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabels, _, f64>(&count, None)?;
             }
         }
         let help = "Endpoints that are put aside now";
-        let mut family = encoder.encode_descriptor("weft_ejected_endpoints", help, None, MetricType::Gauge)?;
+        let mut family =
+            encoder.encode_descriptor("weft_ejected_endpoints", help, None, MetricType::Gauge)?;
         for destination in &ejecting {
-            let ejected = destination.cluster().all().filter(|endpoint| !endpoint.open()).count();
+            let ejected = destination
+                .cluster()
+                .all()
+                .filter(|endpoint| !endpoint.open())
+                .count();
             let labels = [
                 ("destination_service", destination.host.to_string()),
                 ("destination_port", destination.port.port.to_string()),

@@ -27,7 +27,7 @@ use crate::accept::Accepted;
 use crate::clock::Clock;
 use crate::context::{Shared, Worker};
 use crate::drain::Drain;
-use crate::identity::tests::Ca;
+use crate::identity::fake::Ca;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::view::{Change, Writer};
@@ -80,7 +80,7 @@ impl Sidecar {
             let value = match name {
                 "POD_NAME" => format!("{account}-1"),
                 "POD_NAMESPACE" => "shop".to_owned(),
-                "INSTANCE_IPS" => "127.0.0.1".to_owned(),
+                "INSTANCE_IPS" => "127.0.0.9".to_owned(),
                 "SERVICE_ACCOUNT" => account.to_owned(),
                 _ => return None,
             };

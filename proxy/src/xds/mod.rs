@@ -330,4 +330,6 @@ fn status(refused: &[Refusal]) -> Status {
 }
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod tests;
