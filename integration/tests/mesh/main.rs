@@ -1,0 +1,39 @@
+//! The whole mesh through the real `weft` binary, in network namespaces.
+//!
+//! In order of travel: [`suite`] runs the tests and says how they ended, [`binary`] finds `weft`, [`mesh`] starts a sandbox and
+//! asks it, [`conn`] holds a connection made inside a pod, [`tool`] is what this binary does inside pods, [`town`] is the manifests that most
+//! tests share. Then the tests, one file a capability.
+//!
+//! Tests need `curl`, `openssl` and `python3` of the host, and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test: what is not there fails it
+#![allow(clippy::disallowed_types)] // outside any runtime: the clock of the machine
+
+mod binary;
+mod conn;
+mod mesh;
+mod suite;
+mod tool;
+mod town;
+
+mod failover;
+mod identity;
+mod policy;
+mod protocols;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any thread: this process may be what starts inside the namespaces, or a program in a pod.
+    if let Some(code) = weft_sandbox::hidden_main() {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((tool::WORD, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return tool::main(rest);
+    }
+    let mut suite = suite::Suite::new(&arguments);
+    suite.group("town", town::start, &[protocols::TESTS, identity::TESTS, policy::TESTS]);
+    suite.group("regions", failover::start, &[failover::TESTS]);
+    suite.finish()
+}
