@@ -25,6 +25,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use weft_sandbox::control::{Client, Fault, PodStatus, Request, Status};
+use weft_sandbox::pod::WEFT;
 
 mod admin;
 mod plan;
@@ -361,8 +362,7 @@ impl Load {
                 "deployment/web",
                 "--",
             ])
-            .arg(&exe)
-            .args(["load", "--rate", &args.rate.to_string()])
+            .args([WEFT, "load", "--rate", &args.rate.to_string()])
             .args(scenario::load_arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
