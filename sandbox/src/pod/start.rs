@@ -152,7 +152,7 @@ pub(super) async fn start(pod: &Pod, container: ContainerStart) -> Result<Contai
 /// Starts it in the pod's PID namespace and talks to it until it has become the command.
 fn spawn(pids: OwnedFd, log: File, order: &str) -> Result<(Child, ContainerHandle), String> {
     let failed = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
-    let (mut ours, theirs) = UnixStream::pair().map_err(failed("make a socket"))?;
+    let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket"))?;
     let errors = log.try_clone().map_err(failed("share the log"))?;
     // Children of this thread from now on; the thread itself stays where it is.
     setns(pids, CloneFlags::CLONE_NEWPID).map_err(|e| format!("cannot enter the pod: {e}"))?;

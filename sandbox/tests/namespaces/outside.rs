@@ -62,7 +62,9 @@ pub fn outer(socket: &str) {
 
 /// Role, inside: a pod that runs, and a socket that says where.
 pub async fn linger(socket: &str) {
-    let lab = Lab::new(tempfile::tempdir().unwrap());
+    // Below the directory that the process outside removes, because this one is killed.
+    let directory = std::path::Path::new(socket).parent().unwrap();
+    let lab = Lab::new(tempfile::tempdir_in(directory).unwrap());
     let (pod, serving) = lab.server("target", 0).await;
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     let namespace = std::fs::read_link("/proc/self/ns/user").unwrap();
