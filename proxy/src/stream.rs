@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
+use crate::tunnel::TunnelStream;
 
 /// A connection, whatever protects it.
 #[derive(Debug)]
@@ -22,14 +23,9 @@ pub enum Stream {
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     /// TLS that the peer began.
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// One of many connections inside a tunnel, or any other stream that isn't a socket of its own.
-    Other(Box<dyn Duplex>),
+    /// One of many connections inside a tunnel.
+    Tunnel(TunnelStream),
 }
-
-/// What a stream that is no socket must be able to do.
-pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Duplex for T {}
 
 impl Stream {
     /// Reads what is there to the end of `buffer`; 0 bytes: the peer has finished. A buffer is only taken once there are
@@ -45,7 +41,7 @@ impl Stream {
             }
             Stream::Client(tls) => poll_chunk(tls, cx, buffer),
             Stream::Server(tls) => poll_chunk(tls, cx, buffer),
-            Stream::Other(other) => poll_read_into(other, cx, buffer),
+            Stream::Tunnel(tunnel) => tunnel.poll_fill(cx, buffer),
         }
     }
 
@@ -60,7 +56,7 @@ impl Stream {
             Stream::Plain(socket) => Some(socket),
             Stream::Client(tls) => Some(tls.get_ref().0),
             Stream::Server(tls) => Some(tls.get_ref().0),
-            Stream::Other(_) => None,
+            Stream::Tunnel(_) => None,
         }
     }
 
@@ -69,7 +65,8 @@ impl Stream {
         !matches!(self, Stream::Plain(_))
     }
 
-    /// Makes the close that follows a reset, so that the peer doesn't take what it has for the whole.
+    /// Makes the close that follows a reset, so that the peer doesn't take what it has for the whole. (A stream inside a
+    /// tunnel that is dropped before both directions have ended is reset anyway.)
     pub fn reset_on_close(&self) {
         if let Some(socket) = self.socket() {
             let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
@@ -115,7 +112,7 @@ impl AsyncRead for Stream {
             Stream::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Stream::Client(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
             Stream::Server(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
-            Stream::Other(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
+            Stream::Tunnel(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -126,7 +123,7 @@ impl AsyncWrite for Stream {
             Stream::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Stream::Client(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
             Stream::Server(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
-            Stream::Other(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
+            Stream::Tunnel(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -139,15 +136,12 @@ impl AsyncWrite for Stream {
             Stream::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Stream::Client(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
             Stream::Server(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
-            Stream::Other(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
+            Stream::Tunnel(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Other(io) => io.is_write_vectored(),
-            _ => true,
-        }
+        !matches!(self, Stream::Tunnel(_))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -155,7 +149,7 @@ impl AsyncWrite for Stream {
             Stream::Plain(_) => Poll::Ready(Ok(())),
             Stream::Client(io) => Pin::new(io.as_mut()).poll_flush(cx),
             Stream::Server(io) => Pin::new(io.as_mut()).poll_flush(cx),
-            Stream::Other(io) => Pin::new(io.as_mut()).poll_flush(cx),
+            Stream::Tunnel(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -164,7 +158,7 @@ impl AsyncWrite for Stream {
             Stream::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Stream::Client(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
             Stream::Server(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
-            Stream::Other(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
+            Stream::Tunnel(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

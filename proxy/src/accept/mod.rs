@@ -7,11 +7,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// How long a caller may be silent before it is asked whether it is still there.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long sent bytes may go without acknowledgement before a caller counts as gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// Pause after a failure that another attempt at once would meet again, such as no free descriptor.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,6 +64,14 @@ impl Listener {
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
+        // What is accepted inherits these: no call for each connection.
+        socket.set_tcp_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(IDLE)
+            .with_interval(Duration::from_secs(10))
+            .with_retries(3);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         socket.set_nonblocking(true)?;
         socket.bind(&SocketAddr::new(address, port).into())?;
         socket.listen(BACKLOG)?;
@@ -93,14 +105,11 @@ impl Listener {
         };
         let original = original_destination(&socket, peer.is_ipv6());
         match original.filter(|original| original.port() != self.port) {
-            Some(original) => {
-                let _ = socket.set_nodelay(true);
-                Ok(Accepted {
-                    socket,
-                    peer,
-                    original,
-                })
-            }
+            Some(original) => Ok(Accepted {
+                socket,
+                peer,
+                original,
+            }),
             None => Err(Dropped::NotIntercepted(peer)),
         }
     }

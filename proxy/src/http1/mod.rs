@@ -5,6 +5,8 @@
 
 /// Where a message ends, read one way only.
 pub mod head;
+/// What the fields of a head mean for its message.
+mod settle;
 /// What a field means to a proxy.
 pub mod field;
 /// Where a body ends.
@@ -19,5 +21,3 @@ pub mod write;
 pub mod exchange;
 /// The loop of a client's connection.
 pub mod serve;
-#[cfg(test)]
-mod tests;

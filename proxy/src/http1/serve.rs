@@ -21,6 +21,8 @@ use crate::failure::Failure;
 const HEAD: Duration = Duration::from_secs(15);
 /// How long a client may stay without a request.
 const IDLE: Duration = Duration::from_secs(3600);
+/// The same while the sidecar drains: callers have heard of that by then, so that none sends a request into the close.
+const IDLE_DRAINING: Duration = Duration::from_secs(3);
 /// How long, and for how many bytes, a connection is read on after its last answer, so that the answer isn't lost.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
@@ -91,7 +93,7 @@ fn poll_head(
     down: &mut Half,
     watch: &mut Watch,
     seen: &mut usize,
-    deadline: &mut Option<Instant>,
+    deadline: &mut Option<(Instant, Duration)>,
 ) -> Poll<Result<Option<Head>, Failure>> {
     loop {
         if down.input.len() > *seen {
@@ -117,17 +119,20 @@ fn poll_head(
         }
         let idle = down.input.is_empty();
         while watch.watcher.poll_changed(cx).is_ready() {}
-        if worker.stage() == Stage::Ended || idle && worker.stage() == Stage::Draining {
+        if worker.stage() == Stage::Ended {
             return Poll::Ready(Ok(None));
         }
         // The wait for a first byte is long and begins anew with every request: the connection's timer is set once, and
         // looks again when it fires.
-        let limit = if idle { IDLE } else { HEAD };
-        let until = *deadline.get_or_insert_with(|| Instant::now() + limit);
-        if !idle && until.saturating_duration_since(Instant::now()) > HEAD {
-            *deadline = None;
-            continue;
-        }
+        let limit = match (idle, worker.stage()) {
+            (true, Stage::Running) => IDLE,
+            (true, _) => IDLE_DRAINING,
+            (false, _) => HEAD,
+        };
+        let until = match *deadline {
+            Some((until, same)) if same == limit => until,
+            _ => deadline.insert((Instant::now() + limit, limit)).0,
+        };
         ready!(watch.alarm.poll_at(cx, until));
         return Poll::Ready(if idle { Ok(None) } else { Err(Failure::HeadTimeout) });
     }

@@ -48,12 +48,15 @@ impl Asked {
                 return Err(Failure::Head(Malformed::Host));
             }
             (Some(authority), _) => Some(authority.clone()),
-            (None, Some(host)) => Some(
-                Authority::from_maybe_shared(host.as_bytes().to_vec()).map_err(|_| Failure::Head(Malformed::Host))?,
-            ),
+            (None, Some(host)) => {
+                Some(Authority::try_from(host.as_bytes()).map_err(|_| Failure::Head(Malformed::Host))?)
+            }
             (None, None) => return Err(Failure::Head(Malformed::Host)),
         };
-        if authority.as_ref().is_some_and(|authority| authority.as_str().contains('@')) {
+        if authority
+            .as_ref()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
             return Err(Failure::Head(Malformed::Host));
         }
         fields.remove(HOST);
@@ -77,7 +80,12 @@ impl Asked {
             parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| Failure::Path)?);
             Uri::from_parts(parts).map_err(|_| Failure::Path)?
         };
-        Ok(Self { method, uri, fields, grpc })
+        Ok(Self {
+            method,
+            uri,
+            fields,
+            grpc,
+        })
     }
 
     /// Host and port as the client named them.
@@ -101,7 +109,10 @@ impl Asked {
 pub fn change(fields: &mut HeaderMap, changes: Option<&HeaderChanges>) {
     let Some(changes) = changes else { return };
     let parsed = |name: &str, value: &str| {
-        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+        Some((
+            HeaderName::from_bytes(name.as_bytes()).ok()?,
+            HeaderValue::from_str(value).ok()?,
+        ))
     };
     for (name, value) in changes.set.iter().filter_map(|(name, value)| parsed(name, value)) {
         fields.insert(name, value);
@@ -117,5 +128,9 @@ pub fn change(fields: &mut HeaderMap, changes: Option<&HeaderChanges>) {
 fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Failure> {
     let mut values = fields.get_all(name).iter();
     let first = values.next();
-    if values.next().is_some() { Err(Failure::Head(Malformed::Host)) } else { Ok(first) }
+    if values.next().is_some() {
+        Err(Failure::Head(Malformed::Host))
+    } else {
+        Ok(first)
+    }
 }

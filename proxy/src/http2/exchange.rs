@@ -50,7 +50,13 @@ impl Exchange {
     /// A stream of a client's, and its body.
     pub fn new(respond: SendResponse<Bytes>, body: RecvStream) -> Self {
         let keep = !body.is_end_stream();
-        Self { respond, request: Flow::new(body, keep), answer: None, up: None, up_dead: false }
+        Self {
+            respond,
+            request: Flow::new(body, keep),
+            answer: None,
+            up: None,
+            up_dead: false,
+        }
     }
 
     /// Sends the request on `server`, and waits for the final response's head; informational ones are forwarded.
@@ -150,14 +156,19 @@ impl Exchange {
     ) -> Result<(), Broken> {
         self.request.forget();
         let end = body.is_empty();
-        let answer = self.respond.send_response(head, end).map_err(|_| Broken::ClientGone)?;
+        let answer = self
+            .respond
+            .send_response(head, end)
+            .map_err(|_| Broken::ClientGone)?;
         if end {
             return Ok(());
         }
         self.answer = Some(answer);
         let mut guard = guard;
         let done = poll_fn(|cx| {
-            let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
+            let Some(answer) = &mut self.answer else {
+                return Poll::Ready(Ok(()));
+            };
             match body.poll(cx, answer) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(FlowError::Source(error))) => return Poll::Ready(Err(broken(error))),

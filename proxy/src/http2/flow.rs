@@ -57,13 +57,29 @@ pub enum FlowError {
 impl Flow {
     /// The direction from `source`. `keep`: remember what passes by, up to a bound.
     pub fn new(source: RecvStream, keep: bool) -> Self {
-        let kept = Kept { chunks: Vec::new(), size: 0, replayed: 0, whole: keep };
-        Self { source, pending: Bytes::new(), owed: false, kept, trailers: None, state: State::Data, bytes: 0 }
+        let kept = Kept {
+            chunks: Vec::new(),
+            size: 0,
+            replayed: 0,
+            whole: keep,
+        };
+        Self {
+            source,
+            pending: Bytes::new(),
+            owed: false,
+            kept,
+            trailers: None,
+            state: State::Data,
+            bytes: 0,
+        }
     }
 
     /// There is nothing to pass on, not even trailers.
     pub fn is_empty(&self) -> bool {
-        self.kept.size == 0 && self.pending.is_empty() && self.trailers.is_none() && self.source.is_end_stream()
+        self.kept.size == 0
+            && self.pending.is_empty()
+            && self.trailers.is_none()
+            && self.source.is_end_stream()
     }
 
     /// Everything was passed on.
@@ -104,7 +120,11 @@ impl Flow {
     }
 
     /// Passes on until the end. Ready when the end went on.
-    pub fn poll(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<(), FlowError>> {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), FlowError>> {
         loop {
             if !self.pending.is_empty() {
                 ready!(self.poll_pending(cx, sink))?;
@@ -132,7 +152,11 @@ impl Flow {
     }
 
     /// Takes the next piece.
-    fn poll_data(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<(), FlowError>> {
+    fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), FlowError>> {
         if self.kept.replayed < self.kept.chunks.len() {
             self.pending = self.kept.chunks[self.kept.replayed].clone();
             self.kept.replayed += 1;
@@ -166,7 +190,11 @@ impl Flow {
     }
 
     /// Passes on what was taken, as far as the sink's window allows.
-    fn poll_pending(&mut self, cx: &mut Context<'_>, sink: &mut SendStream<Bytes>) -> Poll<Result<(), FlowError>> {
+    fn poll_pending(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), FlowError>> {
         sink.reserve_capacity(self.pending.len());
         let mut room = sink.capacity();
         while room == 0 {
@@ -179,11 +207,15 @@ impl Flow {
         let piece = self.pending.split_to(room.min(self.pending.len()));
         let length = piece.len();
         let replayed = self.kept.replayed == self.kept.chunks.len();
-        let last = self.pending.is_empty() && replayed && self.trailers.is_none() && self.source.is_end_stream();
+        let last =
+            self.pending.is_empty() && replayed && self.trailers.is_none() && self.source.is_end_stream();
         sink.send_data(piece, last).map_err(FlowError::Sink)?;
         self.bytes += length as u64;
         if self.owed {
-            self.source.flow_control().release_capacity(length).map_err(FlowError::Source)?;
+            self.source
+                .flow_control()
+                .release_capacity(length)
+                .map_err(FlowError::Source)?;
         }
         if last {
             self.state = State::Done;

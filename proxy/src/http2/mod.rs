@@ -12,8 +12,6 @@ pub mod flow;
 pub mod exchange;
 /// What a request asks for, its path in normal form; fields that end at this hop.
 pub mod asked;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 

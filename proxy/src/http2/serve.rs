@@ -54,7 +54,12 @@ impl Tally {
 }
 
 /// Serves a connection to its end; `start` starts the task of a request. Returns `false` if the client flooded it.
-pub async fn serve(worker: &Worker, stream: Stream, watch: &mut Watch, mut start: impl FnMut(Incoming)) -> bool {
+pub async fn serve(
+    worker: &Worker,
+    stream: Stream,
+    watch: &mut Watch,
+    mut start: impl FnMut(Incoming),
+) -> bool {
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(MAX_HEAD)
@@ -62,7 +67,9 @@ pub async fn serve(worker: &Worker, stream: Stream, watch: &mut Watch, mut start
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .handshake::<_, Bytes>(stream);
-    let Ok(Ok(mut connection)) = timeout(PREFACE, handshake).await else { return true };
+    let Ok(Ok(mut connection)) = timeout(PREFACE, handshake).await else {
+        return true;
+    };
     let tally = Rc::new(Tally::default());
     let mut leaving = false;
     poll_fn(|cx| {
@@ -83,7 +90,11 @@ pub async fn serve(worker: &Worker, stream: Stream, watch: &mut Watch, mut start
             }
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    start(Incoming { request, respond, tally: tally.clone() });
+                    start(Incoming {
+                        request,
+                        respond,
+                        tally: tally.clone(),
+                    });
                 }
                 // An error of the connection: h2 has said why to the client.
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(true),

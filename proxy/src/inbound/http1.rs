@@ -213,7 +213,6 @@ impl Inbound<'_> {
                 next: Next::Again,
             };
             if response.upgrade {
-                drop(exchange);
                 let mut moved = Moved::default();
                 let end = tcp::splice(down, &mut up, &mut moved, &mut guard).await;
                 if matches!(end, tcp::End::Stopped(Stop::Denied)) {
@@ -227,7 +226,6 @@ impl Inbound<'_> {
             let forwarded = exchange.forward(&mut answer, &mut guard).await;
             ended.bytes = (exchange.request_bytes, exchange.response_bytes);
             let whole = exchange.request_is_sent();
-            drop(exchange);
             match forwarded {
                 Ok(()) => {
                     if response.keep_alive && whole && worker.stage() == Stage::Running {

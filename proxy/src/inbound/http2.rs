@@ -34,15 +34,26 @@ use crate::upstream::shared::Wanted;
 pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called) {
     let mut watch = worker.watch();
     let address = called.caller.address;
-    let identity = called.caller.peer.as_deref().map(|peer| http1::identity_value(worker, peer));
+    let identity = called
+        .caller
+        .peer
+        .as_deref()
+        .map(|peer| http1::identity_value(worker, peer));
     let identity = identity.and_then(|value| HeaderValue::from_maybe_shared(value.into_bytes()).ok());
-    let inbound = Rc::new(Inbound { worker: worker.clone(), called, identity });
+    let inbound = Rc::new(Inbound {
+        worker: worker.clone(),
+        called,
+        identity,
+    });
     let calm = serve::serve(worker, stream, &mut watch, |incoming| {
         spawn_local(inbound.clone().handle(incoming));
     })
     .await;
     if !calm {
-        worker.shared.telemetry.refused("http2-flood", address, &"too many streams were taken back");
+        worker
+            .shared
+            .telemetry
+            .refused("http2-flood", address, &"too many streams were taken back");
     }
 }
 
@@ -65,21 +76,31 @@ impl Inbound {
         let begun = Instant::now();
         let worker = &self.worker;
         let caller = &self.called.caller;
-        let Incoming { request, respond, tally } = incoming;
+        let Incoming {
+            request,
+            respond,
+            tally,
+        } = incoming;
         let (head, body) = request.into_parts();
         let mut exchange = Exchange::new(respond, body);
         let asked = match Asked::read(head.method, head.uri, head.headers) {
             Ok(asked) => asked,
             Err(failure) => {
                 if let Some(reason) = failure.refusal() {
-                    worker.shared.telemetry.refused(reason, caller.address, &failure.text().trim_end());
+                    worker
+                        .shared
+                        .telemetry
+                        .refused(reason, caller.address, &failure.text().trim_end());
                 }
                 exchange.refuse(failure, false, None);
                 return tally.cancelled();
             }
         };
-        let operation =
-            Operation { method: asked.method.as_str(), path: asked.uri.path(), host: asked.authority() };
+        let operation = Operation {
+            method: asked.method.as_str(),
+            path: asked.uri.path(),
+            host: asked.authority(),
+        };
         let ended = match policy::request(worker, caller, &operation) {
             Ok(permit) => self.forward(&mut exchange, &asked, &operation, &permit).await,
             Err(_) => self.refused(&mut exchange, &asked, Failure::Denied),
@@ -96,7 +117,9 @@ impl Inbound {
             grpc_status: ended.grpc_status,
             flags: ended.flags,
         };
-        self.called.edge.record(outcome, duration, ended.bytes.0, ended.bytes.1);
+        self.called
+            .edge
+            .record(outcome, duration, ended.bytes.0, ended.bytes.1);
         let line = Line {
             direction: "inbound",
             method: asked.method.as_str(),
@@ -125,7 +148,12 @@ impl Inbound {
         let mut tries = 0;
         let response = loop {
             tries += 1;
-            let wanted = Wanted { kind: Kind::App, address, identity: None, epoch: 0 };
+            let wanted = Wanted {
+                kind: Kind::App,
+                address,
+                identity: None,
+                epoch: 0,
+            };
             let connecting = worker.http2.get(wanted, async || {
                 Ok(Stream::Plain(app::connect(worker, permit, address).await?))
             });
@@ -141,7 +169,10 @@ impl Inbound {
                 request.headers_mut().insert(IDENTITY, identity.clone());
             }
             let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, cx);
-            match exchange.response(server.handle.clone(), request, &mut guard).await {
+            match exchange
+                .response(server.handle.clone(), request, &mut guard)
+                .await
+            {
                 Ok(response) => break response,
                 // The application has not seen it: its connection was ending.
                 Err(Broken::Refused | Broken::Server { sent: false, .. })
@@ -162,9 +193,13 @@ impl Inbound {
         };
         let mut flow = Flow::new(body, false);
         let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, cx);
-        let forwarded = exchange.forward(Response::from_parts(head, ()), &mut flow, &mut guard).await;
+        let forwarded = exchange
+            .forward(Response::from_parts(head, ()), &mut flow, &mut guard)
+            .await;
         ended.bytes = (exchange.request.bytes, flow.bytes);
-        ended.grpc_status = ended.grpc_status.or_else(|| flow.trailers().and_then(grpc_status));
+        ended.grpc_status = ended
+            .grpc_status
+            .or_else(|| flow.trailers().and_then(grpc_status));
         if let Err(broken) = forwarded {
             ended.flags = failure(&broken).flag();
         }
@@ -197,7 +232,12 @@ impl Inbound {
         };
         let code = exchange.refuse(failure, asked.grpc, mark);
         let grpc_status = asked.grpc.then(|| failure.grpc_status());
-        Ended { code, grpc_status, flags: failure.flag(), bytes: (0, 0) }
+        Ended {
+            code,
+            grpc_status,
+            flags: failure.flag(),
+            bytes: (0, 0),
+        }
     }
 }
 

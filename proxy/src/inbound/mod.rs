@@ -11,6 +11,8 @@ pub mod http1;
 pub mod http2;
 /// Connections whose bytes are forwarded as they are.
 pub mod opaque;
+/// TCP connections that come through a tunnel.
+pub mod tunnel;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,8 +27,8 @@ use weft_proto::model::{MtlsMode, Protocol};
 use crate::accept::Accepted;
 use crate::context::Worker;
 use crate::detect::{self, First, Hello, Question};
-use crate::identity::Peer;
 use crate::identity::Alpn;
+use crate::identity::Peer;
 use crate::policy::{self, Caller};
 use crate::stream::Stream;
 use crate::telemetry::{Edge, EdgeLabels, Party, Reporter, Security};
@@ -156,7 +158,7 @@ pub async fn mesh(worker: &Rc<Worker>, socket: TcpStream, caller: Caller, origin
             return;
         }
     };
-    let stream = Stream::Server(Box::new(tls));
+    let tls = Box::new(tls);
     let called = called(
         worker,
         Caller {
@@ -166,9 +168,9 @@ pub async fn mesh(worker: &Rc<Worker>, socket: TcpStream, caller: Caller, origin
         original,
     );
     match alpn {
-        Alpn::H1 => http1::serve(worker, stream, called).await,
-        Alpn::H2 => http2::serve(worker, stream, called).await,
-        Alpn::Tcp => opaque::serve(worker, stream, called, false).await,
+        Alpn::H1 => http1::serve(worker, Stream::Server(tls), called).await,
+        Alpn::H2 => http2::serve(worker, Stream::Server(tls), called).await,
+        Alpn::Tcp => tunnel::serve(worker, tls, called).await,
     }
 }
 

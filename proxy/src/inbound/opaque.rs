@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -26,25 +27,13 @@ use crate::upstream::app;
 
 /// Serves a connection to its end. `undecided`: the caller has said nothing so far.
 pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called, undecided: bool) {
-    let begun = Instant::now();
-    let mut line = Line {
-        direction: "inbound",
-        method: "-",
-        authority: "",
-        path: "",
-        code: 0,
-        flags: "-",
-        duration: begun.elapsed(),
-        bytes: (0, 0),
-        peer: called.caller.address,
-        upstream: Some(called.original),
-    };
+    let mut line = line(&called);
+    let watch = worker.watch();
     let Ok(permit) = policy::connection(worker, &called.caller) else {
         stream.reset_on_close();
         line.flags = "UAEX";
         return line.write(&worker.shared.telemetry);
     };
-    let mut watch = worker.watch();
     let app = match app::connect(worker, &permit, called.original).await {
         Ok(app) => app,
         Err(error) => {
@@ -63,12 +52,25 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called, undecide
         },
         (stream, _) => stream,
     };
+    forward(worker, &called, stream, app, watch, line).await;
+}
+
+/// Moves the bytes of a permitted connection, to its end. `watch` is from before the permit was asked for.
+pub(super) async fn forward(
+    worker: &Worker,
+    called: &Called,
+    stream: Stream,
+    app: TcpStream,
+    mut watch: Watch,
+    mut line: Line<'_>,
+) {
+    let begun = Instant::now();
     let (mut down, mut up) = (Half::new(stream), Half::new(Stream::Plain(app)));
     let tcp = called.edge.tcp();
     tcp.opened.fetch_add(1, Relaxed);
     let mut moved = Moved::default();
     let end = tcp::splice(&mut down, &mut up, &mut moved, |cx| {
-        guard(worker, &called, &mut watch, cx)
+        guard(worker, called, &mut watch, cx)
     })
     .await;
     tcp.closed.fetch_add(1, Relaxed);
@@ -83,6 +85,22 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called, undecide
     line.bytes = (moved.received, moved.sent);
     line.duration = begun.elapsed();
     line.write(&worker.shared.telemetry);
+}
+
+/// The access line of a connection, as far as it is known from the start.
+pub(super) fn line(called: &Called) -> Line<'static> {
+    Line {
+        direction: "inbound",
+        method: "-",
+        authority: "",
+        path: "",
+        code: 0,
+        flags: "-",
+        duration: Duration::ZERO,
+        bytes: (0, 0),
+        peer: called.caller.address,
+        upstream: Some(called.original),
+    }
 }
 
 /// Ends a connection when policy no longer allows it, or the sidecar ends.

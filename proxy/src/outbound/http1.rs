@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weft_engine::Outcome;
 use weft_engine::Class;
+use weft_engine::Outcome;
 use weft_engine::retry;
 use weft_engine::route::RequestHead;
 
@@ -228,7 +228,9 @@ impl Outbound<'_> {
             let mut wait = Wait::new(worker, watch, request_deadline, try_deadline);
             let whole = head.framing == Framing::Empty;
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
-            let response = exchange.response(|cx| wait.poll(cx, tried.flight.as_ref(), grant)).await;
+            let response = exchange
+                .response(|cx| wait.poll(cx, tried.flight.as_ref(), grant))
+                .await;
             sent_bytes = exchange.request_bytes;
             let body_kept = exchange.request_bytes == 0;
             let response = match response {
@@ -295,7 +297,6 @@ impl Outbound<'_> {
                 next: Next::Again,
             };
             if response.upgrade {
-                drop(exchange);
                 let mut moved = Moved::default();
                 wait.forget();
                 tcp::splice(down, &mut up, &mut moved, |cx| wait.poll(cx, None, || false)).await;
@@ -307,10 +308,15 @@ impl Outbound<'_> {
             let mut answer = Body::new(response.framing);
             // The bound on a try ends with the head; silence within a body is for the whole request's bound.
             wait.head_came();
-            let forwarded = exchange.forward(&mut answer, |cx| wait.poll(cx, None, || false)).await;
+            let forwarded = exchange
+                .forward(&mut answer, |cx| {
+                    // Whoever sends a body is not silent.
+                    tried.progress(worker);
+                    wait.poll(cx, None, || false)
+                })
+                .await;
             ended.bytes = (exchange.request_bytes, exchange.response_bytes);
             let whole = exchange.request_is_sent();
-            drop(exchange);
             match forwarded {
                 Ok(()) => {
                     if response.keep_alive && whole && worker.stage() == Stage::Running {

@@ -38,7 +38,11 @@ use crate::upstream::{connect, edges};
 /// Serves a connection of the application's.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     let mut watch = worker.watch();
-    let Accepted { socket, peer, original } = accepted;
+    let Accepted {
+        socket,
+        peer,
+        original,
+    } = accepted;
     let outbound = Rc::new(Outbound {
         worker: worker.clone(),
         target: RefCell::new((worker.generation(), target)),
@@ -50,7 +54,10 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     })
     .await;
     if !calm {
-        worker.shared.telemetry.refused("http2-flood", peer, &"too many streams were taken back");
+        worker
+            .shared
+            .telemetry
+            .refused("http2-flood", peer, &"too many streams were taken back");
     }
 }
 
@@ -76,14 +83,21 @@ impl Outbound {
     async fn handle(self: Rc<Self>, incoming: Incoming) {
         let begun = Instant::now();
         let worker = &self.worker;
-        let Incoming { request, respond, tally } = incoming;
+        let Incoming {
+            request,
+            respond,
+            tally,
+        } = incoming;
         let (head, body) = request.into_parts();
         let mut exchange = Exchange::new(respond, body);
         let asked = match Asked::read(head.method, head.uri, head.headers) {
             Ok(asked) => asked,
             Err(failure) => {
                 if let Some(reason) = failure.refusal() {
-                    worker.shared.telemetry.refused(reason, self.peer, &failure.text().trim_end());
+                    worker
+                        .shared
+                        .telemetry
+                        .refused(reason, self.peer, &failure.text().trim_end());
                 }
                 exchange.refuse(failure, false, None);
                 return tally.cancelled();
@@ -106,7 +120,10 @@ impl Outbound {
         } else {
             tally.answered();
         }
-        let called = route.as_ref().map_or(&target, |route| route.target(&target)).called();
+        let called = route
+            .as_ref()
+            .map_or(&target, |route| route.target(&target))
+            .called();
         let edge = ended.edge.unwrap_or_else(|| edges::unknown(worker, called));
         let duration = begun.elapsed();
         let outcome = telemetry::Outcome {
@@ -134,7 +151,10 @@ impl Outbound {
     fn target(&self) -> Target {
         let mut known = self.target.borrow_mut();
         if known.0 != self.worker.generation() {
-            *known = (self.worker.generation(), Target::find(&self.worker.view(), self.original));
+            *known = (
+                self.worker.generation(),
+                Target::find(&self.worker.view(), self.original),
+            );
         }
         known.1.clone()
     }
@@ -186,7 +206,11 @@ impl Outbound {
                         continue;
                     }
                     let failure = if late { Failure::Timeout } else { Failure::Connect };
-                    return Ended { edge: Some(edge), upstream, ..refused(exchange, asked, failure) };
+                    return Ended {
+                        edge: Some(edge),
+                        upstream,
+                        ..refused(exchange, asked, failure)
+                    };
                 }
             };
             let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
@@ -194,8 +218,11 @@ impl Outbound {
             let whole = exchange.request.is_empty();
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
             let request = asked.request(route.request_changes());
-            let response =
-                exchange.response(server.handle.clone(), request, |cx| wait.poll(cx, tried.flight.as_ref(), grant)).await;
+            let response = exchange
+                .response(server.handle.clone(), request, |cx| {
+                    wait.poll(cx, tried.flight.as_ref(), grant)
+                })
+                .await;
             let response = match response {
                 Ok(response) => response,
                 Err(broken) => {
@@ -211,11 +238,16 @@ impl Outbound {
                         exchange.rewind();
                         continue;
                     }
-                    return Ended { edge: Some(edge), upstream, ..refused(exchange, asked, failure) };
+                    return Ended {
+                        edge: Some(edge),
+                        upstream,
+                        ..refused(exchange, asked, failure)
+                    };
                 }
             };
             let status = response.status().as_u16();
-            let undelivered = tried.place.identity().is_some() && response.headers().contains_key(UNDELIVERED);
+            let undelivered =
+                tried.place.identity().is_some() && response.headers().contains_key(UNDELIVERED);
             if undelivered || (matches!(status, 502..=504) && class == Class::Safe) {
                 let (why, outcome) = match undelivered {
                     true => (retry::Failure::NotDelivered, Outcome::Refused),
@@ -229,18 +261,39 @@ impl Outbound {
                 }
             }
             let (mut head, body) = response.into_parts();
-            let mut ended =
-                Ended { edge: Some(edge), upstream, code: status, grpc_status: None, flags: "-", bytes: (0, 0) };
+            let mut ended = Ended {
+                edge: Some(edge),
+                upstream,
+                code: status,
+                grpc_status: None,
+                flags: "-",
+                bytes: (0, 0),
+            };
             ended.grpc_status = grpc_status(&head.headers);
-            tried.answered(worker, if ended.grpc_status == Some(14) { 503 } else { status });
+            tried.answered(
+                worker,
+                if ended.grpc_status == Some(14) {
+                    503
+                } else {
+                    status
+                },
+            );
             head.headers.remove(UNDELIVERED);
             change(&mut head.headers, route.response_changes());
             wait.head_came();
             let mut flow = Flow::new(body, false);
             let head = Response::from_parts(head, ());
-            let forwarded = exchange.forward(head, &mut flow, |cx| wait.poll(cx, None, || false)).await;
+            let forwarded = exchange
+                .forward(head, &mut flow, |cx| {
+                    // Whoever sends a body is not silent.
+                    tried.progress(worker);
+                    wait.poll(cx, None, || false)
+                })
+                .await;
             ended.bytes = (exchange.request.bytes, flow.bytes);
-            ended.grpc_status = ended.grpc_status.or_else(|| flow.trailers().and_then(grpc_status));
+            ended.grpc_status = ended
+                .grpc_status
+                .or_else(|| flow.trailers().and_then(grpc_status));
             let outcome = match forwarded {
                 Ok(()) => Outcome::Success,
                 Err(broken) => {
@@ -261,7 +314,13 @@ impl Outbound {
 /// The gRPC status in fields or trailers.
 pub fn grpc_status(fields: &http::HeaderMap) -> Option<u8> {
     let value = fields.get("grpc-status")?;
-    Some(value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2))
+    Some(
+        value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(2),
+    )
 }
 
 /// What ended a try: the failure to answer, what it says about the endpoint, whether another try makes sense, and whether
@@ -269,19 +328,33 @@ pub fn grpc_status(fields: &http::HeaderMap) -> Option<u8> {
 fn judge(broken: &Broken) -> (Failure, Outcome, Option<retry::Failure>, bool) {
     match broken {
         Broken::ClientGone => (Failure::ClientGone, Outcome::Cancelled, None, true),
-        Broken::Refused => (Failure::Reset, Outcome::Cancelled, Some(retry::Failure::RefusedStream), true),
-        Broken::Server { sent: false, .. } => {
-            (Failure::Reset, Outcome::Cancelled, Some(retry::Failure::Stale), false)
-        }
+        Broken::Refused => (
+            Failure::Reset,
+            Outcome::Cancelled,
+            Some(retry::Failure::RefusedStream),
+            true,
+        ),
+        Broken::Server { sent: false, .. } => (
+            Failure::Reset,
+            Outcome::Cancelled,
+            Some(retry::Failure::Stale),
+            false,
+        ),
         // A stream that the application reset says nothing against the endpoint.
-        Broken::Server { error, .. } if error.is_reset() => {
-            (Failure::Reset, Outcome::ServerError(500), Some(retry::Failure::Reset), true)
-        }
+        Broken::Server { error, .. } if error.is_reset() => (
+            Failure::Reset,
+            Outcome::ServerError(500),
+            Some(retry::Failure::Reset),
+            true,
+        ),
         Broken::Server { .. } => (Failure::Reset, Outcome::Reset, Some(retry::Failure::Reset), true),
         Broken::Stopped(Stop::Silent) => (Failure::Silent, Outcome::Silent, None, true),
-        Broken::Stopped(Stop::TryTimeout) => {
-            (Failure::Timeout, Outcome::Timeout, Some(retry::Failure::Timeout), true)
-        }
+        Broken::Stopped(Stop::TryTimeout) => (
+            Failure::Timeout,
+            Outcome::Timeout,
+            Some(retry::Failure::Timeout),
+            true,
+        ),
         Broken::Stopped(Stop::RequestTimeout) => (Failure::Timeout, Outcome::Timeout, None, true),
         Broken::Stopped(Stop::Denied) => (Failure::Denied, Outcome::Cancelled, None, true),
         Broken::Stopped(Stop::Ended) => (Failure::Ended, Outcome::Cancelled, None, true),
@@ -291,5 +364,12 @@ fn judge(broken: &Broken) -> (Failure, Outcome, Option<retry::Failure>, bool) {
 fn refused(exchange: &mut Exchange, asked: &Asked, failure: Failure) -> Ended {
     let code = exchange.refuse(failure, asked.grpc, None);
     let grpc_status = asked.grpc.then(|| failure.grpc_status());
-    Ended { edge: None, upstream: None, code, grpc_status, flags: failure.flag(), bytes: (0, 0) }
+    Ended {
+        edge: None,
+        upstream: None,
+        code,
+        grpc_status,
+        flags: failure.flag(),
+        bytes: (0, 0),
+    }
 }

@@ -4,11 +4,12 @@
 //! identity. Never: a second endpoint once one is connected.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
-use weft_engine::Outcome;
 use weft_engine::Class;
+use weft_engine::Outcome;
 use weft_engine::retry;
 
 use crate::accept::Accepted;
@@ -17,15 +18,15 @@ use crate::context::Worker;
 use crate::drain::Stage;
 use crate::http1::exchange::Stop;
 use crate::http1::half::Half;
-use crate::identity::Alpn;
 use crate::stream::Stream;
 use crate::tcp::{self, End, Moved};
+use crate::tunnel::pool::{self, Wanted};
 use crate::upstream::call::{Call, Place, Target, Try};
 use crate::upstream::connect::{self, NoConnection};
 use crate::upstream::edges;
 
 /// Serves a connection to its end.
-pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
+pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     let begun = Instant::now();
     let mut down = Half::new(Stream::Plain(accepted.socket));
     let mut line = Line {
@@ -68,7 +69,7 @@ pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
     line.upstream = Some(tried.place.address());
     let (flags, outcome) = match end {
         End::Closed => ("-", Outcome::Success),
-        End::Server(error) if error.kind() == io::ErrorKind::TimedOut => ("UC", Outcome::Reset),
+        End::Server(error) if error.kind() == io::ErrorKind::TimedOut => ("UC", Outcome::Silent),
         // Resets are part of how some applications close.
         End::Server(_) => ("UC", Outcome::Success),
         End::Client(_) | End::Stopped(_) => ("DC", Outcome::Cancelled),
@@ -81,7 +82,7 @@ pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
 }
 
 /// A connection to one of the target's endpoints.
-async fn connected(worker: &Worker, target: &Target) -> Option<(Try, Half)> {
+async fn connected(worker: &Rc<Worker>, target: &Target) -> Option<(Try, Half)> {
     let mut call = Call::new(worker, target, Class::Safe);
     loop {
         let tried = match call.next(false) {
@@ -96,7 +97,8 @@ async fn connected(worker: &Worker, target: &Target) -> Option<(Try, Half)> {
             Err(error) => {
                 tracing::debug!(%error, "connection failed");
                 tried.finish(worker, error.outcome());
-                if !call.again(retry::Failure::Connect, false, true).await {
+                let denied = matches!(error, NoConnection::Denied(_));
+                if denied || !call.again(retry::Failure::Connect, false, true).await {
                     return None;
                 }
             }
@@ -105,6 +107,17 @@ async fn connected(worker: &Worker, target: &Target) -> Option<(Try, Half)> {
 }
 
 /// One connection for opaque bytes. The only place that decides how they travel between sidecars.
-async fn open(worker: &Worker, place: &Place, deadline: Instant) -> Result<Stream, NoConnection> {
-    connect::endpoint(worker, place.address(), place.identity(), Alpn::Tcp, deadline).await
+async fn open(worker: &Rc<Worker>, place: &Place, deadline: Instant) -> Result<Stream, NoConnection> {
+    let (address, epoch) = (place.address(), place.epoch());
+    match place.identity() {
+        Some(identity) => {
+            let wanted = Wanted {
+                address,
+                identity,
+                epoch,
+            };
+            Ok(Stream::Tunnel(pool::open(worker, wanted, deadline).await?))
+        }
+        None => Ok(Stream::Plain(connect::tcp(worker, address, deadline).await?)),
+    }
 }

@@ -1,5 +1,4 @@
 use super::*;
-use weft_proto::model::{Action, Operation, PolicyRule, Source, StringMatch};
 
 #[test]
 fn requests_reuse_connections_and_carry_the_callers_identity() {
@@ -24,10 +23,16 @@ fn requests_reuse_connections_and_carry_the_callers_identity() {
             );
         }
         let page = mesh.caller.page();
-        assert!(page.contains("istio_requests_total{reporter=\"source\""), "{page}");
+        assert!(
+            page.contains("istio_requests_total{reporter=\"source\""),
+            "{page}"
+        );
         assert!(page.contains("} 20"), "{page}");
         let page = mesh.callees[0].page();
-        assert!(page.contains("connection_security_policy=\"mutual_tls\""), "{page}");
+        assert!(
+            page.contains("connection_security_policy=\"mutual_tls\""),
+            "{page}"
+        );
     });
 }
 
@@ -91,7 +96,10 @@ fn answers_without_bodies_end_where_they_end() {
         for (request, wanted) in [
             ("HEAD /head", "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"),
             ("GET /204", "HTTP/1.1 204 No Content\r\n\r\n"),
-            ("GET /304", "HTTP/1.1 304 Not Modified\r\ncontent-length: 500\r\n\r\n"),
+            (
+                "GET /304",
+                "HTTP/1.1 304 Not Modified\r\ncontent-length: 500\r\n\r\n",
+            ),
             (
                 "GET /hints",
                 "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -146,7 +154,10 @@ fn the_client_is_asked_to_continue_by_the_application() {
         let mut client = mesh.connect().await;
         let head = "PUT / HTTP/1.1\r\nHost: cart\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
-        assert_eq!(read_until(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(
+            read_until(&mut client, "\r\n\r\n").await,
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        );
         client.write_all(b"hello").await.unwrap();
         assert!(read_message(&mut client).await.0.starts_with("HTTP/1.1 201 "));
     });
@@ -167,12 +178,18 @@ fn upgrades_and_connect_pass_no_early_byte() {
         run(async move {
             let app = application(async move |mut socket: TcpStream, _| {
                 let head = read_until(&mut socket, "\r\n\r\n").await;
-                assert!(head.contains("upgrade: websocket") || head.starts_with("CONNECT "), "{head}");
+                assert!(
+                    head.contains("upgrade: websocket") || head.starts_with("CONNECT "),
+                    "{head}"
+                );
                 for _ in 0..50 {
                     tokio::task::yield_now().await;
                 }
                 let mut early = [0; 8];
-                assert!(socket.try_read(&mut early).is_err(), "a byte came before it was agreed");
+                assert!(
+                    socket.try_read(&mut early).is_err(),
+                    "a byte came before it was agreed"
+                );
                 socket.write_all(agreed.as_bytes()).await.unwrap();
                 socket.write_all(b"hello ").await.unwrap();
                 assert_eq!(read_until(&mut socket, "early late").await, "early late");
@@ -181,7 +198,10 @@ fn upgrades_and_connect_pass_no_early_byte() {
             .await;
             let mesh = Mesh::start(Protocol::Http, &[app]).await;
             let mut client = mesh.connect().await;
-            client.write_all(format!("{request}early").as_bytes()).await.unwrap();
+            client
+                .write_all(format!("{request}early").as_bytes())
+                .await
+                .unwrap();
             let head = read_until(&mut client, "\r\n\r\n").await;
             assert!(head.contains(" 101 ") || head.contains(" 200 "), "{head}");
             assert_eq!(read_until(&mut client, "hello ").await, "hello ");
@@ -189,200 +209,6 @@ fn upgrades_and_connect_pass_no_early_byte() {
             assert_eq!(read_all(&mut client).await, "bye");
         });
     }
-}
-
-#[test]
-fn a_dead_endpoint_costs_no_request() {
-    run(async {
-        let app = application(echo).await;
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dead = gone.local_addr().unwrap();
-        drop(gone);
-        let mesh = Mesh::start(Protocol::Http, &[app, dead]).await;
-        // One endpoint's sidecar is gone, the other callee's application is.
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let refused = nobody.local_addr().unwrap();
-        drop(nobody);
-        mesh.endpoints(&[mesh.callees[0].address, mesh.callees[1].address, refused], true)
-            .await;
-        let mut client = mesh.connect().await;
-        for n in 0..60 {
-            let method = if n % 2 == 0 { "GET" } else { "POST" };
-            let request = format!("{method} / HTTP/1.1\r\nHost: cart\r\nContent-Length: 0\r\n\r\n");
-            client.write_all(request.as_bytes()).await.unwrap();
-            let (head, _) = read_message(&mut client).await;
-            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-            assert!(!head.contains("weft-undelivered"), "{head}");
-        }
-    });
-}
-
-#[test]
-fn nothing_runs_twice_that_must_not() {
-    run(async {
-        let posts = Rc::new(RefCell::new(0));
-        let counted = posts.clone();
-        // Answers one request of each connection, and breaks with the second.
-        let app = application(move |mut socket: TcpStream, _| {
-            let counted = counted.clone();
-            async move {
-                for n in 0..2 {
-                    let mut first = [0];
-                    if socket.peek(&mut first).await.unwrap_or(0) == 0 {
-                        return;
-                    }
-                    let (head, _) = read_message(&mut socket).await;
-                    if head.starts_with("POST") {
-                        *counted.borrow_mut() += 1;
-                    }
-                    if n == 0 {
-                        socket
-                            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                            .await
-                            .unwrap();
-                    }
-                }
-            }
-        })
-        .await;
-        let mesh = Mesh::start(Protocol::Http, &[app]).await;
-        let mut client = mesh.connect().await;
-        let (mut good, mut bad) = (0, 0);
-        for n in 0..20 {
-            let method = if n % 2 == 0 { "GET" } else { "POST" };
-            let request = format!("{method} / HTTP/1.1\r\nHost: cart\r\nContent-Length: 0\r\n\r\n");
-            client.write_all(request.as_bytes()).await.unwrap();
-            let (head, _) = read_message(&mut client).await;
-            match method {
-                "GET" => assert!(head.starts_with("HTTP/1.1 200 "), "{head}"),
-                _ if head.starts_with("HTTP/1.1 200 ") => good += 1,
-                _ => bad += 1,
-            }
-        }
-        assert_eq!(good + bad, *posts.borrow(), "{good} good, {bad} bad");
-    });
-}
-
-fn deny(rule: PolicyRule) -> Policy {
-    let origin = Origin::object("AuthorizationPolicy", "shop", "secret-name");
-    let rules = vec![PolicyRule {
-        origin: origin.with_rule("rules[0]"),
-        ..rule
-    }];
-    Policy {
-        origin,
-        action: Action::Deny,
-        rules,
-    }
-}
-
-#[test]
-fn policy_decides_on_each_request_and_ends_those_in_flight() {
-    run(async {
-        let app = application(async |mut socket: TcpStream, _| {
-            let head = read_until(&mut socket, "\r\n\r\n").await;
-            if head.starts_with("GET /slow") {
-                socket
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegin")
-                    .await
-                    .unwrap();
-                assert_eq!(read_all(&mut socket).await, "");
-            } else {
-                socket
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
-                    .await
-                    .unwrap();
-            }
-        })
-        .await;
-        let mesh = Mesh::start(Protocol::Http, &[app]).await;
-        let callee = &mesh.callees[0];
-        callee
-            .policy(deny(PolicyRule {
-                to: vec![Operation {
-                    paths: vec![StringMatch::Prefix("/private".into())],
-                    ..Operation::default()
-                }],
-                ..PolicyRule::default()
-            }))
-            .await;
-        let mut client = mesh.connect().await;
-        for (path, status) in [
-            ("/", "200"),
-            ("/private/x", "403"),
-            ("/a/%2e%2e/private", "403"),
-            ("/%70rivate", "403"),
-        ] {
-            client
-                .write_all(format!("GET {path} HTTP/1.1\r\nHost: cart\r\n\r\n").as_bytes())
-                .await
-                .unwrap();
-            let (head, body) = read_message(&mut client).await;
-            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {head}");
-            assert!(!head.contains("secret-name") && !String::from_utf8_lossy(&body).contains("secret-name"));
-        }
-        assert_eq!(callee.worker.shared.telemetry.own().denials("shop/secret-name"), 3);
-        client
-            .write_all(b"GET /slow HTTP/1.1\r\nHost: cart\r\n\r\n")
-            .await
-            .unwrap();
-        read_until(&mut client, "begin").await;
-        callee
-            .policy(deny(PolicyRule {
-                from: vec![Source {
-                    principals: vec![StringMatch::Exact("cluster.local/ns/shop/sa/web".into())],
-                    ..Source::default()
-                }],
-                ..PolicyRule::default()
-            }))
-            .await;
-        let mut rest = Vec::new();
-        assert!(client.read_to_end(&mut rest).await.is_err(), "cut short, and seen to be");
-    });
-}
-
-#[test]
-fn plain_text_is_refused_where_strict_and_served_where_permissive() {
-    run(async {
-        let app = application(echo).await;
-        let mesh = Mesh::start(Protocol::Http, &[app]).await;
-        let callee = &mesh.callees[0];
-        let request = b"GET / HTTP/1.1\r\nHost: cart\r\nx-forwarded-client-cert: spoofed\r\n\r\n";
-        let mut plain = TcpStream::connect(callee.address).await.unwrap();
-        plain.write_all(request).await.unwrap();
-        assert_eq!(read_all(&mut plain).await, "");
-        assert_eq!(callee.worker.shared.telemetry.own().refusals("plain-text"), 1);
-        callee.inbound(MtlsMode::Permissive, app.port(), Protocol::Http).await;
-        let mut plain = TcpStream::connect(callee.address).await.unwrap();
-        plain.write_all(request).await.unwrap();
-        let (_, body) = read_message(&mut plain).await;
-        let body = String::from_utf8(body).unwrap();
-        assert!(!body.contains("spoofed") && !body.contains("x-forwarded-client-cert"), "{body}");
-        // A change to STRICT ends what is open.
-        callee.inbound(MtlsMode::Strict, app.port(), Protocol::Http).await;
-        plain.write_all(request).await.unwrap();
-        let answer = read_all(&mut plain).await;
-        assert!(answer.starts_with("HTTP/1.1 403 ") || answer.is_empty(), "{answer}");
-    });
-}
-
-#[test]
-fn an_endpoint_of_another_identity_gets_nothing() {
-    run(async {
-        let app = application(echo).await;
-        let mesh = Mesh::start(Protocol::Http, &[app]).await;
-        let other = Sidecar::start(&Ca::new(), "cart", app, true).await;
-        other.inbound(MtlsMode::Strict, app.port(), Protocol::Http).await;
-        mesh.endpoints(&[other.address], true).await;
-        let mut client = mesh.connect().await;
-        client
-            .write_all(b"GET / HTTP/1.1\r\nHost: cart\r\n\r\n")
-            .await
-            .unwrap();
-        let (head, _) = read_message(&mut client).await;
-        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
-        assert_eq!(other.account, "cart");
-    });
 }
 
 #[test]
@@ -401,7 +227,10 @@ fn a_head_without_end_is_refused() {
             sent += line.len();
         }
         let answer = read_all(&mut client).await;
-        assert!(answer.starts_with("HTTP/1.1 431 ") || answer.is_empty(), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 431 ") || answer.is_empty(),
+            "{answer}"
+        );
         let mut client = mesh.connect().await;
         let many: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
         client

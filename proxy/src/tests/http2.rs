@@ -108,7 +108,8 @@ fn bodies_and_trailers_pass_both_ways_at_once() {
                         .await
                         .unwrap()
                         .unwrap();
-                    sink.send_data(rest.split_to(room.min(rest.len())), false).unwrap();
+                    sink.send_data(rest.split_to(room.min(rest.len())), false)
+                        .unwrap();
                 }
                 let mut trailers = HeaderMap::new();
                 trailers.insert("x-sum", "7".parse().unwrap());
@@ -121,7 +122,10 @@ fn bodies_and_trailers_pass_both_ways_at_once() {
             assert!(trailers["x-sum"] == "7" && trailers["grpc-status"] == "0");
         }
         let page = mesh.caller.page();
-        assert!(page.contains("request_protocol=\"grpc\"") && page.contains("grpc_response_status=\"0\""), "{page}");
+        assert!(
+            page.contains("request_protocol=\"grpc\"") && page.contains("grpc_response_status=\"0\""),
+            "{page}"
+        );
     });
 }
 
@@ -131,7 +135,9 @@ fn resets_pass_with_their_reason() {
         let app = application(serve).await;
         let mesh = Mesh::start(Protocol::Http2, &[app]).await;
         let mut client = client(&mesh).await.ready().await.unwrap();
-        let (response, _) = client.send_request(request(Method::POST, "/reset"), true).unwrap();
+        let (response, _) = client
+            .send_request(request(Method::POST, "/reset"), true)
+            .unwrap();
         let answer = response.await;
         assert!(
             answer.as_ref().is_ok_and(|answer| answer.status() == 503),
@@ -151,7 +157,9 @@ fn an_endpoint_without_application_is_passed_over() {
         let client = client(&mesh).await;
         for _ in 0..20 {
             let mut client = client.clone().ready().await.unwrap();
-            let (response, mut sink) = client.send_request(request(Method::POST, "/echo"), false).unwrap();
+            let (response, mut sink) = client
+                .send_request(request(Method::POST, "/echo"), false)
+                .unwrap();
             sink.send_data(Bytes::from_static(b"hello"), true).unwrap();
             let response = response.await.unwrap();
             assert_eq!(response.status(), 200);
@@ -168,7 +176,9 @@ fn a_flood_of_streams_taken_back_ends_the_connection() {
         let client = client(&mesh).await;
         let mut frames = 0;
         loop {
-            let Ok(mut ready) = client.clone().ready().await else { break };
+            let Ok(mut ready) = client.clone().ready().await else {
+                break;
+            };
             let Ok((response, mut sink)) = ready.send_request(request(Method::POST, "/echo"), false) else {
                 break;
             };

@@ -1,9 +1,11 @@
 //! The data path from end to end, on loopback: a caller's sidecar, callees' sidecars, real mutual TLS; what the kernel's
 //! redirection would say is said by the test.
 
+mod failover;
 mod http1;
 mod http2;
 mod opaque;
+mod policy;
 mod smuggling;
 
 use std::cell::RefCell;
@@ -170,7 +172,9 @@ impl Mesh {
         let mut callees = Vec::new();
         for application in applications {
             let callee = Sidecar::start(&ca, "cart", *application, true).await;
-            callee.inbound(MtlsMode::Strict, application.port(), protocol).await;
+            callee
+                .inbound(MtlsMode::Strict, application.port(), protocol)
+                .await;
             callees.push(callee);
         }
         let mesh = Self {
@@ -216,7 +220,10 @@ impl Mesh {
             endpoints: addresses.iter().enumerate().map(endpoint).collect(),
         };
         self.caller
-            .apply([put(Resource::Service(service)), put(Resource::Endpoints(endpoints))])
+            .apply([
+                put(Resource::Service(service)),
+                put(Resource::Endpoints(endpoints)),
+            ])
             .await;
     }
 
@@ -265,9 +272,11 @@ async fn read_until(socket: &mut (impl tokio::io::AsyncRead + Unpin), end: &str)
 /// Reads a head and, by its `content-length`, the body.
 async fn read_message(socket: &mut TcpStream) -> (String, Vec<u8>) {
     let head = read_until(socket, "\r\n\r\n").await;
-    let length = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length:")
+            .map(str::to_owned)
+    });
     let mut body = vec![0; length.map_or(0, |text| text.trim().parse().unwrap())];
     socket.read_exact(&mut body).await.unwrap();
     (head, body)

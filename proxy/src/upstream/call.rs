@@ -23,8 +23,8 @@ use crate::view::{Destination, View};
 /// An endpoint, however it was found.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// The engine picked it.
-    Picked(Arc<EndpointState>),
+    /// The engine picked it. `true`: it is this very pod, so that no sidecar lies between.
+    Picked(Arc<EndpointState>, bool),
     /// The application asked for this pod.
     Pod(Arc<Endpoint>, SocketAddr),
     /// An address that the mesh doesn't know.
@@ -69,7 +69,7 @@ impl Place {
     /// Where to connect.
     pub fn address(&self) -> SocketAddr {
         match self {
-            Self::Picked(state) => state.address,
+            Self::Picked(state, _) => state.address,
             Self::Pod(_, address) | Self::Unknown(address) => *address,
         }
     }
@@ -77,7 +77,7 @@ impl Place {
     /// Who must be there; `None`: plain text.
     pub fn identity(&self) -> Option<&SpiffeId> {
         match self {
-            Self::Picked(state) => state.identity.as_ref(),
+            Self::Picked(state, own) => state.identity.as_ref().filter(|_| !own),
             Self::Pod(endpoint, _) => endpoint.identity.as_ref(),
             Self::Unknown(_) => None,
         }
@@ -86,7 +86,7 @@ impl Place {
     /// Connections of an earlier epoch are of no use.
     pub fn epoch(&self) -> u32 {
         match self {
-            Self::Picked(state) => state.epoch(),
+            Self::Picked(state, _) => state.epoch(),
             _ => 0,
         }
     }
@@ -94,7 +94,7 @@ impl Place {
     /// The pod.
     pub fn workload(&self) -> Option<&Workload> {
         match self {
-            Self::Picked(state) => Some(&state.workload),
+            Self::Picked(state, _) => Some(&state.workload),
             Self::Pod(endpoint, _) => Some(&endpoint.workload),
             Self::Unknown(_) => None,
         }
@@ -103,7 +103,7 @@ impl Place {
     /// Its place in memory, while it is held.
     pub fn key(&self) -> Option<usize> {
         match self {
-            Self::Picked(state) => Some(Arc::as_ptr(state) as usize),
+            Self::Picked(state, _) => Some(Arc::as_ptr(state) as usize),
             Self::Pod(endpoint, _) => Some(Arc::as_ptr(endpoint) as usize),
             Self::Unknown(_) => None,
         }
@@ -207,13 +207,20 @@ impl<'a> Call<'a> {
             .random(|rng| cluster.pick(now, rng, &self.tried, self.class))?;
         self.tried.push(&picked.endpoint);
         self.near = picked.tier != Distance::Remote;
+        let own = self
+            .worker
+            .shared
+            .settings
+            .pod
+            .addresses
+            .contains(&picked.endpoint.address.ip());
         let flight = if stream {
             picked.begin_stream(now)
         } else {
             picked.begin(now)
         };
         Ok(Try {
-            place: Place::Picked(picked.endpoint),
+            place: Place::Picked(picked.endpoint, own),
             flight: Some(flight),
         })
     }
@@ -245,9 +252,21 @@ impl<'a> Call<'a> {
     /// As [`Call::again`], but the pause is left to the caller; `None`: no.
     pub fn grant(&self, failure: retry::Failure, written: bool, kept: bool) -> Option<Duration> {
         let cluster = self.cluster.as_ref()?;
-        let progress = Progress { tries: self.tries, written, body_kept: kept, answered: false };
+        let progress = Progress {
+            tries: self.tries,
+            written,
+            body_kept: kept,
+            answered: false,
+        };
         let decision = self.worker.random(|rng| {
-            retry::decide(self.class, failure, progress, cluster.budget(), self.worker.now(), rng)
+            retry::decide(
+                self.class,
+                failure,
+                progress,
+                cluster.budget(),
+                self.worker.now(),
+                rng,
+            )
         });
         let own = self.worker.shared.telemetry.own();
         match decision {
@@ -268,14 +287,21 @@ impl<'a> Call<'a> {
 impl Try {
     /// Tells the engine how it ended.
     pub fn finish(self, worker: &Worker, outcome: Outcome) {
-        if let (Place::Picked(endpoint), Some(flight)) = (&self.place, self.flight) {
+        if let (Place::Picked(endpoint, _), Some(flight)) = (&self.place, self.flight) {
             note(worker, endpoint, flight.finish(worker.now(), outcome));
+        }
+    }
+
+    /// Tells the engine that more of the response came.
+    pub fn progress(&self, worker: &Worker) {
+        if let Some(flight) = &self.flight {
+            flight.progress(worker.now());
         }
     }
 
     /// Tells the engine that the response's head came.
     pub fn answered(&mut self, worker: &Worker, status: u16) {
-        if let (Place::Picked(endpoint), Some(flight)) = (&self.place, &mut self.flight) {
+        if let (Place::Picked(endpoint, _), Some(flight)) = (&self.place, &mut self.flight) {
             note(worker, endpoint, flight.answered(worker.now(), status));
         }
     }

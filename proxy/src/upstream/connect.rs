@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use weft_proto::model::SpiffeId;
 
 use crate::context::Worker;
-use crate::identity::PeerUnverified;
 use crate::identity::Alpn;
+use crate::identity::PeerUnverified;
 use crate::stream::Stream;
 
 /// How long an endpoint may take to accept while others are left to try.

@@ -134,7 +134,10 @@ impl Drop for Lease {
 impl Connection {
     fn lease(&self) -> Lease {
         self.streams.set(self.streams.get() + 1);
-        Lease { handle: self.handle.clone(), streams: self.streams.clone() }
+        Lease {
+            handle: self.handle.clone(),
+            streams: self.streams.clone(),
+        }
     }
 
     fn retire(&self) {
@@ -210,7 +213,9 @@ impl Place {
 
 /// Ends when the peer gives no sign of life while there are streams, or when another one has given none.
 async fn silence(pings: Option<h2::PingPong>, streams: Rc<Cell<usize>>, alarm: Rc<Notify>) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
+    let Some(mut pings) = pings else {
+        return std::future::pending().await;
+    };
     loop {
         let alarmed = tokio::time::timeout(PING_EVERY, alarm.notified()).await.is_ok();
         if streams.get() == 0 && !alarmed {
