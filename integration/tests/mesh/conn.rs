@@ -21,7 +21,7 @@ pub struct Conn {
 impl Conn {
     /// Runs netcat.
     pub fn open(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (write, mut out) = (child.stdin.take(), child.stdout.take().unwrap());
         let (sender, read) = channel();
         std::thread::spawn(move || {
@@ -83,11 +83,6 @@ impl Conn {
                 Err(RecvTimeoutError::Timeout) => return None,
             }
         }
-    }
-
-    /// Has the other side neither ended nor broken the connection?
-    pub fn is_open(&mut self) -> bool {
-        self.rest_within(Duration::ZERO).is_none()
     }
 }
 

@@ -51,7 +51,7 @@ fn refusals(mesh: &Mesh) -> f64 {
 }
 
 fn the_peer_is_the_service_account(mesh: &Mesh) {
-    for (pod, account) in [(CLIENT, "client"), (OTHER, "other"), (SERVER, "server")] {
+    for (pod, account) in [(CLIENT, "client"), (OTHER, "other")] {
         for (port, flag) in [(80, "--http1.1"), (81, "--http2-prior-knowledge")] {
             let echo = mesh.curl(pod, &[flag, &format!("http://server:{port}/")]).ok().echo();
             assert_eq!(echo["peer"], format!("spiffe://cluster.local/ns/shop/sa/{account}"), "{flag}");

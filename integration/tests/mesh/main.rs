@@ -16,10 +16,15 @@ mod suite;
 mod tool;
 mod town;
 
+mod control;
+mod documentation;
 mod failover;
 mod identity;
+mod leftovers;
+mod manifests;
 mod policy;
 mod protocols;
+mod sandbox;
 
 use std::process::ExitCode;
 
@@ -34,6 +39,9 @@ fn main() -> ExitCode {
     }
     let mut suite = suite::Suite::new(&arguments);
     suite.group("town", town::start, &[protocols::TESTS, identity::TESTS, policy::TESTS]);
-    suite.group("regions", failover::start, &[failover::TESTS]);
+    suite.group("regions", failover::start, &[failover::TESTS, control::TESTS]);
+    suite.group("sandbox", sandbox::start, &[sandbox::TESTS, documentation::TESTS]);
+    suite.alone(manifests::TESTS);
+    suite.alone(leftovers::TESTS);
     suite.finish()
 }

@@ -97,7 +97,7 @@ fn by_path_however_it_is_spelled(mesh: &Mesh) {
     becomes(mesh, 403, CLIENT, &["http://server/admin"]);
     let spellings = [
         "/admin/", "/admin/x", "/admin?x=1", "/./admin", "//admin", "/%61dmin", "/%61%64min/x", "/x/../admin", "/x/..%2fadmin",
-        "/x/%2e%2e/admin", "/admin/.", "/admin/%2e", "/%2561dmin", "/admin%2fx", "/admin;a=b", "/.//admin", "/x\\..\\admin", "/admin#x",
+        "/x/%2e%2e/admin", "/admin/.", "/admin/%2e", "/%2561dmin", "/admin%2fx", "/admin;a=b", "/.//admin", "/x\\..\\admin", "/admin#x", "/ADMIN", "/Admin/x",
     ];
     for flag in ["--http1.1", "--http2-prior-knowledge"] {
         let port = if flag == "--http1.1" { 80 } else { 81 };
@@ -106,7 +106,7 @@ fn by_path_however_it_is_spelled(mesh: &Mesh) {
             assert!(got.status != 200 || !got.body.contains("admin"), "{flag} {path}: {got:?}");
             assert!(got.status == 403 || got.status == 400 || got.status == 404 || path == "/%2561dmin" || path == "/admin;a=b", "{flag} {path}: {got:?}");
         }
-        for path in ["/", "/administration", "/x/admin", "/Admin"] {
+        for path in ["/", "/administration", "/x/admin"] {
             assert_eq!(status(mesh, CLIENT, &[flag, &format!("http://server:{port}{path}")]), 200, "{flag} {path}");
         }
     }
@@ -129,7 +129,8 @@ fn mesh_wide(mesh: &Mesh) {
          spec: {action: DENY, rules: [{to: [{operation: {paths: [/nowhere]}}]}]}\n",
     );
     becomes(mesh, 403, CLIENT, &["http://server/nowhere"]);
-    becomes(mesh, 403, SERVER, &["http://client-of-all.shop/nowhere", "--resolve", &format!("client-of-all.shop:80:{}", mesh.pods("shop", "client")[0].address), "--connect-to", "::client-of-all.shop:8080"]);
+    let other = mesh.pods("shop", "other").remove(0).address;
+    becomes(mesh, 403, CLIENT, &[&format!("http://{other}:8080/nowhere")]);
     assert_eq!(status(mesh, CLIENT, &["http://server/somewhere"]), 200);
 }
 

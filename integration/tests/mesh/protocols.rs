@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     ("protocols::own_tls_passes", own_tls_passes),
     ("protocols::ipv6", ipv6),
     ("protocols::a_pod_by_its_address", a_pod_by_its_address),
+    ("protocols::a_pod_calls_its_own_service", a_pod_calls_its_own_service),
     ("protocols::out_of_the_mesh_and_into_it", out_of_the_mesh_and_into_it),
     ("protocols::unknown_names_are_unknown", unknown_names_are_unknown),
     ("protocols::broken_heads_are_refused", broken_heads_are_refused),
@@ -325,6 +326,16 @@ fn a_pod_by_its_address(mesh: &Mesh) {
     let address = mesh.pods("shop", "server").remove(0).address;
     let echo = mesh.curl(CLIENT, &[&format!("http://{address}:8080/")]).ok().echo();
     assert_eq!(echo["peer"], CLIENT_ID, "{echo}");
+}
+
+fn a_pod_calls_its_own_service(mesh: &Mesh) {
+    for (port, flag) in [(80, "--http1.1"), (81, "--http2-prior-knowledge")] {
+        let echo = mesh.curl(SERVER, &[flag, &format!("http://server:{port}/")]).ok().echo();
+        assert_eq!(echo["peer"], "spiffe://cluster.local/ns/shop/sa/server", "{echo}");
+    }
+    let mut conn = mesh.connect(SERVER, "server", 7000);
+    conn.send("myself\n");
+    assert!(conn.line().ends_with("myself"));
 }
 
 fn out_of_the_mesh_and_into_it(mesh: &Mesh) {

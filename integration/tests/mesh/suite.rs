@@ -10,6 +10,8 @@ use std::time::Instant;
 
 /// A test's name and what it does.
 pub type Test = (&'static str, fn(&Mesh));
+/// A test that starts sandboxes of its own.
+pub type Alone = (&'static str, fn());
 
 /// Set in CI: what the kernel refuses to run is a failure.
 const REQUIRE: &str = "WEFT_REQUIRE_ALL_TESTS";
@@ -97,7 +99,7 @@ impl Suite {
     }
 
     /// Runs tests that start sandboxes of their own.
-    pub fn alone(&mut self, tests: &[(&'static str, fn())]) {
+    pub fn alone(&mut self, tests: &[Alone]) {
         for &(test, run) in tests {
             match &self.refused {
                 _ if !self.wanted(test) => self.filtered += 1,

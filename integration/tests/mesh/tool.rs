@@ -33,6 +33,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         [NOTHING] => Ok(()),
         ["netcat", host, port] => run_netcat(host, port),
         ["first-byte", host, port, count] => first_byte(host, port, count.parse().unwrap()),
+        ["resolve", host] => resolve(host),
         ["connect-server", port] => connect_server(port),
         ["sniff"] => sniff(),
         ["tied", program, rest @ ..] => tied(program, rest),
@@ -92,6 +93,14 @@ fn first_byte(host: &str, port: &str, count: usize) -> std::io::Result<()> {
         stream.read_exact(&mut [0])?;
         println!("{}", begun.elapsed().as_micros());
     }
+    Ok(())
+}
+
+/// Prints a name's addresses.
+fn resolve(host: &str) -> std::io::Result<()> {
+    use std::net::ToSocketAddrs as _;
+    let addresses: std::collections::BTreeSet<_> = (host, 1).to_socket_addrs()?.map(|address| address.ip()).collect();
+    addresses.iter().for_each(|address| println!("{address}"));
     Ok(())
 }
 
