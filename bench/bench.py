@@ -33,7 +33,9 @@ def weft(args):
 def setup_sandbox():
     """A sandbox with the pods of mesh.yaml: one pair in the mesh, one beside it."""
     log = open(V["RUN"] + "/weft.log", "w+")
-    procs.append(subprocess.Popen([opt.weft, "up", "--name", NAME, HERE + "/mesh.yaml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+    with open(HERE + "/mesh.yaml") as f, open(V["RUN"] + "/mesh.yaml", "w") as g:
+        g.write(f.read().replace('workers: "1"', f'workers: "{opt.threads}"'))
+    procs.append(subprocess.Popen([opt.weft, "up", "--name", NAME, V["RUN"] + "/mesh.yaml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
     end = time.time() + 90
     while "is up" not in open(V["RUN"] + "/weft.log").read():
         if time.time() > end or procs[-1].poll() is not None:
@@ -275,11 +277,17 @@ def wrk(t, key, conns, path="/1k", close=False):
 
 
 def rate(t, key, qps, conns):
-    """Open loop: each connection sends at its own steady rate."""
-    o = load(fill(f"@H2LOAD@ --h1 -t1 -c{conns} -m1 --rps={qps / conns} -D{opt.duration} http://{t.ip}:{t.port(key)}/1k"))
+    """Each connection sends at its own steady rate, whatever the answers take (as long as they come before its next turn)."""
+    log = V["RUN"] + "/requests.log"
+    if os.path.exists(log):
+        os.remove(log)
+    o = load(fill(f"@H2LOAD@ --h1 -t1 -c{conns} -m1 --rps={qps / conns} -D{opt.duration} --log-file={log} http://{t.ip}:{t.port(key)}/1k"))
     m = re.search(r"requests: (\d+) total.*?(\d+) succeeded, (\d+) failed, (\d+) errored", o)
-    times = re.search(r"time for request:\s+(\S+)\s+(\S+)\s+(\S+)", o)
-    return int(m.group(2)), {"mean_ms": ms(times.group(3)), "errors": int(m.group(3)) + int(m.group(4))}
+    lines = [line.split() for line in open(log)]
+    first = min(int(line[0]) for line in lines)
+    micros = sorted(int(line[2]) for line in lines if int(line[0]) - first > 1e6)     # without the first connections' handshakes
+    at = lambda share: micros[int(share * (len(micros) - 1))] / 1e3
+    return int(m.group(2)), {"p50_ms": at(.5), "p99_ms": at(.99), "errors": int(m.group(3)) + int(m.group(4))}
 
 
 def h2(t, key, conns, streams):
