@@ -5,7 +5,10 @@
 use std::process::{Command, Output};
 
 fn weft(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_weft")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -17,23 +20,58 @@ fn help_names_every_verb() {
     let output = weft(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for verb in ["demo", "up", "down", "status", "apply", "delete", "exec", "logs", "port-forward", "load", "echo"] {
-        assert!(help.contains(&format!("\n  {verb} ")), "{verb} is missing:\n{help}");
+    for verb in [
+        "demo",
+        "up",
+        "down",
+        "status",
+        "apply",
+        "delete",
+        "exec",
+        "logs",
+        "port-forward",
+        "load",
+        "echo",
+    ] {
+        assert!(
+            help.contains(&format!("\n  {verb} ")),
+            "{verb} is missing:\n{help}"
+        );
     }
     assert!(!help.contains("__"), "hidden verbs are shown:\n{help}");
 }
 
 #[test]
 fn every_verb_has_help() {
-    for verb in ["demo", "up", "down", "status", "apply", "delete", "exec", "logs", "port-forward", "load", "echo", "proxy", "init"] {
+    for verb in [
+        "demo",
+        "up",
+        "down",
+        "status",
+        "apply",
+        "delete",
+        "exec",
+        "logs",
+        "port-forward",
+        "load",
+        "echo",
+        "proxy",
+        "init",
+    ] {
         let output = weft(&[verb, "--help"]);
-        assert!(output.status.success() && text(&output.stdout).contains("Usage: weft "), "{verb}");
+        assert!(
+            output.status.success() && text(&output.stdout).contains("Usage: weft "),
+            "{verb}"
+        );
     }
 }
 
 #[test]
 fn the_version_is_the_packages() {
-    assert_eq!(text(&weft(&["--version"]).stdout), format!("weft {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        text(&weft(&["--version"]).stdout),
+        format!("weft {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -49,19 +87,36 @@ fn mistakes_are_explained() {
     ] {
         let output = weft(arguments);
         let said = text(&output.stderr);
-        assert!(!output.status.success() && said.contains(reason), "{arguments:?}: {said}");
+        assert!(
+            !output.status.success() && said.contains(reason),
+            "{arguments:?}: {said}"
+        );
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
     }
 }
 
 #[test]
 fn a_sandbox_that_does_not_run_is_named() {
-    for verb in [&["status"][..], &["down"], &["logs", "pod"], &["exec", "pod", "--", "true"], &["port-forward", "pod", "0:80"]] {
-        let arguments = [verb[0], "--name", "nobody-started-this"].into_iter().chain(verb[1..].iter().copied());
+    for verb in [
+        &["status"][..],
+        &["down"],
+        &["logs", "pod"],
+        &["exec", "pod", "--", "true"],
+        &["port-forward", "pod", "0:80"],
+    ] {
+        let arguments = [verb[0], "--name", "nobody-started-this"]
+            .into_iter()
+            .chain(verb[1..].iter().copied());
         let output = weft(&arguments.collect::<Vec<_>>());
         let said = text(&output.stderr);
-        assert!(!output.status.success() && said.contains("no sandbox \"nobody-started-this\" is running"), "{verb:?}: {said}");
-        assert!(said.contains("weft up --name nobody-started-this"), "{verb:?}: {said}");
+        assert!(
+            !output.status.success() && said.contains("no sandbox \"nobody-started-this\" is running"),
+            "{verb:?}: {said}"
+        );
+        assert!(
+            said.contains("weft up --name nobody-started-this"),
+            "{verb:?}: {said}"
+        );
     }
 }
 
@@ -71,6 +126,9 @@ fn parts_that_miss_their_settings_say_which() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         let output = command.arg(verb).env_clear().output().unwrap();
         let said = text(&output.stderr) + &text(&output.stdout);
-        assert!(!output.status.success() && !said.is_empty() && !said.contains("panicked"), "{verb}: {said}");
+        assert!(
+            !output.status.success() && !said.is_empty() && !said.contains("panicked"),
+            "{verb}: {said}"
+        );
     }
 }

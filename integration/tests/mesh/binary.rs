@@ -31,7 +31,11 @@ pub fn weft() -> &'static PathBuf {
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .status()
                 .unwrap();
-            assert!(built.success() && path.is_file(), "{} could not be built", path.display());
+            assert!(
+                built.success() && path.is_file(),
+                "{} could not be built",
+                path.display()
+            );
         }
         path
     })
@@ -42,7 +46,9 @@ pub fn refusal() -> Option<String> {
     let nothing = [crate::tool::WORD.into(), crate::tool::NOTHING.into()];
     match weft_sandbox::enter::start(nothing).map(weft_sandbox::enter::Started::wait_only) {
         Ok(Ok(0)) => None,
-        Ok(Ok(code)) => Some(format!("a process in namespaces of its own ended with code {code}")),
+        Ok(Ok(code)) => Some(format!(
+            "a process in namespaces of its own ended with code {code}"
+        )),
         Ok(Err(error)) => Some(error.to_string()),
         Err(error) => Some(error.to_string()),
     }

@@ -21,7 +21,12 @@ pub struct Conn {
 impl Conn {
     /// Runs netcat.
     pub fn open(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let (write, mut out) = (child.stdin.take(), child.stdout.take().unwrap());
         let (sender, read) = channel();
         std::thread::spawn(move || {
@@ -32,7 +37,12 @@ impl Conn {
                 }
             }
         });
-        Self { child, write, read, pending: Vec::new() }
+        Self {
+            child,
+            write,
+            read,
+            pending: Vec::new(),
+        }
     }
 
     /// Sends. A connection that is gone says so on reading.
@@ -51,14 +61,24 @@ impl Conn {
     pub fn read_until(&mut self, mark: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(at) = self.pending.windows(mark.len()).position(|window| window == mark.as_bytes()) {
+            if let Some(at) = self
+                .pending
+                .windows(mark.len())
+                .position(|window| window == mark.as_bytes())
+            {
                 let rest = self.pending.split_off(at + mark.len());
                 let found = std::mem::replace(&mut self.pending, rest);
                 return String::from_utf8_lossy(&found).into_owned();
             }
-            match self.read.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self
+                .read
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
                 Ok(bytes) => self.pending.extend(bytes),
-                Err(why) => panic!("{why:?}, and no {mark:?} in {:?}", String::from_utf8_lossy(&self.pending)),
+                Err(why) => panic!(
+                    "{why:?}, and no {mark:?} in {:?}",
+                    String::from_utf8_lossy(&self.pending)
+                ),
             }
         }
     }
@@ -70,14 +90,18 @@ impl Conn {
 
     /// Everything until the other side has ended its side.
     pub fn rest(&mut self) -> Vec<u8> {
-        self.rest_within(PATIENCE).expect("the other side does not end the connection")
+        self.rest_within(PATIENCE)
+            .expect("the other side does not end the connection")
     }
 
     /// Likewise, if it ends in time.
     pub fn rest_within(&mut self, patience: Duration) -> Option<Vec<u8>> {
         let end = Instant::now() + patience;
         loop {
-            match self.read.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self
+                .read
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
                 Ok(bytes) => self.pending.extend(bytes),
                 Err(RecvTimeoutError::Disconnected) => return Some(std::mem::take(&mut self.pending)),
                 Err(RecvTimeoutError::Timeout) => return None,

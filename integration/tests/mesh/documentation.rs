@@ -6,7 +6,10 @@ use crate::town::namespace;
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    ("documentation::connecting_applications_with_services", connecting_applications_with_services),
+    (
+        "documentation::connecting_applications_with_services",
+        connecting_applications_with_services,
+    ),
     ("documentation::the_same_in_the_mesh", the_same_in_the_mesh),
 ];
 
@@ -72,15 +75,26 @@ fn works(mesh: &Mesh, namespace: &str) {
     for pod in &pods {
         mesh.curl(&curl, &[&format!("http://{}/", pod.address)]).ok();
     }
-    let service = mesh.get("services", namespace).into_iter().find(|service| service["metadata"]["name"] == "my-nginx").unwrap();
-    for host in [service["spec"]["clusterIP"].as_str().unwrap(), "my-nginx", &format!("my-nginx.{namespace}.svc.cluster.local")] {
+    let service = mesh
+        .get("services", namespace)
+        .into_iter()
+        .find(|service| service["metadata"]["name"] == "my-nginx")
+        .unwrap();
+    for host in [
+        service["spec"]["clusterIP"].as_str().unwrap(),
+        "my-nginx",
+        &format!("my-nginx.{namespace}.svc.cluster.local"),
+    ] {
         mesh.curl(&curl, &[&format!("http://{host}/")]).ok();
     }
     // Environment variables of services that were there before the pod.
     let slices = mesh.get("endpointslices", namespace);
     let mut found: Vec<&str> = slices
         .iter()
-        .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "my-nginx" && slice["addressType"] == "IPv4")
+        .filter(|slice| {
+            slice["metadata"]["labels"]["kubernetes.io/service-name"] == "my-nginx"
+                && slice["addressType"] == "IPv4"
+        })
         .flat_map(|slice| slice["endpoints"].as_array().unwrap())
         .filter_map(|endpoint| endpoint["addresses"][0].as_str())
         .collect();

@@ -14,14 +14,23 @@ use weft_sandbox::control::{Fault, Request};
 pub const TESTS: &[Test] = &[
     ("failover::local_first", local_first),
     ("failover::a_killed_pod", a_killed_pod),
-    ("failover::a_region_cut_off_and_healed", a_region_cut_off_and_healed),
+    (
+        "failover::a_region_cut_off_and_healed",
+        a_region_cut_off_and_healed,
+    ),
     ("failover::a_stopped_application", a_stopped_application),
     ("failover::a_rolling_update", a_rolling_update),
 ];
 
 /// Starts the packaged scenario.
 pub fn start() -> Mesh {
-    Mesh::start_files("regions", &[Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/multi-region"))])
+    Mesh::start_files(
+        "regions",
+        &[Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../demo/multi-region"
+        ))],
+    )
 }
 
 /// Where the load comes from.
@@ -39,9 +48,26 @@ impl Load {
     /// Everything that the demo calls.
     pub fn start(mesh: &Mesh) -> Self {
         let argv = [
-            "weft", "load", "--rate", "20", "--http1", "GET=http://cart.shop/items", "--http1", "POST=http://cart.shop/items", "--http1",
-            "GET=http://catalog.shop/items", "--http2", "GET=http://cart.shop:81/items", "--http2", "GET=http://catalog.shop:81/items",
-            "--grpc", "catalog.shop:9090", "--tcp", "cart.shop:7000", "--stream", "catalog.shop:7000",
+            "weft",
+            "load",
+            "--rate",
+            "20",
+            "--http1",
+            "GET=http://cart.shop/items",
+            "--http1",
+            "POST=http://cart.shop/items",
+            "--http1",
+            "GET=http://catalog.shop/items",
+            "--http2",
+            "GET=http://cart.shop:81/items",
+            "--http2",
+            "GET=http://catalog.shop:81/items",
+            "--grpc",
+            "catalog.shop:9090",
+            "--tcp",
+            "cart.shop:7000",
+            "--stream",
+            "catalog.shop:7000",
         ];
         let mut child = mesh.command(WEB, &argv).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -67,7 +93,11 @@ impl Load {
         let begun = now() + millis;
         until("the load goes on", || {
             let records = self.records.lock().unwrap();
-            if records.iter().any(|record| began(record) > begun) { Ok(()) } else { Err(format!("{:?}", records.last())) }
+            if records.iter().any(|record| began(record) > begun) {
+                Ok(())
+            } else {
+                Err(format!("{:?}", records.last()))
+            }
         });
     }
 
@@ -122,7 +152,10 @@ fn local_first(mesh: &Mesh) {
     load.after(2_000);
     assert!(load.failures(false).is_empty(), "{:?}", load.failures(false));
     for protocol in ["http1", "http2", "grpc", "tcp", "stream"] {
-        assert!(load.records().iter().any(|record| record["protocol"] == protocol), "{protocol}");
+        assert!(
+            load.records().iter().any(|record| record["protocol"] == protocol),
+            "{protocol}"
+        );
     }
 }
 
@@ -130,18 +163,38 @@ fn a_killed_pod(mesh: &Mesh) {
     all_ready(mesh);
     let load = Load::start(mesh);
     until_local(&load);
-    let victim = mesh.pods("shop", "cart").into_iter().find(|pod| pod.zone == HOME_ZONE).unwrap();
-    mesh.fault(Fault::Kill { namespace: "shop".to_owned(), pod: victim.name.clone() });
+    let victim = mesh
+        .pods("shop", "cart")
+        .into_iter()
+        .find(|pod| pod.zone == HOME_ZONE)
+        .unwrap();
+    mesh.fault(Fault::Kill {
+        namespace: "shop".to_owned(),
+        pod: victim.name.clone(),
+    });
     let killed = now();
     load.after(2_500);
     let safe = load.failures(true);
-    assert!(safe.is_empty(), "{} safe requests failed: {:?}", safe.len(), &safe[..safe.len().min(5)]);
+    assert!(
+        safe.is_empty(),
+        "{} safe requests failed: {:?}",
+        safe.len(),
+        &safe[..safe.len().min(5)]
+    );
     // What has no answer was in flight, or on its way before anybody could know.
     for failed in load.failures(false) {
         assert!(began(&failed) <= killed + 1_000, "{failed}");
     }
-    let slow: Vec<Value> = load.records().into_iter().filter(|record| began(record) > killed + 1_000 && record["micros"].as_u64() > Some(1_000_000)).collect();
-    assert!(slow.is_empty(), "still slow after a second: {:?}", &slow[..slow.len().min(5)]);
+    let slow: Vec<Value> = load
+        .records()
+        .into_iter()
+        .filter(|record| began(record) > killed + 1_000 && record["micros"].as_u64() > Some(1_000_000))
+        .collect();
+    assert!(
+        slow.is_empty(),
+        "still slow after a second: {:?}",
+        &slow[..slow.len().min(5)]
+    );
     all_ready(mesh);
     until_local(&load);
     assert!(load.failures(true).is_empty());
@@ -156,15 +209,31 @@ fn a_region_cut_off_and_healed(mesh: &Mesh) {
     let cut = now();
     load.after(4_000);
     let safe = load.failures(true);
-    assert!(safe.is_empty(), "{} safe requests failed: {:?}", safe.len(), &safe[..safe.len().min(5)]);
+    assert!(
+        safe.is_empty(),
+        "{} safe requests failed: {:?}",
+        safe.len(),
+        &safe[..safe.len().min(5)]
+    );
     for record in load.records().iter().filter(|record| began(record) > cut + 1_000) {
-        assert!(record["error"].is_null() && record["region"] != HOME_REGION, "{} ms after the cut: {record}", began(record) - cut);
-        assert!(record["micros"].as_u64() < Some(1_000_000), "still slow: {record}");
+        assert!(
+            record["error"].is_null() && record["region"] != HOME_REGION,
+            "{} ms after the cut: {record}",
+            began(record) - cut
+        );
+        assert!(
+            record["micros"].as_u64() < Some(1_000_000),
+            "still slow: {record}"
+        );
     }
     mesh.fault(Fault::Partition { nodes: Vec::new() });
     let healed = now();
     until_local(&load);
-    let after: Vec<Value> = load.failures(false).into_iter().filter(|record| began(record) > healed).collect();
+    let after: Vec<Value> = load
+        .failures(false)
+        .into_iter()
+        .filter(|record| began(record) > healed)
+        .collect();
     assert!(after.is_empty(), "{after:?}");
     assert!(load.failures(true).is_empty());
     all_ready(mesh);
@@ -174,21 +243,36 @@ fn a_stopped_application(mesh: &Mesh) {
     all_ready(mesh);
     let load = Load::start(mesh);
     until_local(&load);
-    let victim = mesh.pods("shop", "catalog").into_iter().find(|pod| pod.zone == HOME_ZONE).unwrap();
+    let victim = mesh
+        .pods("shop", "catalog")
+        .into_iter()
+        .find(|pod| pod.zone == HOME_ZONE)
+        .unwrap();
     let (namespace, pod, container) = ("shop".to_owned(), victim.name.clone(), "catalog".to_owned());
-    mesh.fault(Fault::Stop { namespace: namespace.clone(), pod: pod.clone(), container: container.clone() });
+    mesh.fault(Fault::Stop {
+        namespace: namespace.clone(),
+        pod: pod.clone(),
+        container: container.clone(),
+    });
     // It accepts connections and never answers: readiness finds out, and so does the caller.
     until("nobody waits for it any more", || {
         load.after(1_000);
         let mut recent = load.records();
         let last = began(recent.last().unwrap());
         recent.retain(|record| began(record) + 800 > last && record["to"] == "catalog");
-        match recent.iter().find(|record| record["pod"] == victim.name.as_str() || !record["error"].is_null()) {
+        match recent
+            .iter()
+            .find(|record| record["pod"] == victim.name.as_str() || !record["error"].is_null())
+        {
             None if !recent.is_empty() => Ok(()),
             found => Err(format!("{found:?}")),
         }
     });
-    mesh.fault(Fault::Continue { namespace, pod, container });
+    mesh.fault(Fault::Continue {
+        namespace,
+        pod,
+        container,
+    });
     all_ready(mesh);
     until_local(&load);
 }
@@ -197,20 +281,41 @@ fn a_rolling_update(mesh: &Mesh) {
     all_ready(mesh);
     let load = Load::start(mesh);
     until_local(&load);
-    let old: Vec<String> = mesh.pods("shop", "cart").into_iter().map(|pod| pod.name).collect();
-    let request = Request::Restart { namespace: "shop".to_owned(), deployment: "cart".to_owned() };
+    let old: Vec<String> = mesh
+        .pods("shop", "cart")
+        .into_iter()
+        .map(|pod| pod.name)
+        .collect();
+    let request = Request::Restart {
+        namespace: "shop".to_owned(),
+        deployment: "cart".to_owned(),
+    };
     mesh.client().ask::<Value>(&request).unwrap();
     let end = std::time::Instant::now() + 3 * PATIENCE;
     while !{
         let status = mesh.client().status().unwrap();
-        let pods: Vec<_> = status.pods.iter().filter(|pod| pod.namespace == "shop" && pod.name.starts_with("cart-")).collect();
+        let pods: Vec<_> = status
+            .pods
+            .iter()
+            .filter(|pod| pod.namespace == "shop" && pod.name.starts_with("cart-"))
+            .collect();
         pods.len() == 4 && pods.iter().all(|pod| pod.ready && !old.contains(&pod.name))
     } {
-        assert!(std::time::Instant::now() < end, "the update does not end: {:?}", mesh.pods("shop", "cart"));
+        assert!(
+            std::time::Instant::now() < end,
+            "the update does not end: {:?}",
+            mesh.pods("shop", "cart")
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     load.after(500);
     let failed = load.failures(false);
-    assert!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), load.records().len(), &failed[..failed.len().min(5)]);
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {:?}",
+        failed.len(),
+        load.records().len(),
+        &failed[..failed.len().min(5)]
+    );
     until_local(&load);
 }

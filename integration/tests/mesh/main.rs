@@ -19,6 +19,7 @@ mod town;
 mod control;
 mod documentation;
 mod failover;
+mod grpc;
 mod identity;
 mod leftovers;
 mod manifests;
@@ -34,11 +35,18 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((tool::WORD, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+    if let Some((tool::WORD, rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
         return tool::main(rest);
     }
     let mut suite = suite::Suite::new(&arguments);
-    suite.group("town", town::start, &[protocols::TESTS, identity::TESTS, policy::TESTS]);
+    suite.group(
+        "town",
+        town::start,
+        &[protocols::TESTS, grpc::TESTS, identity::TESTS, policy::TESTS],
+    );
     suite.group("regions", failover::start, &[failover::TESTS, control::TESTS]);
     suite.group("sandbox", sandbox::start, &[sandbox::TESTS, documentation::TESTS]);
     suite.alone(manifests::TESTS);

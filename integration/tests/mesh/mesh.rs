@@ -73,7 +73,11 @@ impl Drop for Temporary<'_> {
 fn objects(yaml: &str) -> Vec<Value> {
     let loaded = manifests::load_text(Path::new("test.yaml"), yaml);
     assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
-    loaded.documents.into_iter().map(|document| document.object).collect()
+    loaded
+        .documents
+        .into_iter()
+        .map(|document| document.object)
+        .collect()
 }
 
 /// Waits until something is there, with the last reason that it was not.
@@ -91,7 +95,11 @@ pub fn until<T>(what: &str, mut there: impl FnMut() -> Result<T, String>) -> T {
 /// A name that no other sandbox has.
 pub fn unique(what: &str) -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    format!("test-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "test-{what}-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 impl Mesh {
@@ -129,7 +137,13 @@ impl Mesh {
             }
         });
         let state = weft_sandbox::control::state_directory(&name).unwrap();
-        let mesh = Self { client: Client::at(&name, &state), name, child, _directory: directory, complaints };
+        let mesh = Self {
+            client: Client::at(&name, &state),
+            name,
+            child,
+            _directory: directory,
+            complaints,
+        };
         let end = Instant::now() + STARTING;
         let mut seen = Vec::new();
         loop {
@@ -165,33 +179,55 @@ impl Mesh {
     pub fn weft(&self, arguments: &[&str]) -> Output {
         let (verb, rest) = arguments.split_first().unwrap();
         let mut command = Command::new(weft());
-        command.args([verb, "--name", &self.name]).args(rest).stdin(Stdio::null());
+        command
+            .args([verb, "--name", &self.name])
+            .args(rest)
+            .stdin(Stdio::null());
         command.output().unwrap()
     }
 
     /// `weft exec` of a command, not yet started. `pod` is `NAMESPACE/POD` or `NAMESPACE/deployment/NAME`.
     pub fn command(&self, pod: &str, argv: &[&str]) -> Command {
         let mut command = Command::new(weft());
-        command.args(["exec", "--name", &self.name, pod, "--"]).args(argv).stdin(Stdio::null());
+        command
+            .args(["exec", "--name", &self.name, pod, "--"])
+            .args(argv)
+            .stdin(Stdio::null());
         command
     }
 
     /// Runs a command of the host in a pod.
     pub fn exec(&self, pod: &str, argv: &[&str]) -> Output {
-        let mut child = self.command(pod, argv).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command(pod, argv)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
         let status = wait(&mut child, PATIENCE).unwrap_or_else(|| {
             drop(child.kill());
             panic!("{argv:?} in {pod} does not end: {:?}", child.wait())
         });
-        Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+        Output {
+            status,
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        }
     }
 
     /// Runs a command that must succeed, and returns what it printed.
     pub fn print(&self, pod: &str, argv: &[&str]) -> String {
         let output = self.exec(pod, argv);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{argv:?} in {pod}: {}: {out}{err}", output.status);
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(
+            output.status.success(),
+            "{argv:?} in {pod}: {}: {out}{err}",
+            output.status
+        );
         out.into_owned()
     }
 
@@ -217,7 +253,12 @@ impl Mesh {
     /// Writes a file of a pod's own, and returns its path.
     pub fn write(&self, pod: &str, name: &str, text: &str) -> String {
         let path = format!("/tmp/{name}");
-        let mut child = self.command(pod, &["tee", &path]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = self
+            .command(pod, &["tee", &path])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(wait(&mut child, PATIENCE).unwrap().success());
         path
@@ -237,7 +278,12 @@ impl Mesh {
 
     /// Creates or changes objects that must be accepted.
     pub fn apply(&self, yaml: &str) {
-        let applied: Vec<Applied> = self.client.ask(&Request::Apply { objects: objects(yaml) }).unwrap();
+        let applied: Vec<Applied> = self
+            .client
+            .ask(&Request::Apply {
+                objects: objects(yaml),
+            })
+            .unwrap();
         let refused: Vec<_> = applied.iter().filter(|one| one.outcome == "refused").collect();
         assert!(refused.is_empty(), "{refused:?}");
     }
@@ -245,13 +291,22 @@ impl Mesh {
     /// Creates objects for as long as the value is kept.
     pub fn with(&self, yaml: &str) -> Temporary<'_> {
         self.apply(yaml);
-        Temporary { mesh: self, yaml: yaml.to_owned() }
+        Temporary {
+            mesh: self,
+            yaml: yaml.to_owned(),
+        }
     }
 
     /// Objects of a kind.
     pub fn get(&self, kind: &str, namespace: &str) -> Vec<Value> {
         let (kind, namespace) = (kind.to_owned(), Some(namespace.to_owned()));
-        self.client.ask(&Request::Get { kind, namespace, name: None }).unwrap()
+        self.client
+            .ask(&Request::Get {
+                kind,
+                namespace,
+                name: None,
+            })
+            .unwrap()
     }
 
     /// Something goes wrong.
@@ -265,7 +320,9 @@ impl Mesh {
         let mut pods = self.client.status().unwrap().pods;
         pods.retain(|pod| {
             let set = pod.owner.strip_prefix(&prefix);
-            pod.namespace == namespace && pod.phase != "Terminating" && set.is_some_and(|hash| !hash.contains('-'))
+            pod.namespace == namespace
+                && pod.phase != "Terminating"
+                && set.is_some_and(|hash| !hash.contains('-'))
         });
         pods
     }
@@ -298,7 +355,9 @@ impl Mesh {
 
     /// A page of the sidecar of a pod, by its port.
     pub fn page(&self, pod: &str, port: u16, path: &str) -> String {
-        self.curl(pod, &[&format!("http://127.0.0.1:{port}{path}")]).ok().body
+        self.curl(pod, &[&format!("http://127.0.0.1:{port}{path}")])
+            .ok()
+            .body
     }
 
     /// The sum of a metric's series whose labels contain all of `labels`, on the sidecar of a pod.
@@ -308,7 +367,9 @@ impl Mesh {
             let after = line.strip_prefix(name).unwrap_or_default();
             after.starts_with(['{', ' ']) && labels.iter().all(|label| line.contains(label))
         });
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// Says what a person would look at after a failure: pods, and the end of every sidecar's log.
@@ -322,10 +383,16 @@ impl Mesh {
                 _ if pod.meshed => &["weft-proxy"],
                 _ => &[],
             };
-            for container in containers.iter().filter(|container| pod.meshed || pod.name.contains(**container)) {
+            for container in containers
+                .iter()
+                .filter(|container| pod.meshed || pod.name.contains(**container))
+            {
                 let log = self.log(&pod.namespace, &pod.name, container);
                 let lines: Vec<&str> = log.lines().collect();
-                println!("---- end of the log of {}/{} {container}", pod.namespace, pod.name);
+                println!(
+                    "---- end of the log of {}/{} {container}",
+                    pod.namespace, pod.name
+                );
                 println!("{}", lines[lines.len().saturating_sub(25)..].join("\n"));
             }
         }
@@ -344,7 +411,11 @@ impl Drop for Mesh {
         }
         drop(self.weft(&["down"]));
         if self.ended().is_none() {
-            println!("the sandbox {} did not end in {} s and is killed", self.name, PATIENCE.as_secs());
+            println!(
+                "the sandbox {} did not end in {} s and is killed",
+                self.name,
+                PATIENCE.as_secs()
+            );
             drop(self.child.kill());
             drop(self.child.wait());
         }
@@ -376,7 +447,11 @@ fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 
 /// What a child has printed until it ended, or until it has had its time and is killed.
 pub fn output_within(mut command: Command, patience: Duration) -> (Option<i32>, String) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let status = wait(&mut child, patience);
     if status.is_none() {
@@ -384,5 +459,8 @@ pub fn output_within(mut command: Command, patience: Duration) -> (Option<i32>, 
         drop(child.wait());
     }
     let text = [out.join().unwrap(), err.join().unwrap()].concat();
-    (status.and_then(|status| status.code()), String::from_utf8_lossy(&text).into_owned())
+    (
+        status.and_then(|status| status.code()),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
 }

@@ -3,24 +3,27 @@
 use crate::mesh::{Mesh, output_within, until};
 use crate::suite::Test;
 use crate::town::{CLIENT, OUTSIDER, SERVER};
-use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::Duration;
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     ("protocols::http1", http1),
-    ("protocols::http1_keeps_the_connection", http1_keeps_the_connection),
+    (
+        "protocols::http1_keeps_the_connection",
+        http1_keeps_the_connection,
+    ),
     ("protocols::statuses_and_methods_pass", statuses_and_methods_pass),
     ("protocols::head_has_no_body", head_has_no_body),
     ("protocols::expect_continue", expect_continue),
     ("protocols::large_bodies", large_bodies),
-    ("protocols::http2_with_prior_knowledge", http2_with_prior_knowledge),
-    ("protocols::http_on_a_port_without_a_protocol", http_on_a_port_without_a_protocol),
-    ("protocols::grpc_unary", grpc_unary),
-    ("protocols::grpc_stream_with_trailers", grpc_stream_with_trailers),
-    ("protocols::grpc_errors_pass", grpc_errors_pass),
+    (
+        "protocols::http2_with_prior_knowledge",
+        http2_with_prior_knowledge,
+    ),
+    (
+        "protocols::http_on_a_port_without_a_protocol",
+        http_on_a_port_without_a_protocol,
+    ),
     ("protocols::upgrade", upgrade),
     ("protocols::connect", connect),
     ("protocols::tcp", tcp),
@@ -29,24 +32,46 @@ pub const TESTS: &[Test] = &[
     ("protocols::own_tls_passes", own_tls_passes),
     ("protocols::ipv6", ipv6),
     ("protocols::a_pod_by_its_address", a_pod_by_its_address),
-    ("protocols::a_pod_calls_its_own_service", a_pod_calls_its_own_service),
-    ("protocols::out_of_the_mesh_and_into_it", out_of_the_mesh_and_into_it),
+    (
+        "protocols::a_pod_calls_its_own_service",
+        a_pod_calls_its_own_service,
+    ),
+    (
+        "protocols::out_of_the_mesh_and_into_it",
+        out_of_the_mesh_and_into_it,
+    ),
     ("protocols::unknown_names_are_unknown", unknown_names_are_unknown),
     ("protocols::broken_heads_are_refused", broken_heads_are_refused),
 ];
 
-const CLIENT_ID: &str = "spiffe://cluster.local/ns/shop/sa/client";
+/// Whose certificate [`CLIENT`] has.
+pub const CLIENT_ID: &str = "spiffe://cluster.local/ns/shop/sa/client";
 
 fn http1(mesh: &Mesh) {
-    for url in ["http://server/a/path?x=1", "http://server.shop/", "http://server.shop.svc.cluster.local/"] {
+    for url in [
+        "http://server/a/path?x=1",
+        "http://server.shop/",
+        "http://server.shop.svc.cluster.local/",
+    ] {
         let answer = mesh.curl(CLIENT, &[url]).ok();
         assert_eq!(answer.version, "1.1");
         let echo = answer.echo();
-        assert_eq!((echo["protocol"].as_str(), echo["peer"].as_str()), (Some("HTTP/1.1"), Some(CLIENT_ID)), "{echo}");
+        assert_eq!(
+            (echo["protocol"].as_str(), echo["peer"].as_str()),
+            (Some("HTTP/1.1"), Some(CLIENT_ID)),
+            "{echo}"
+        );
         assert!(echo["pod"].as_str().unwrap().starts_with("server-"), "{echo}");
     }
     let echo = mesh.curl(CLIENT, &["http://server/a/path?x=1"]).ok().echo();
-    assert_eq!((echo["path"].as_str(), echo["host"].as_str(), echo["method"].as_str()), (Some("/a/path"), Some("server"), Some("GET")));
+    assert_eq!(
+        (
+            echo["path"].as_str(),
+            echo["host"].as_str(),
+            echo["method"].as_str()
+        ),
+        (Some("/a/path"), Some("server"), Some("GET"))
+    );
 }
 
 fn http1_keeps_the_connection(mesh: &Mesh) {
@@ -54,10 +79,17 @@ fn http1_keeps_the_connection(mesh: &Mesh) {
     for number in 0..20 {
         conn.send(format!("GET /{number} HTTP/1.1\r\nhost: server\r\n\r\n"));
         let answer = conn.read_until("}\n");
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&format!("\"path\":\"/{number}\"")), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains(&format!("\"path\":\"/{number}\"")),
+            "{answer}"
+        );
     }
     // Pipelined: answers in the order of the requests.
-    conn.send((0..5).map(|n| format!("GET /p{n} HTTP/1.1\r\nhost: server\r\n\r\n")).collect::<String>());
+    conn.send(
+        (0..5)
+            .map(|n| format!("GET /p{n} HTTP/1.1\r\nhost: server\r\n\r\n"))
+            .collect::<String>(),
+    );
     for number in 0..5 {
         let answer = conn.read_until("}\n");
         assert!(answer.contains(&format!("\"path\":\"/p{number}\"")), "{answer}");
@@ -69,7 +101,11 @@ fn http1_keeps_the_connection(mesh: &Mesh) {
 
 fn statuses_and_methods_pass(mesh: &Mesh) {
     for status in [204, 304, 404, 418, 500, 503] {
-        assert_eq!(mesh.curl(CLIENT, &[&format!("http://server/?status={status}")]).status, status);
+        assert_eq!(
+            mesh.curl(CLIENT, &[&format!("http://server/?status={status}")])
+                .status,
+            status
+        );
     }
     for method in ["PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
         let echo = mesh.curl(CLIENT, &["-X", method, "http://server/"]).ok().echo();
@@ -81,7 +117,10 @@ fn head_has_no_body(mesh: &Mesh) {
     let mut conn = mesh.connect(CLIENT, "server", 80);
     conn.send("HEAD / HTTP/1.1\r\nhost: server\r\n\r\n");
     let head = conn.read_until("\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("content-length:"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("content-length:"),
+        "{head}"
+    );
     // What follows is the next answer, not a body.
     conn.send("GET / HTTP/1.1\r\nhost: server\r\nconnection: close\r\n\r\n");
     let answer = String::from_utf8(conn.rest()).unwrap();
@@ -95,33 +134,62 @@ fn expect_continue(mesh: &Mesh) {
     assert!(interim.starts_with("HTTP/1.1 100"), "{interim}");
     conn.send("hello");
     let answer = conn.read_until("}\n");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"body_bytes\":5"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"body_bytes\":5"),
+        "{answer}"
+    );
 }
 
 fn large_bodies(mesh: &Mesh) {
     const SIZE: usize = 4 << 20;
     let data = format!("@{}", mesh.write(CLIENT, "large", &"y".repeat(SIZE)));
     for (port, flags) in [(80, "--http1.1"), (81, "--http2-prior-knowledge")] {
-        let echo = mesh.curl(CLIENT, &[flags, "--data-binary", &data, &format!("http://server:{port}/")]).ok().echo();
+        let echo = mesh
+            .curl(
+                CLIENT,
+                &[flags, "--data-binary", &data, &format!("http://server:{port}/")],
+            )
+            .ok()
+            .echo();
         assert_eq!(echo["body_bytes"], SIZE, "{flags}");
         let chunked = ["-H", "transfer-encoding: chunked"];
         let flags_too = if port == 80 { &chunked[..] } else { &[] };
         let url = format!("http://server:{port}/");
         let arguments = [&[flags, "--data-binary", &data, &url], flags_too].concat();
-        assert_eq!(mesh.curl(CLIENT, &arguments).ok().echo()["body_bytes"], SIZE, "{flags} chunked");
-        let got = mesh.curl(CLIENT, &[flags, &format!("http://server:{port}/?size={SIZE}")]).ok();
+        assert_eq!(
+            mesh.curl(CLIENT, &arguments).ok().echo()["body_bytes"],
+            SIZE,
+            "{flags} chunked"
+        );
+        let got = mesh
+            .curl(CLIENT, &[flags, &format!("http://server:{port}/?size={SIZE}")])
+            .ok();
         assert_eq!(got.body.len(), SIZE, "{flags}");
     }
 }
 
 fn http2_with_prior_knowledge(mesh: &Mesh) {
-    let answer = mesh.curl(CLIENT, &["--http2-prior-knowledge", "http://server:81/two"]).ok();
+    let answer = mesh
+        .curl(CLIENT, &["--http2-prior-knowledge", "http://server:81/two"])
+        .ok();
     assert_eq!(answer.version, "2");
     let echo = answer.echo();
     assert_eq!(echo["protocol"], "HTTP/2.0");
-    assert_eq!((echo["path"].as_str(), echo["peer"].as_str()), (Some("/two"), Some(CLIENT_ID)));
+    assert_eq!(
+        (echo["path"].as_str(), echo["peer"].as_str()),
+        (Some("/two"), Some(CLIENT_ID))
+    );
     // Many at once on one connection.
-    let argv = ["weft", "load", "--http2", "GET=http://server:81/?delay=200", "--rate", "100", "--seconds", "1"];
+    let argv = [
+        "weft",
+        "load",
+        "--http2",
+        "GET=http://server:81/?delay=200",
+        "--rate",
+        "100",
+        "--seconds",
+        "1",
+    ];
     let out = mesh.print(CLIENT, &argv);
     assert!(out.lines().count() > 80 && !out.contains("\"error\""), "{out}");
 }
@@ -129,108 +197,27 @@ fn http2_with_prior_knowledge(mesh: &Mesh) {
 fn http_on_a_port_without_a_protocol(mesh: &Mesh) {
     let echo = mesh.curl(CLIENT, &["http://server:82/"]).ok().echo();
     assert_eq!(echo["peer"], CLIENT_ID, "the protocol was not found out: {echo}");
-    let echo = mesh.curl(CLIENT, &["--http2-prior-knowledge", "http://server:82/"]).ok().echo();
-    assert_eq!((echo["protocol"].as_str(), echo["peer"].as_str()), (Some("HTTP/2.0"), Some(CLIENT_ID)));
-}
-
-fn grpc_unary(mesh: &Mesh) {
-    let out = mesh.print(CLIENT, &["weft", "load", "--grpc", "server:9090", "--rate", "20", "--seconds", "1"]);
-    let records: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(records.len() > 10, "{out}");
-    assert!(records.iter().all(|record| record["error"].is_null()), "{out}");
-}
-
-/// What came back on a gRPC call: messages, and the status of the trailers.
-struct Call {
-    messages: Vec<Bytes>,
-    status: BTreeMap<String, String>,
-}
-
-/// Calls a method with one HTTP/2 connection of a test in a pod: each message is answered before the next is sent.
-fn call(mesh: &Mesh, path: &str, texts: &[&str]) -> Call {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let work = async {
-        let mut command = tokio::process::Command::from(mesh.command(CLIENT, &crate::tool::netcat("server", "9090")));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let io = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
-        let (client, connection) = h2::client::handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        let mut client = client.ready().await.unwrap();
-        let request = http::Request::post(format!("http://server:9090{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
-        let (answer, mut out) = client.send_request(request, false).unwrap();
-        let mut answer = Some(answer);
-        let (mut body, mut buffer, mut messages) = (None, Vec::new(), Vec::new());
-        let mut status = BTreeMap::new();
-        let mut note = |headers: &http::HeaderMap| {
-            for (name, value) in headers {
-                if name.as_str().starts_with("grpc-") {
-                    status.insert(name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned());
-                }
-            }
-        };
-        for (index, text) in texts.iter().enumerate() {
-            // SayRequest { text }
-            let message = [&[0x0a, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-            let prefix = [&[0], &u32::try_from(message.len()).unwrap().to_be_bytes()[..]].concat();
-            out.send_data([prefix, message].concat().into(), index + 1 == texts.len()).unwrap();
-            if let Some(answer) = answer.take() {
-                let answer = answer.await.unwrap();
-                assert_eq!(answer.status(), 200);
-                note(answer.headers());
-                body = Some(answer.into_body());
-            }
-            let body = body.as_mut().unwrap();
-            while messages.len() <= index {
-                let Some(data) = body.data().await else { break };
-                let data = data.unwrap();
-                body.flow_control().release_capacity(data.len()).unwrap();
-                buffer.extend_from_slice(&data);
-                while buffer.len() >= 5 && buffer.len() >= 5 + u32::from_be_bytes(buffer[1..5].try_into().unwrap()) as usize {
-                    let length = u32::from_be_bytes(buffer[1..5].try_into().unwrap()) as usize;
-                    messages.push(Bytes::copy_from_slice(&buffer[5..5 + length]));
-                    buffer.drain(..5 + length);
-                }
-            }
-        }
-        let mut body = body.unwrap();
-        while let Some(data) = body.data().await {
-            assert!(data.unwrap().is_empty());
-        }
-        if let Some(trailers) = body.trailers().await.unwrap() {
-            note(&trailers);
-        }
-        Call { messages, status }
-    };
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), work).await }).expect("no answer in time")
-}
-
-fn grpc_stream_with_trailers(mesh: &Mesh) {
-    let texts = ["one", "two", "three", "four"];
-    let call = call(mesh, "/weft.echo.v1.Echo/Chat", &texts);
-    assert_eq!(call.messages.len(), texts.len());
-    for (message, text) in call.messages.iter().zip(texts) {
-        let whole = String::from_utf8_lossy(message);
-        assert!(whole.contains(text) && whole.contains(CLIENT_ID), "{whole:?}");
-    }
-    assert_eq!(call.status.get("grpc-status").map(String::as_str), Some("0"), "{:?}", call.status);
-}
-
-fn grpc_errors_pass(mesh: &Mesh) {
-    let call = call(mesh, "/weft.echo.v1.Echo/Nothing", &["x"]);
-    assert_eq!(call.status.get("grpc-status").map(String::as_str), Some("12"), "{:?}", call.status);
-    assert!(call.status["grpc-message"].contains("weft.echo.v1.Echo/Say"), "{:?}", call.status);
+    let echo = mesh
+        .curl(CLIENT, &["--http2-prior-knowledge", "http://server:82/"])
+        .ok()
+        .echo();
+    assert_eq!(
+        (echo["protocol"].as_str(), echo["peer"].as_str()),
+        (Some("HTTP/2.0"), Some(CLIENT_ID))
+    );
 }
 
 fn upgrade(mesh: &Mesh) {
     let mut conn = mesh.connect(CLIENT, "server", 80);
     let key = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    conn.send(format!("GET / HTTP/1.1\r\nhost: server\r\nconnection: Upgrade\r\nupgrade: websocket\r\n{key}\r\n"));
+    conn.send(format!(
+        "GET / HTTP/1.1\r\nhost: server\r\nconnection: Upgrade\r\nupgrade: websocket\r\n{key}\r\n"
+    ));
     let head = conn.read_until("\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 101") && head.to_lowercase().contains("upgrade: websocket"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101") && head.to_lowercase().contains("upgrade: websocket"),
+        "{head}"
+    );
     for text in ["first\n", "\u{1}binary\0\n", "third\n"] {
         conn.send(text);
         assert_eq!(conn.read_until("\n"), text);
@@ -260,7 +247,19 @@ fn tcp(mesh: &Mesh) {
         assert!(line.starts_with("server-") && line.ends_with(text), "{line}");
     }
     // Many short ones.
-    let out = mesh.print(CLIENT, &["weft", "load", "--tcp", "server:7000", "--rate", "100", "--seconds", "2"]);
+    let out = mesh.print(
+        CLIENT,
+        &[
+            "weft",
+            "load",
+            "--tcp",
+            "server:7000",
+            "--rate",
+            "100",
+            "--seconds",
+            "2",
+        ],
+    );
     let failed: Vec<_> = out.lines().filter(|line| line.contains("\"error\"")).collect();
     assert!(out.lines().count() > 150 && failed.is_empty(), "{failed:?}");
 }
@@ -278,7 +277,10 @@ fn tcp_half_close(mesh: &Mesh) {
 fn server_speaks_first(mesh: &Mesh) {
     let address = mesh.pods("plain", "outsider").remove(0).address;
     let times = |pod: &str, host: &str| -> Vec<u64> {
-        let (code, out) = output_within(mesh.tool(pod, &["first-byte", host, "9001", "15"]), Duration::from_secs(30));
+        let (code, out) = output_within(
+            mesh.tool(pod, &["first-byte", host, "9001", "15"]),
+            Duration::from_secs(30),
+        );
         assert_eq!(code, Some(0), "{out}");
         let mut times: Vec<u64> = out.lines().map(|line| line.parse().unwrap()).collect();
         times.sort_unstable();
@@ -287,7 +289,10 @@ fn server_speaks_first(mesh: &Mesh) {
     let direct = times(OUTSIDER, &address);
     let meshed = times(CLIENT, "server");
     let (direct, meshed) = (direct[direct.len() / 2], meshed[meshed.len() / 2]);
-    assert!(meshed < direct + 100_000, "first byte after {meshed} µs; directly after {direct} µs");
+    assert!(
+        meshed < direct + 100_000,
+        "first byte after {meshed} µs; directly after {direct} µs"
+    );
     let mut conn = mesh.connect(CLIENT, "server", 9001);
     assert!(conn.line().starts_with("hello from server-"));
     conn.send("and on\n");
@@ -295,8 +300,21 @@ fn server_speaks_first(mesh: &Mesh) {
 }
 
 fn own_tls_passes(mesh: &Mesh) {
-    let argv = ["openssl", "s_client", "-connect", "tls:443", "-servername", "tls.shop", "-ign_eof", "-quiet"];
-    let certificate = mesh.get("secrets", "shop").into_iter().find(|secret| secret["metadata"]["name"] == "tls").unwrap();
+    let argv = [
+        "openssl",
+        "s_client",
+        "-connect",
+        "tls:443",
+        "-servername",
+        "tls.shop",
+        "-ign_eof",
+        "-quiet",
+    ];
+    let certificate = mesh
+        .get("secrets", "shop")
+        .into_iter()
+        .find(|secret| secret["metadata"]["name"] == "tls")
+        .unwrap();
     assert!(certificate["data"]["tls.crt"].is_string());
     let mut conn = crate::conn::Conn::open(mesh.command(CLIENT, &argv));
     conn.send("stressed\n");
@@ -315,8 +333,17 @@ fn ipv6(mesh: &Mesh) {
     let mut conn = mesh.connect(CLIENT, "server6", 7000);
     conn.send("six\n");
     assert!(conn.line().ends_with("six"));
-    let pod = mesh.get("pods", "shop").into_iter().find(|pod| pod["metadata"]["labels"]["app"] == "server").unwrap();
-    let addresses: Vec<&str> = pod["status"]["podIPs"].as_array().unwrap().iter().filter_map(|ip| ip["ip"].as_str()).collect();
+    let pod = mesh
+        .get("pods", "shop")
+        .into_iter()
+        .find(|pod| pod["metadata"]["labels"]["app"] == "server")
+        .unwrap();
+    let addresses: Vec<&str> = pod["status"]["podIPs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|ip| ip["ip"].as_str())
+        .collect();
     let six = addresses.iter().find(|address| address.contains(':')).unwrap();
     let echo = mesh.curl(CLIENT, &[&format!("http://[{six}]:8080/")]).ok().echo();
     assert_eq!(echo["peer"], CLIENT_ID, "{echo}");
@@ -324,13 +351,19 @@ fn ipv6(mesh: &Mesh) {
 
 fn a_pod_by_its_address(mesh: &Mesh) {
     let address = mesh.pods("shop", "server").remove(0).address;
-    let echo = mesh.curl(CLIENT, &[&format!("http://{address}:8080/")]).ok().echo();
+    let echo = mesh
+        .curl(CLIENT, &[&format!("http://{address}:8080/")])
+        .ok()
+        .echo();
     assert_eq!(echo["peer"], CLIENT_ID, "{echo}");
 }
 
 fn a_pod_calls_its_own_service(mesh: &Mesh) {
     for (port, flag) in [(80, "--http1.1"), (81, "--http2-prior-knowledge")] {
-        let echo = mesh.curl(SERVER, &[flag, &format!("http://server:{port}/")]).ok().echo();
+        let echo = mesh
+            .curl(SERVER, &[flag, &format!("http://server:{port}/")])
+            .ok()
+            .echo();
         assert_eq!(echo["peer"], "spiffe://cluster.local/ns/shop/sa/server", "{echo}");
     }
     let mut conn = mesh.connect(SERVER, "server", 7000);
@@ -343,7 +376,10 @@ fn out_of_the_mesh_and_into_it(mesh: &Mesh) {
     let address = mesh.pods("plain", "outsider").remove(0).address;
     for host in ["outsider.plain".to_owned(), format!("{address}:8080")] {
         let echo = mesh.curl(CLIENT, &[&format!("http://{host}/")]).ok().echo();
-        assert_eq!((echo["namespace"].as_str(), echo["peer"].as_str()), (Some("plain"), Some("")));
+        assert_eq!(
+            (echo["namespace"].as_str(), echo["peer"].as_str()),
+            (Some("plain"), Some(""))
+        );
     }
     // And from there: nothing asks for mutual TLS in this namespace.
     let echo = mesh.curl(OUTSIDER, &["http://server.shop/"]).ok().echo();
@@ -358,18 +394,28 @@ fn out_of_the_mesh_and_into_it(mesh: &Mesh) {
 
 fn unknown_names_are_unknown(mesh: &Mesh) {
     // curl's 6: no such host.
-    assert_eq!(mesh.curl(CLIENT, &["http://nobody.shop.svc.cluster.local/"]).exit, 6);
+    assert_eq!(
+        mesh.curl(CLIENT, &["http://nobody.shop.svc.cluster.local/"]).exit,
+        6
+    );
     // A port that the Service does not have leads nowhere, quickly.
     let answer = mesh.curl(CLIENT, &["--max-time", "5", "http://server:4711/"]);
     assert!(answer.status != 200, "{answer:?}");
 }
 
 fn broken_heads_are_refused(mesh: &Mesh) {
-    let long = format!("GET / HTTP/1.1\r\nhost: server\r\nx: {}\r\n\r\n", "y".repeat(300_000));
-    let smuggled = "POST / HTTP/1.1\r\nhost: server\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let long = format!(
+        "GET / HTTP/1.1\r\nhost: server\r\nx: {}\r\n\r\n",
+        "y".repeat(300_000)
+    );
+    let smuggled =
+        "POST / HTTP/1.1\r\nhost: server\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     let heads = [
         ("GET / HTTP/1.1\r\nhost: server\r\nno colon\r\n\r\n", "no colon"),
-        ("GET / HTTP/1.1\r\nhost: server\r\nhost: other\r\n\r\n", "two hosts"),
+        (
+            "GET / HTTP/1.1\r\nhost: server\r\nhost: other\r\n\r\n",
+            "two hosts",
+        ),
         ("GET / HTTP/1.1\r\n\r\n", "no host"),
         (smuggled, "two lengths"),
         (&long, "too long"),
@@ -378,13 +424,20 @@ fn broken_heads_are_refused(mesh: &Mesh) {
         let mut conn = mesh.connect(CLIENT, "server", 80);
         conn.send(head);
         let answer = String::from_utf8(conn.rest()).unwrap();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{what}: {answer:?}"
+        );
     }
     // Nobody else noticed.
     mesh.curl(CLIENT, &["http://server/"]).ok();
     until("the server's sidecar is well", || {
         let log = mesh.log("shop", &mesh.pods("shop", "server").remove(0).name, "weft-proxy");
-        if log.contains("panicked") { Err(log) } else { Ok(()) }
+        if log.contains("panicked") {
+            Err(log)
+        } else {
+            Ok(())
+        }
     });
     assert_eq!(mesh.pods("shop", "server")[0].restarts, 0, "{SERVER} restarted");
 }

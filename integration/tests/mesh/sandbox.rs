@@ -13,7 +13,10 @@ use std::process::{Command, Stdio};
 pub const TESTS: &[Test] = &[
     ("sandbox::ports_of_a_service", ports_of_a_service),
     ("sandbox::node_ports", node_ports),
-    ("sandbox::headless_services_are_their_pods", headless_services_are_their_pods),
+    (
+        "sandbox::headless_services_are_their_pods",
+        headless_services_are_their_pods,
+    ),
     ("sandbox::names", names),
     ("sandbox::probes", probes),
     ("sandbox::environment_and_volumes", environment_and_volumes),
@@ -95,7 +98,12 @@ spec:
 
 /// Starts it.
 pub fn start() -> Mesh {
-    let parts = [namespace("land", false), echo("land", "web", 2, ""), OBJECTS.to_owned(), crate::documentation::manifests()];
+    let parts = [
+        namespace("land", false),
+        echo("land", "web", 2, ""),
+        OBJECTS.to_owned(),
+        crate::documentation::manifests(),
+    ];
     Mesh::start("sandbox", &parts.concat())
 }
 
@@ -108,43 +116,97 @@ fn ports_of_a_service(mesh: &Mesh) {
     assert!(conn.line().ends_with("line"));
     // Both pods take their turn.
     until("both pods have answered", || {
-        let mut pods: Vec<String> = (0..8).map(|_| mesh.curl(WEB, &["http://web/"]).ok().echo()["pod"].to_string()).collect();
+        let mut pods: Vec<String> = (0..8)
+            .map(|_| mesh.curl(WEB, &["http://web/"]).ok().echo()["pod"].to_string())
+            .collect();
         pods.sort();
         pods.dedup();
-        if pods.len() == 2 { Ok(()) } else { Err(format!("{pods:?}")) }
+        if pods.len() == 2 {
+            Ok(())
+        } else {
+            Err(format!("{pods:?}"))
+        }
     });
 }
 
 fn node_ports(mesh: &Mesh) {
     let nodes: Vec<Value> = mesh.get("nodes", "");
     let addresses = nodes[0]["status"]["addresses"].as_array().unwrap();
-    let internal = addresses.iter().find(|address| address["type"] == "InternalIP").unwrap();
-    mesh.curl(WEB, &[&format!("http://{}:30080/", internal["address"].as_str().unwrap())]).ok();
+    let internal = addresses
+        .iter()
+        .find(|address| address["type"] == "InternalIP")
+        .unwrap();
+    mesh.curl(
+        WEB,
+        &[&format!(
+            "http://{}:30080/",
+            internal["address"].as_str().unwrap()
+        )],
+    )
+    .ok();
 }
 
 fn resolve(mesh: &Mesh, name: &str) -> Vec<String> {
     let output = mesh.tool(WEB, &["resolve", name]).output().unwrap();
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    assert!(
+        output.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn headless_services_are_their_pods(mesh: &Mesh) {
-    let mut pods: Vec<String> = mesh.ready("land", "web", 2).into_iter().map(|pod| pod.address).collect();
+    let mut pods: Vec<String> = mesh
+        .ready("land", "web", 2)
+        .into_iter()
+        .map(|pod| pod.address)
+        .collect();
     pods.sort();
-    let mut found: Vec<String> = resolve(mesh, "pods.land.svc.cluster.local").into_iter().filter(|address| !address.contains(':')).collect();
+    let mut found: Vec<String> = resolve(mesh, "pods.land.svc.cluster.local")
+        .into_iter()
+        .filter(|address| !address.contains(':'))
+        .collect();
     found.sort();
     assert_eq!(found, pods);
     mesh.curl(WEB, &["http://pods:8080/"]).ok();
 }
 
 fn names(mesh: &Mesh) {
-    let service = mesh.get("services", "land").into_iter().find(|service| service["metadata"]["name"] == "web").unwrap();
+    let service = mesh
+        .get("services", "land")
+        .into_iter()
+        .find(|service| service["metadata"]["name"] == "web")
+        .unwrap();
     let address = service["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    for name in ["web", "web.land", "web.land.svc", "web.land.svc.cluster.local", "web.land.svc.cluster.local.", "alias", "WEB.Land"] {
-        assert!(resolve(mesh, name).contains(&address), "{name}: {:?}", resolve(mesh, name));
+    for name in [
+        "web",
+        "web.land",
+        "web.land.svc",
+        "web.land.svc.cluster.local",
+        "web.land.svc.cluster.local.",
+        "alias",
+        "WEB.Land",
+    ] {
+        assert!(
+            resolve(mesh, name).contains(&address),
+            "{name}: {:?}",
+            resolve(mesh, name)
+        );
     }
     assert_eq!(resolve(mesh, "kubernetes.default")[0], "10.96.0.1");
-    assert!(!mesh.tool(WEB, &["resolve", "nothing.land"]).output().unwrap().status.success());
+    assert!(
+        !mesh
+            .tool(WEB, &["resolve", "nothing.land"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 }
 
 fn probes(mesh: &Mesh) {
@@ -155,18 +217,43 @@ fn probes(mesh: &Mesh) {
         )
     };
     let good = [
-        ("http", "readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}"),
-        ("tcp", "readinessProbe: {tcpSocket: {port: 9000}, periodSeconds: 1}"),
+        (
+            "http",
+            "readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}",
+        ),
+        (
+            "tcp",
+            "readinessProbe: {tcpSocket: {port: 9000}, periodSeconds: 1}",
+        ),
         ("grpc", "readinessProbe: {grpc: {port: 8080}, periodSeconds: 1}"),
-        ("exec", "readinessProbe: {exec: {command: [test, -d, /proc]}, periodSeconds: 1}"),
-        ("startup", "startupProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}"),
+        (
+            "exec",
+            "readinessProbe: {exec: {command: [test, -d, /proc]}, periodSeconds: 1}",
+        ),
+        (
+            "startup",
+            "startupProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}",
+        ),
     ];
     let bad = [
-        ("ill", "readinessProbe: {httpGet: {path: '/?status=500', port: 8080}, periodSeconds: 1}"),
-        ("deaf", "readinessProbe: {tcpSocket: {port: 4711}, periodSeconds: 1}"),
-        ("no", "readinessProbe: {exec: {command: ['false']}, periodSeconds: 1}"),
+        (
+            "ill",
+            "readinessProbe: {httpGet: {path: '/?status=500', port: 8080}, periodSeconds: 1}",
+        ),
+        (
+            "deaf",
+            "readinessProbe: {tcpSocket: {port: 4711}, periodSeconds: 1}",
+        ),
+        (
+            "no",
+            "readinessProbe: {exec: {command: ['false']}, periodSeconds: 1}",
+        ),
     ];
-    let all: String = good.iter().chain(&bad).map(|(name, probe)| pod(name, probe)).collect();
+    let all: String = good
+        .iter()
+        .chain(&bad)
+        .map(|(name, probe)| pod(name, probe))
+        .collect();
     let _pods = mesh.with(&all);
     let ready = |name: &str| {
         let pods = mesh.client().status().unwrap().pods;
@@ -174,28 +261,61 @@ fn probes(mesh: &Mesh) {
         found.map(|pod| (pod.ready, pod.message)).unwrap_or_default()
     };
     for (name, _) in good {
-        until(&format!("{name} is ready"), || if ready(name).0 { Ok(()) } else { Err(ready(name).1) });
+        until(&format!("{name} is ready"), || {
+            if ready(name).0 { Ok(()) } else { Err(ready(name).1) }
+        });
     }
     for (name, _) in bad {
-        until(&format!("{name} says why it is not ready"), || match ready(name) {
-            (true, _) => panic!("{name} is ready"),
-            (false, why) if why.is_empty() => Err("nothing is said".to_owned()),
-            (false, _) => Ok(()),
+        until(&format!("{name} says why it is not ready"), || {
+            match ready(name) {
+                (true, _) => panic!("{name} is ready"),
+                (false, why) if why.is_empty() => Err("nothing is said".to_owned()),
+                (false, _) => Ok(()),
+            }
         });
     }
     // A failing liveness probe restarts the container.
-    let _restarted = mesh.with(&pod("live", "livenessProbe: {exec: {command: ['false']}, periodSeconds: 1, failureThreshold: 1}"));
+    let _restarted = mesh.with(&pod(
+        "live",
+        "livenessProbe: {exec: {command: ['false']}, periodSeconds: 1, failureThreshold: 1}",
+    ));
     until("a restart", || {
         let pods = mesh.client().status().unwrap().pods;
-        if pods.iter().any(|pod| pod.name == "probe-live" && pod.restarts > 0) { Ok(()) } else { Err("none".to_owned()) }
+        if pods
+            .iter()
+            .any(|pod| pod.name == "probe-live" && pod.restarts > 0)
+        {
+            Ok(())
+        } else {
+            Err("none".to_owned())
+        }
     });
 }
 
 fn environment_and_volumes(mesh: &Mesh) {
     let env = mesh.print("land/full", &["env"]);
-    let address = mesh.client().status().unwrap().pods.into_iter().find(|pod| pod.name == "full").unwrap().address;
-    for line in ["PLAIN=plain", "TWICE=plain and plain", "COLOUR=green", "WORD=from a Secret", "MY_TIER=test", "CM_colour=green", &format!("MY_IP={address}")] {
-        assert!(env.lines().any(|found| found == line), "{line} is missing:\n{env}");
+    let address = mesh
+        .client()
+        .status()
+        .unwrap()
+        .pods
+        .into_iter()
+        .find(|pod| pod.name == "full")
+        .unwrap()
+        .address;
+    for line in [
+        "PLAIN=plain",
+        "TWICE=plain and plain",
+        "COLOUR=green",
+        "WORD=from a Secret",
+        "MY_TIER=test",
+        "CM_colour=green",
+        &format!("MY_IP={address}"),
+    ] {
+        assert!(
+            env.lines().any(|found| found == line),
+            "{line} is missing:\n{env}"
+        );
     }
     for (file, text) in [
         ("/etc/settings/file.txt", "from a ConfigMap"),
@@ -210,11 +330,11 @@ fn environment_and_volumes(mesh: &Mesh) {
     }
     let token = mesh.print("land/full", &["cat", "/var/run/tokens/token"]);
     assert_eq!(token.trim().split('.').count(), 3, "{token}");
-    // Its own token speaks for it at the API.
+    // Its own token says at the API who it is; what it may not do there is refused by that name.
     let api = "curl -sS --max-time 10 --cacert $D/ca.crt -H \"authorization: Bearer $(cat $D/token)\" https://kubernetes.default.svc/api/v1/namespaces/land/pods/full";
     let script = format!("D=/var/run/secrets/kubernetes.io/serviceaccount; {api}");
     let found = mesh.print("land/full", &["sh", "-c", &script]);
-    assert!(found.contains("\"full\""), "{found}");
+    assert!(found.contains("system:serviceaccount:land:default"), "{found}");
 }
 
 fn port_forward(mesh: &Mesh) {
@@ -226,15 +346,26 @@ fn port_forward(mesh: &Mesh) {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let local = line.split(' ').find_map(|word| word.strip_prefix("127.0.0.1:")).unwrap().to_owned();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let local = line
+            .split(' ')
+            .find_map(|word| word.strip_prefix("127.0.0.1:"))
+            .unwrap()
+            .to_owned();
         let mut stream = TcpStream::connect(format!("127.0.0.1:{local}")).unwrap();
-        stream.write_all(b"GET /from-the-host HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /from-the-host HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         drop(child.kill());
         drop(child.wait());
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("/from-the-host"), "{target}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("/from-the-host"),
+            "{target}: {answer}"
+        );
     }
 }
 
@@ -251,7 +382,9 @@ fn apply_and_delete(mesh: &Mesh) {
     mesh.ready("land", "late", 1);
     let (well, text) = said(mesh.weft(&["apply", path]));
     assert!(well && text.contains("Deployment land/late unchanged"), "{text}");
-    let changed = std::fs::read_to_string(path).unwrap().replace("replicas: 1", "replicas: 2");
+    let changed = std::fs::read_to_string(path)
+        .unwrap()
+        .replace("replicas: 1", "replicas: 2");
     std::fs::write(path, changed).unwrap();
     let (well, text) = said(mesh.weft(&["apply", path]));
     assert!(well && text.contains("Deployment land/late configured"), "{text}");
@@ -260,10 +393,17 @@ fn apply_and_delete(mesh: &Mesh) {
     assert!(well && text.contains("Deployment land/late deleted"), "{text}");
     until("its pods are gone", || {
         let pods = mesh.client().status().unwrap().pods;
-        if pods.iter().any(|pod| pod.name.starts_with("late-")) { Err(format!("{pods:?}")) } else { Ok(()) }
+        if pods.iter().any(|pod| pod.name.starts_with("late-")) {
+            Err(format!("{pods:?}"))
+        } else {
+            Ok(())
+        }
     });
     let (well, text) = said(mesh.weft(&["delete", path]));
-    assert!(!well && text.contains("late") && text.contains("not found"), "{text}");
+    assert!(
+        !well && text.contains("late") && text.contains("not found"),
+        "{text}"
+    );
 }
 
 fn scaling_changes_endpoints(mesh: &Mesh) {
@@ -273,8 +413,15 @@ fn scaling_changes_endpoints(mesh: &Mesh) {
         mesh.apply(&echo("land", "elastic", replicas, ""));
         until(&format!("{replicas} endpoints"), || {
             let services = mesh.client().status().unwrap().services;
-            let found = services.into_iter().find(|service| service.name == "elastic").unwrap();
-            if found.endpoints == replicas { Ok(()) } else { Err(format!("{found:?}")) }
+            let found = services
+                .into_iter()
+                .find(|service| service.name == "elastic")
+                .unwrap();
+            if found.endpoints == replicas {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         });
         mesh.curl(WEB, &["http://elastic/"]).ok();
     }
@@ -293,6 +440,10 @@ fn status_and_logs(mesh: &Mesh) {
     until("the log", || {
         let output = mesh.weft(&["logs", "-n", "land", "says"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if text == "what it says\n" { Ok(()) } else { Err(text) }
+        if text == "what it says\n" {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
 }

@@ -65,14 +65,24 @@ impl Suite {
     }
 
     fn wanted(&self, name: &str) -> bool {
-        let fits = |pattern: &String| if self.exact { name == pattern } else { name.contains(pattern.as_str()) };
+        let fits = |pattern: &String| {
+            if self.exact {
+                name == pattern
+            } else {
+                name.contains(pattern.as_str())
+            }
+        };
         (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skips.iter().any(fits)
     }
 
     /// Runs tests that share one sandbox, started when the first of them is wanted.
     pub fn group(&mut self, name: &'static str, start: fn() -> Mesh, tests: &[&[Test]]) {
         let all: Vec<Test> = tests.concat();
-        let wanted: Vec<Test> = all.iter().filter(|(name, _)| self.wanted(name)).copied().collect();
+        let wanted: Vec<Test> = all
+            .iter()
+            .filter(|(name, _)| self.wanted(name))
+            .copied()
+            .collect();
         self.filtered += all.len() - wanted.len();
         if self.list {
             wanted.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -92,7 +102,10 @@ impl Suite {
             }
             return;
         };
-        println!("# sandbox {name:?} is up after {:.1} s", begun.elapsed().as_secs_f64());
+        println!(
+            "# sandbox {name:?} is up after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
         for (test, run) in wanted {
             self.run(test, || run(&mesh), || mesh.tell());
         }

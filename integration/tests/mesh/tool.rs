@@ -99,7 +99,8 @@ fn first_byte(host: &str, port: &str, count: usize) -> std::io::Result<()> {
 /// Prints a name's addresses.
 fn resolve(host: &str) -> std::io::Result<()> {
     use std::net::ToSocketAddrs as _;
-    let addresses: std::collections::BTreeSet<_> = (host, 1).to_socket_addrs()?.map(|address| address.ip()).collect();
+    let addresses: std::collections::BTreeSet<_> =
+        (host, 1).to_socket_addrs()?.map(|address| address.ip()).collect();
     addresses.iter().for_each(|address| println!("{address}"));
     Ok(())
 }
@@ -154,12 +155,20 @@ fn segment(frame: &[u8]) -> Option<String> {
     let (source, destination, segment) = match short(frame, 12)? {
         0x0800 if *packet.get(9)? == 6 => {
             let head = usize::from(packet[0] & 15) * 4;
-            let address = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok().map(std::net::Ipv4Addr::from);
+            let address = |at: usize| {
+                <[u8; 4]>::try_from(packet.get(at..at + 4)?)
+                    .ok()
+                    .map(std::net::Ipv4Addr::from)
+            };
             let whole = packet.get(head..usize::from(short(packet, 2)?))?;
             (address(12)?.to_string(), address(16)?.to_string(), whole)
         }
         0x86dd if *packet.get(6)? == 6 => {
-            let address = |at: usize| <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok().map(std::net::Ipv6Addr::from);
+            let address = |at: usize| {
+                <[u8; 16]>::try_from(packet.get(at..at + 16)?)
+                    .ok()
+                    .map(std::net::Ipv6Addr::from)
+            };
             let whole = packet.get(40..40 + usize::from(short(packet, 4)?))?;
             (address(8)?.to_string(), address(24)?.to_string(), whole)
         }
@@ -171,5 +180,9 @@ fn segment(frame: &[u8]) -> Option<String> {
     }
     let sequence = u32::from_be_bytes(segment.get(4..8)?.try_into().ok()?);
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(format!("{source} {} {destination} {} {sequence} {hex}", short(segment, 0)?, short(segment, 2)?))
+    Some(format!(
+        "{source} {} {destination} {} {sequence} {hex}",
+        short(segment, 0)?,
+        short(segment, 2)?
+    ))
 }

@@ -45,7 +45,11 @@ spec:
 
 /// A namespace.
 pub fn namespace(name: &str, meshed: bool) -> String {
-    let labels = if meshed { ", labels: {weft.dev/injection: enabled}" } else { "" };
+    let labels = if meshed {
+        ", labels: {weft.dev/injection: enabled}"
+    } else {
+        ""
+    };
     format!("\n---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}{labels}}}\n")
 }
 
@@ -94,7 +98,11 @@ spec:
 /// A server of the application's own TLS, with a certificate of nobody's.
 fn tls() -> String {
     let key = rcgen::generate_simple_self_signed(["tls.shop".to_owned()]).unwrap();
-    let indented = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let indented = |pem: &str| {
+        pem.lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
     format!(
         r"
 ---
