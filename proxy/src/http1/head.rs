@@ -244,12 +244,7 @@ impl Head {
         memory.bytes.extend_from_slice(&bytes[..length]);
         for header in headers {
             let name = offset(bytes, header.name.as_bytes());
-            // An empty value may point anywhere.
-            let value = if header.value.is_empty() {
-                0..0
-            } else {
-                offset(bytes, header.value)
-            };
+            let value = offset(bytes, header.value);
             memory.fields.push(Field {
                 name: name.start as u32,
                 name_len: name.len() as u32,
@@ -360,7 +355,11 @@ impl Head {
     }
 }
 
+/// Where a part lies. The parser may give an empty one from anywhere.
 fn offset(of: &[u8], part: &[u8]) -> Range<usize> {
+    if part.is_empty() {
+        return 0..0;
+    }
     let start = part.as_ptr() as usize - of.as_ptr() as usize;
     start..start + part.len()
 }
@@ -372,4 +371,56 @@ pub(super) fn range(start: u32, length: u32) -> Range<usize> {
 /// Method, target and host were checked to be ASCII or UTF-8 by the parser; anything else is shown as empty.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const REQUEST: &[u8] = b"POST /a/b?c=d HTTP/1.1\r\nHost: cart:80\r\nContent-Length: 10\r\nConnection: x-a, close\r\n\
+        X-A: 1\r\nX-Empty:\r\nTransfer-Encoding: chunked\r\nUpgrade: websocket\r\nExpect: 100-continue\r\n\r\n";
+    const RESPONSE: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: keep-alive\r\nX-Empty:\r\n\r\n";
+
+    #[test]
+    fn a_reason_may_be_missing() {
+        for text in [
+            "HTTP/1.1 200\r\n\r\n",
+            "HTTP/1.1 200 \r\n\r\n",
+            "HTTP/1.0 404 \u{e4}\r\n\r\n",
+        ] {
+            let (head, length) = Head::response(text.as_bytes(), false, false).unwrap().unwrap();
+            assert_eq!((head.reason(), length), (&b""[..], text.len()), "{text:?}");
+            assert_eq!(head.framing, Framing::Close);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_heads_are_read_or_refused(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+            to_head in any::<bool>(),
+        ) {
+            for sample in [REQUEST, RESPONSE] {
+                let mut bytes = sample.to_vec();
+                for (at, value) in &changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = *value;
+                }
+                for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+                    let _ = may_be_complete(bytes, 0);
+                    let heads = [Head::request(bytes), Head::response(bytes, to_head, !to_head)];
+                    for (head, length) in heads.into_iter().flatten().flatten() {
+                        prop_assert!(length <= bytes.len());
+                        let kept: usize = head.kept_lines(|_| false).map(<[u8]>::len).sum();
+                        prop_assert!(kept < length);
+                        let _ = (head.method(), head.target(), head.authority(), head.reason(), head.to_map());
+                        prop_assert!(!(head.framing == Framing::Chunked && head.values("content-length").next().is_some()));
+                    }
+                }
+            }
+        }
+    }
 }

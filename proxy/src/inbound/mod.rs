@@ -28,11 +28,11 @@ use crate::accept::Accepted;
 use crate::context::Worker;
 use crate::detect::{self, First, Hello, Question};
 use crate::identity::Alpn;
-use crate::identity::Peer;
 use crate::policy::{self, Caller};
 use crate::stream::Stream;
 use crate::telemetry::{Edge, EdgeLabels, Party, Reporter, Security};
 use crate::upstream::edges;
+use crate::view::View;
 
 /// Field by which a sidecar says that the application has not seen the request. Only ever between sidecars.
 pub const UNDELIVERED: &str = "weft-undelivered";
@@ -180,20 +180,24 @@ fn refuse(socket: &TcpStream) {
 }
 
 fn called(worker: &Worker, caller: Caller, original: SocketAddr) -> Called {
-    let source = caller.peer.as_deref().map(source).unwrap_or_default();
-    let security = if caller.peer.is_some() {
-        Security::MutualTls
-    } else {
-        Security::None
-    };
+    let view = worker.view();
+    let own = view
+        .pod(original.ip(), original.port())
+        .and_then(|pod| pod.destination);
     let labels = EdgeLabels {
         reporter: Reporter::Destination,
-        source,
+        source: source(&view, &caller),
         destination: edges::own(worker),
-        service: Arc::default(),
-        service_name: Arc::default(),
-        service_namespace: Arc::default(),
-        security,
+        service: own.as_ref().map(|own| own.host.clone()).unwrap_or_default(),
+        service_name: own
+            .as_ref()
+            .map(|own| own.service.name.clone())
+            .unwrap_or_default(),
+        service_namespace: own.map(|own| own.service.namespace.clone()).unwrap_or_default(),
+        security: match caller.peer {
+            Some(_) => Security::MutualTls,
+            None => Security::None,
+        },
     };
     let edge = worker.shared.telemetry.edge(&labels);
     Called {
@@ -203,11 +207,19 @@ fn called(worker: &Worker, caller: Caller, original: SocketAddr) -> Called {
     }
 }
 
-/// What a peer's certificate says of it.
-fn source(peer: &Peer) -> Party {
-    Party {
-        namespace: peer.id.namespace().into(),
-        principal: peer.id.to_string().into(),
-        ..Party::default()
+/// What is known of a caller: what its certificate says, and, if the view has a pod of that identity at its address, the
+/// names that people know that by.
+fn source(view: &View, caller: &Caller) -> Party {
+    let Some(peer) = &caller.peer else {
+        return Party::default();
+    };
+    let pod = view.pod(caller.address.ip(), 0).map(|pod| pod.endpoint);
+    match pod.filter(|pod| pod.identity.as_ref() == Some(&peer.id)) {
+        Some(pod) => Party::new(&pod.workload, Some(&peer.id)),
+        None => Party {
+            namespace: peer.id.namespace().into(),
+            principal: peer.id.to_string().into(),
+            ..Party::default()
+        },
     }
 }
