@@ -81,7 +81,8 @@ impl Prober {
                     Ok(()) => (good, bad) = (good + 1, 0),
                     Err(why) => {
                         (good, bad) = (0, bad + 1);
-                        if ready {
+                        // The first failures of a pod that starts are no news.
+                        if ready || bad == needed.1 {
                             self.context
                                 .warn("Unhealthy", &format!("Readiness probe failed: {why}"));
                         }
