@@ -213,3 +213,84 @@ fn a_restarted_sidecar_costs_no_connection() {
         }
     });
 }
+
+/// Passes connections on to `to` until `silent`; then nothing goes anywhere, as behind a cut.
+async fn relay(to: SocketAddr, silent: Rc<std::cell::Cell<bool>>) -> SocketAddr {
+    application(move |socket: TcpStream, _| {
+        let silent = silent.clone();
+        async move {
+            let (mut near_in, mut near_out) = socket.into_split();
+            let (mut far_in, mut far_out) = TcpStream::connect(to).await.unwrap().into_split();
+            let there = pass(&mut near_in, &mut far_out, &silent);
+            let back = pass(&mut far_in, &mut near_out, &silent);
+            tokio::join!(there, back);
+        }
+    })
+    .await
+}
+
+async fn pass(
+    from: &mut tokio::net::tcp::OwnedReadHalf,
+    to: &mut tokio::net::tcp::OwnedWriteHalf,
+    silent: &std::cell::Cell<bool>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else {
+            break;
+        };
+        if silent.get() {
+            std::future::pending::<()>().await;
+        }
+        let _ = to.write_all(&buffer[..count]).await;
+    }
+    let _ = to.shutdown().await;
+}
+
+#[test]
+fn a_cut_moves_new_connections_and_ends_open_ones_within_a_second() {
+    run(async {
+        let silent = Rc::new(std::cell::Cell::new(false));
+        let mesh = Mesh::start(
+            Protocol::Tcp,
+            &[application(parrot).await, application(parrot).await],
+        )
+        .await;
+        let [far, near] = [&mesh.callees[0], &mesh.callees[1]].map(|callee| callee.address);
+        let relayed = relay(far, silent.clone()).await;
+        mesh.endpoints(&[relayed, near], true).await;
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            assert!(ask(&mesh).await.ends_with(":hello"));
+            let mut client = mesh.connect().await;
+            client.write_all(b"half").await.unwrap();
+            held.push(client);
+        }
+        let cut = Instant::now();
+        silent.set(true);
+        for number in 0..40 {
+            let begun = Instant::now();
+            assert!(
+                ask(&mesh).await.ends_with(":hello"),
+                "connection {number} after the cut"
+            );
+            assert!(
+                begun.elapsed() < Duration::from_secs(1),
+                "connection {number}: {:?}",
+                begun.elapsed()
+            );
+        }
+        // Those that were open on the other side live; those behind the cut are reset, not left to wait.
+        let (mut whole, mut ended) = (0, 0);
+        for mut client in held {
+            let _ = client.write_all(b"x").await;
+            let _ = client.shutdown().await;
+            match read_all(&mut client).await {
+                text if text.ends_with(":halfx") => whole += 1,
+                _ => ended += 1,
+            }
+        }
+        assert!(whole > 0 && ended > 0, "{whole} whole, {ended} ended");
+        assert!(cut.elapsed() < Duration::from_secs(4), "{:?}", cut.elapsed());
+    });
+}

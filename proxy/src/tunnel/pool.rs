@@ -105,11 +105,8 @@ pub async fn open(
             }
         };
         place.grow(worker, wanted);
-        let answer = if fresh {
-            deadline.max(Instant::now() + connect::QUICK)
-        } else {
-            deadline
-        };
+        // A kernel answers a connection; here a process has to, and to connect to its application before.
+        let answer = deadline.max(Instant::now() + connect::QUICK);
         let error = match timeout_at(answer, opening).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => error,
