@@ -4,7 +4,7 @@
 //! sent plain text.
 
 use super::workload::{locality, workload};
-use super::{Item, Items};
+use super::{Item, Items, inbound};
 use crate::mesh::{DeclaredService, Mesh, Pod, ServiceType, Slice, SliceEndpoint, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -44,7 +44,8 @@ pub(super) fn endpoints(mesh: &Mesh, last: Option<(&Mesh, &Items)>) -> Items {
 
 /// Services whose endpoints may differ between two meshes; `None`: all.
 fn dirty(old: &Mesh, new: &Mesh) -> Option<BTreeSet<ServiceName>> {
-    if old.settings != new.settings || !changed(&old.nodes, &new.nodes).is_empty() {
+    let callers_may_change = !old.peer_authentications.same(&new.peer_authentications);
+    if old.settings != new.settings || callers_may_change || !changed(&old.nodes, &new.nodes).is_empty() {
         return None;
     }
     let mut dirty: BTreeSet<ServiceName> = changed(&old.services, &new.services);
@@ -124,7 +125,7 @@ impl<'a> Join<'a> {
         }
         let endpoints = gathered
             .into_values()
-            .filter_map(|found| self.endpoint(found))
+            .flat_map(|found| self.endpoint(found))
             .collect();
         Endpoints {
             service: service.name.clone(),
@@ -172,7 +173,8 @@ impl<'a> Join<'a> {
         }
     }
 
-    fn endpoint(&self, found: Gathered<'_>) -> Option<Endpoint> {
+    /// One endpoint, or two of the same pod: ports that sidecars reach with TLS, and those that take plain text only.
+    fn endpoint(&self, found: Gathered<'_>) -> Vec<Endpoint> {
         let node = match found.pod {
             Some(pod) if !pod.node.is_empty() => &pod.node,
             _ => found.node,
@@ -184,24 +186,39 @@ impl<'a> Join<'a> {
                 ..locality
             };
         }
-        let identity = match found.pod.filter(|pod| pod.meshed) {
-            // Whoever has a sidecar and no identity that can be checked gets nothing rather than plain text.
-            Some(pod) => Some(identity(self.mesh, pod)?),
-            None => None,
+        let ports = found.ports.into_iter().filter(|(_, target)| *target > 0);
+        let meshed = found.pod.filter(|pod| pod.meshed);
+        let (plain, secure): (Vec<_>, Vec<_>) = match meshed {
+            Some(pod) => {
+                let plain = inbound::plain_text_ports(self.mesh, pod);
+                ports.partition(|(_, target)| plain(*target))
+            }
+            None => (ports.collect(), Vec::new()),
         };
-        Some(Endpoint {
+        let whole = Endpoint {
             workload: found.pod.map_or_else(Workload::default, workload),
             addresses: found.addresses.into_iter().collect(),
-            ports: found
-                .ports
-                .into_iter()
-                .filter(|(_, target)| *target > 0)
-                .collect(),
+            ports: plain,
             locality,
             health: found.health,
             weight: 1,
-            identity,
-        })
+            identity: None,
+        };
+        // Whoever has a sidecar and no identity that can be checked gets nothing rather than plain text.
+        let secured = meshed
+            .and_then(|pod| identity(self.mesh, pod))
+            .map(|identity| Endpoint {
+                ports: secure,
+                identity: Some(identity),
+                ..whole.clone()
+            });
+        match secured {
+            Some(secured) if whole.ports.is_empty() => vec![secured],
+            Some(secured) if secured.ports.is_empty() => vec![whole],
+            Some(secured) => vec![secured, whole],
+            None if meshed.is_some() && whole.ports.is_empty() => Vec::new(),
+            None => vec![whole],
+        }
     }
 }
 

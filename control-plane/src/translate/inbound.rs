@@ -28,6 +28,17 @@ pub(super) fn inbound(mesh: &Mesh, pod: &Pod) -> Inbound {
     }
 }
 
+/// Which ports of a pod take plain text only (mode DISABLE): callers send it no TLS there.
+pub(super) fn plain_text_ports<'a>(mesh: &'a Mesh, pod: &Pod) -> impl Fn(u16) -> bool + use<'a> {
+    let levels = Levels::of(mesh, pod);
+    let all = levels.authentication().mode;
+    let workload = levels.workload;
+    move |port| {
+        let own = workload.and_then(|object| object.ports.iter().find(|(number, _)| *number == port)?.1);
+        own.unwrap_or(all) == MtlsMode::Disable
+    }
+}
+
 /// The PeerAuthentications that hold for a pod, the nearest first.
 struct Levels<'a> {
     workload: Option<&'a PeerAuth>,
