@@ -235,10 +235,7 @@ async fn pass(
     silent: &std::cell::Cell<bool>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else {
-            break;
-        };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if silent.get() {
             std::future::pending::<()>().await;
         }
