@@ -218,7 +218,10 @@ mod tests {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
         let page = admin.clone().answer(request).await;
         let status = page.status().as_u16();
-        (status, String::from_utf8(page.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+        (
+            status,
+            String::from_utf8(page.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -235,7 +238,12 @@ mod tests {
     #[tokio::test]
     async fn only_post_changes_anything() {
         let admin = admin();
-        for path in ["/certificates/renew", "/logging?level=debug", "/drain", "/quitquitquit"] {
+        for path in [
+            "/certificates/renew",
+            "/logging?level=debug",
+            "/drain",
+            "/quitquitquit",
+        ] {
             assert_eq!(ask(&admin, Method::GET, path).await.0, 405, "{path}");
             assert_eq!(ask(&admin, Method::PUT, path).await.0, 405, "{path}");
         }

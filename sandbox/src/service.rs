@@ -23,7 +23,9 @@ pub async fn run(store: Arc<Store>, fabric: Arc<Fabric>) {
         if wanted != written {
             match fabric.set_services(&wanted) {
                 Ok(()) => written = wanted,
-                Err(error) => tracing::error!(%error, "the kernel refused the rules of the services; the last good ones stay"),
+                Err(error) => {
+                    tracing::error!(%error, "the kernel refused the rules of the services; the last good ones stay")
+                }
             }
         }
         loop {
@@ -46,7 +48,10 @@ fn concerns(event: &Event) -> bool {
 fn compile(store: &Store) -> Vec<ServicePort> {
     let (services, _) = store.list(SERVICES, None);
     let (slices, _) = store.list(SLICES, None);
-    services.iter().flat_map(|service| ports(service, &slices)).collect()
+    services
+        .iter()
+        .flat_map(|service| ports(service, &slices))
+        .collect()
 }
 
 /// Every port of a Service at every cluster address.
@@ -57,17 +62,26 @@ fn ports(service: &Value, slices: &[Arc<Value>]) -> Vec<ServicePort> {
         .filter(|slice| object::label(slice, "kubernetes.io/service-name") == Some(object::name(service)))
         .collect();
     let mut found = Vec::new();
-    for address in list(service, "/spec/clusterIPs").iter().filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok()) {
+    for address in list(service, "/spec/clusterIPs")
+        .iter()
+        .filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok())
+    {
         for port in list(service, "/spec/ports") {
             let protocol = match string(port, "/protocol") {
                 Some("UDP") => Protocol::Udp,
                 Some("TCP") | None => Protocol::Tcp,
                 Some(_) => continue,
             };
-            let Some(number) = number(port, "/port") else { continue };
+            let Some(number) = number(port, "/port") else {
+                continue;
+            };
             let name = string(port, "/name").unwrap_or_default();
             found.push(ServicePort {
-                name: format!("{}/{}:{number}", object::namespace(service), object::name(service)),
+                name: format!(
+                    "{}/{}:{number}",
+                    object::namespace(service),
+                    object::name(service)
+                ),
                 address,
                 protocol,
                 port: number,
@@ -88,14 +102,21 @@ fn endpoints(slice: &Value, port_name: &str) -> Vec<SocketAddr> {
     let Some(port) = port else { return Vec::new() };
     list(slice, "/endpoints")
         .iter()
-        .filter(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true))
+        .filter(|endpoint| {
+            endpoint
+                .pointer("/conditions/ready")
+                .and_then(Value::as_bool)
+                .unwrap_or(true)
+        })
         .filter_map(|endpoint| endpoint.pointer("/addresses/0")?.as_str()?.parse::<IpAddr>().ok())
         .map(|address| SocketAddr::new(address, port))
         .collect()
 }
 
 fn number(value: &Value, pointer: &str) -> Option<u16> {
-    object::number(value, pointer).and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
+    object::number(value, pointer)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number != 0)
 }
 
 #[cfg(test)]
@@ -114,10 +135,20 @@ mod tests {
                 "ports": [{"name": "http", "port": 8080}],
                 "endpoints": [{"addresses": [address], "conditions": {"ready": ready}}]}))
         };
-        let slices = [slice("10.244.1.2", true), slice("10.244.1.3", false), slice("fd00:10:244:1::2", true)];
+        let slices = [
+            slice("10.244.1.2", true),
+            slice("10.244.1.3", false),
+            slice("fd00:10:244:1::2", true),
+        ];
         let ports = ports(&service, &slices);
         assert_eq!(ports.len(), 4);
-        assert_eq!(ports[0].endpoints, ["10.244.1.2:8080".parse().unwrap(), "[fd00:10:244:1::2]:8080".parse().unwrap()]);
+        assert_eq!(
+            ports[0].endpoints,
+            [
+                "10.244.1.2:8080".parse().unwrap(),
+                "[fd00:10:244:1::2]:8080".parse().unwrap()
+            ]
+        );
         assert_eq!(ports[0].node_port, Some(30080));
         assert!(ports[1].endpoints.is_empty() && ports[1].protocol == Protocol::Udp);
         assert_eq!(ports[2].address, "fd00:10:96::9".parse::<IpAddr>().unwrap());

@@ -33,7 +33,10 @@ impl System {
     /// # Errors
     /// A sentence, where no certificate can be made.
     pub fn objects(self, authority: &Authority) -> Result<Vec<Value>, String> {
-        let names = [format!("{INJECTOR}.{SYSTEM_NAMESPACE}.svc"), format!("{INJECTOR}.{SYSTEM_NAMESPACE}.svc.cluster.local")];
+        let names = [
+            format!("{INJECTOR}.{SYSTEM_NAMESPACE}.svc"),
+            format!("{INJECTOR}.{SYSTEM_NAMESPACE}.svc.cluster.local"),
+        ];
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let leaf = authority.serve(&names, &[]).map_err(|error| error.to_string())?;
         let mut objects = vec![
@@ -78,8 +81,16 @@ impl System {
         Value::Array(environment)
     }
 
-    fn deployment(self, name: &str, verb: &str, mut environment: Value, mounts: &Value, volumes: &Value) -> Value {
-        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    fn deployment(
+        self,
+        name: &str,
+        verb: &str,
+        mut environment: Value,
+        mounts: &Value,
+        volumes: &Value,
+    ) -> Value {
+        let field =
+            |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         if let Some(list) = environment.as_array_mut() {
             list.push(field("POD_NAME", "metadata.name"));
             list.push(field("POD_NAMESPACE", "metadata.namespace"));
@@ -99,12 +110,12 @@ impl System {
                 "nodeSelectorTerms": [{"matchExpressions": [{"key": SYSTEM_NODE, "operator": "Exists"}]}]}}});
         }
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(name),
-            "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": {"app": name}},
-                "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-                "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
-            }})
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": name}},
+            "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+        }})
     }
 }
 
@@ -116,25 +127,28 @@ fn metadata(name: &str) -> Value {
 /// The configuration that makes the API server send every new pod of a labelled namespace to the injector.
 fn webhook(ca_pem: &str) -> Value {
     use base64::Engine as _;
-    let left_alone: Vec<&str> = KUBERNETES_NAMESPACES.into_iter().chain([SYSTEM_NAMESPACE]).collect();
+    let left_alone: Vec<&str> = KUBERNETES_NAMESPACES
+        .into_iter()
+        .chain([SYSTEM_NAMESPACE])
+        .collect();
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": INJECTOR},
-        "webhooks": [{
-            "name": "inject.weft.dev",
-            "clientConfig": {
-                "service": {"namespace": SYSTEM_NAMESPACE, "name": INJECTOR, "path": "/inject", "port": 443},
-                "caBundle": base64::engine::general_purpose::STANDARD.encode(ca_pem),
-            },
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
-            "namespaceSelector": {"matchExpressions": [
-                {"key": NAMESPACE_INJECTION, "operator": "In", "values": [INJECTION_ENABLED]},
-                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": left_alone},
-            ]},
-            "objectSelector": {"matchExpressions": [{"key": POD_INJECT, "operator": "NotIn", "values": ["false"]}]},
-            "admissionReviewVersions": ["v1"],
-            "failurePolicy": "Fail",
-            "reinvocationPolicy": "IfNeeded",
-            "sideEffects": "None",
-            "timeoutSeconds": 5,
-        }]})
+    "metadata": {"name": INJECTOR},
+    "webhooks": [{
+        "name": "inject.weft.dev",
+        "clientConfig": {
+            "service": {"namespace": SYSTEM_NAMESPACE, "name": INJECTOR, "path": "/inject", "port": 443},
+            "caBundle": base64::engine::general_purpose::STANDARD.encode(ca_pem),
+        },
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
+        "namespaceSelector": {"matchExpressions": [
+            {"key": NAMESPACE_INJECTION, "operator": "In", "values": [INJECTION_ENABLED]},
+            {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": left_alone},
+        ]},
+        "objectSelector": {"matchExpressions": [{"key": POD_INJECT, "operator": "NotIn", "values": ["false"]}]},
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "IfNeeded",
+        "sideEffects": "None",
+        "timeoutSeconds": 5,
+    }]})
 }

@@ -160,7 +160,10 @@ async fn play(args: &Demo, screen: &mut Screen, client: &Client) -> anyhow::Resu
     }
     load.child.start_kill()?;
     if let Some(path) = &args.records {
-        stage.tally.write(path).with_context(|| format!("cannot write {}", path.display()))?;
+        stage
+            .tally
+            .write(path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(rows)
 }
@@ -273,7 +276,10 @@ impl Stage<'_> {
                 let status = self.client.status()?;
                 for pod in status.pods.iter().filter(|pod| pod.meshed && pod.ready) {
                     match admin::renew(self.client, &pod.namespace, &pod.name) {
-                        Ok(serial) => done.certificates.push((pod.namespace.clone(), pod.name.clone(), serial)),
+                        Ok(serial) => {
+                            done.certificates
+                                .push((pod.namespace.clone(), pod.name.clone(), serial))
+                        }
                         Err(error) => done.broken.push(format!("{}: {error:#}", pod.name)),
                     }
                 }
@@ -295,7 +301,8 @@ impl Stage<'_> {
         }
         if event == Event::Heal {
             // A connection that stays open stays where it is.
-            let local = |record: &Record| record.answerer.zone == HOME_ZONE || record.protocol == Protocol::Stream;
+            let local =
+                |record: &Record| record.answerer.zone == HOME_ZONE || record.protocol == Protocol::Stream;
             effect.local_again_ms = self.tally.local_again(from_ms, until_ms, local);
         }
         let mut row = Row::judge(event, effect);

@@ -144,7 +144,12 @@ impl Renewal {
         self.failures = self.failures.saturating_add(1);
         let (attempt, seconds) = (self.failures, left.unwrap_or_default().as_secs());
         if attempt.is_power_of_two() || attempt.is_multiple_of(64) {
-            tracing::warn!(reason, attempt, validity_left_seconds = seconds, "no new certificate, trying again");
+            tracing::warn!(
+                reason,
+                attempt,
+                validity_left_seconds = seconds,
+                "no new certificate, trying again"
+            );
         } else {
             tracing::debug!(reason, attempt, "no new certificate");
         }

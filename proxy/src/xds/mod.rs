@@ -117,15 +117,28 @@ impl Client {
             if self.telemetry.own().xds_updates.load(Ordering::Relaxed) > begun {
                 failures = 0;
             }
-            let most = if ended.refused() { MAX_PAUSE_REFUSED } else { MAX_PAUSE };
-            let pause = Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(most);
+            let most = if ended.refused() {
+                MAX_PAUSE_REFUSED
+            } else {
+                MAX_PAUSE
+            };
+            let pause = Duration::from_millis(500)
+                .saturating_mul(1 << failures.min(8))
+                .min(most);
             let pause = pause.mul_f64(rand::random_range(0.1..1.0));
             failures = failures.saturating_add(1);
             let reason = ended.to_string();
             if failures == 1 {
-                tracing::info!(reason, "the configuration stream ended; the last good configuration stays in force");
+                tracing::info!(
+                    reason,
+                    "the configuration stream ended; the last good configuration stays in force"
+                );
             } else if failures.is_power_of_two() || failures.is_multiple_of(64) {
-                tracing::warn!(reason, attempt = failures, "no configuration stream; the last good stays in force");
+                tracing::warn!(
+                    reason,
+                    attempt = failures,
+                    "no configuration stream; the last good stays in force"
+                );
             } else {
                 tracing::debug!(reason, attempt = failures, "no configuration stream");
             }

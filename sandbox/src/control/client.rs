@@ -55,15 +55,24 @@ pub struct Sandbox {
 /// The name isn't 1 to 63 of a-z, 0-9 and '-', the directory can't be made, or it belongs to somebody else.
 pub fn state_directory(name: &str) -> io::Result<PathBuf> {
     let fits = (1..=63).contains(&name.len());
-    if !fits || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        return Err(io::Error::other(format!("{name:?} is no name of a sandbox: use 1 to 63 of a-z, 0-9 and '-'")));
+    if !fits
+        || !name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        return Err(io::Error::other(format!(
+            "{name:?} is no name of a sandbox: use 1 to 63 of a-z, 0-9 and '-'"
+        )));
     }
     Ok(parent()?.join(name))
 }
 
 fn parent() -> io::Result<PathBuf> {
     let uid = nix::unistd::geteuid();
-    let parent = match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir()) {
+    let parent = match std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_dir())
+    {
         Some(runtime) => runtime.join("weft"),
         None => PathBuf::from(format!("/tmp/weft-{}", outside(uid.as_raw()))),
     };
@@ -74,7 +83,9 @@ fn parent() -> io::Result<PathBuf> {
     let found = std::fs::symlink_metadata(&parent)?;
     if !found.is_dir() || found.uid() != uid.as_raw() || found.mode() & 0o077 != 0 {
         let parent = parent.display();
-        return Err(io::Error::other(format!("{parent} is not a directory of yours alone; remove it, or set XDG_RUNTIME_DIR")));
+        return Err(io::Error::other(format!(
+            "{parent} is not a directory of yours alone; remove it, or set XDG_RUNTIME_DIR"
+        )));
     }
     Ok(parent)
 }
@@ -87,8 +98,13 @@ fn outside(uid: u32) -> u32 {
 
 fn mapped(map: &str, uid: u32) -> Option<u32> {
     map.lines().find_map(|line| {
-        let numbers: Vec<u32> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let &[inside, outside, count] = numbers.as_slice() else { return None };
+        let numbers: Vec<u32> = line
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let &[inside, outside, count] = numbers.as_slice() else {
+            return None;
+        };
         let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
         outside.checked_add(offset)
     })
@@ -96,10 +112,15 @@ fn mapped(map: &str, uid: u32) -> Option<u32> {
 
 /// The sandboxes of this user that run, by name.
 pub fn list() -> Vec<Sandbox> {
-    let Ok(entries) = parent().and_then(std::fs::read_dir) else { return Vec::new() };
+    let Ok(entries) = parent().and_then(std::fs::read_dir) else {
+        return Vec::new();
+    };
     let mut found: Vec<Sandbox> = entries
         .filter_map(Result::ok)
-        .map(|entry| Sandbox { name: entry.file_name().to_string_lossy().into_owned(), directory: entry.path() })
+        .map(|entry| Sandbox {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            directory: entry.path(),
+        })
         .filter(|sandbox| UnixStream::connect(sandbox.directory.join(SOCKET)).is_ok())
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -112,14 +133,20 @@ impl Client {
     /// # Errors
     /// None of this name runs.
     pub fn new(name: &str) -> Result<Self, ControlError> {
-        let client = Self { name: name.to_owned(), socket: state_directory(name)?.join(SOCKET) };
+        let client = Self {
+            name: name.to_owned(),
+            socket: state_directory(name)?.join(SOCKET),
+        };
         client.connect()?;
         Ok(client)
     }
 
     /// The sandbox whose state is in `directory`, running or not yet.
     pub fn at(name: &str, directory: &Path) -> Self {
-        Self { name: name.to_owned(), socket: directory.join(SOCKET) }
+        Self {
+            name: name.to_owned(),
+            socket: directory.join(SOCKET),
+        }
     }
 
     /// The sandbox's name.
@@ -134,7 +161,10 @@ impl Client {
                 true => String::new(),
                 false => format!(". Running: {} (choose with --name)", names.join(", ")),
             };
-            ControlError::NotRunning { name: self.name.clone(), others }
+            ControlError::NotRunning {
+                name: self.name.clone(),
+                others,
+            }
         })
     }
 
@@ -142,7 +172,10 @@ impl Client {
         let mut stream = self.connect()?;
         let mut line = serde_json::to_vec(request)?;
         if line.len() > LONGEST_REQUEST {
-            return Err(ControlError::Refused(format!("the request is larger than {} MiB", LONGEST_REQUEST >> 20)));
+            return Err(ControlError::Refused(format!(
+                "the request is larger than {} MiB",
+                LONGEST_REQUEST >> 20
+            )));
         }
         line.push(b'\n');
         stream.write_all(&line)?;
@@ -181,7 +214,12 @@ impl Client {
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn exec(&self, namespace: &str, pod: &str, container: Option<&str>) -> Result<(u32, Exec), ControlError> {
+    pub fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+    ) -> Result<(u32, Exec), ControlError> {
         let request = Request::Exec {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
@@ -207,8 +245,17 @@ impl Client {
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn dial(&self, namespace: &str, target: &str, port: u16) -> Result<(UnixStream, Vec<u8>), ControlError> {
-        let request = Request::Dial { namespace: namespace.to_owned(), target: target.to_owned(), port };
+    pub fn dial(
+        &self,
+        namespace: &str,
+        target: &str,
+        port: u16,
+    ) -> Result<(UnixStream, Vec<u8>), ControlError> {
+        let request = Request::Dial {
+            namespace: namespace.to_owned(),
+            target: target.to_owned(),
+            port,
+        };
         let (mut reader, _) = self.open(&request)?;
         let mut early = vec![0; reader.buffer().len()];
         reader.read_exact(&mut early)?;

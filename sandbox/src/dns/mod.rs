@@ -42,7 +42,9 @@ pub async fn serve(address: SocketAddr, store: Arc<Store>) -> io::Result<()> {
 async fn answer_udp(socket: UdpSocket, store: Arc<Store>) {
     let mut buffer = vec![0; 4096];
     loop {
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         if let Some(reply) = buffer.get(..length).and_then(|query| answer(query, &store, true)) {
             let _ = socket.send_to(&reply, from).await;
         }
@@ -51,7 +53,9 @@ async fn answer_udp(socket: UdpSocket, store: Arc<Store>) {
 
 async fn answer_tcp(listener: TcpListener, store: Arc<Store>, places: Arc<Semaphore>) {
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let store = store.clone();
@@ -71,7 +75,9 @@ async fn converse(mut stream: TcpStream, store: &Store) -> io::Result<()> {
         let length = tokio::time::timeout(IDLE, stream.read_u16()).await??;
         let mut query = vec![0; usize::from(length)];
         tokio::time::timeout(IDLE, stream.read_exact(&mut query)).await??;
-        let Some(reply) = answer(&query, store, false) else { return Ok(()) };
+        let Some(reply) = answer(&query, store, false) else {
+            return Ok(());
+        };
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
         stream.write_u16(length).await?;
         stream.write_all(&reply).await?;
