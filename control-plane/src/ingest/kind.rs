@@ -88,7 +88,7 @@ const ROUTING: Role = Role::Reported(
 const NOTHING: Role = Role::Reported("Weft doesn't act on it", "remove it, or keep it for another mesh");
 
 /// Every kind that Weft knows.
-pub const KINDS: &[Kind] = &[
+pub static KINDS: &[Kind] = &[
     core("Namespace", "namespaces", false),
     core("Node", "nodes", false),
     core("Pod", "pods", true),
