@@ -27,9 +27,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const MOST: usize = 256;
 /// How often another sidecar is asked for a sign of life while there are streams. gRPC's streams may be silent for as long
 /// as they like, so that only this tells a quiet stream from a place that is gone.
-const PING_EVERY: Duration = Duration::from_millis(200);
+const PING_EVERY: Duration = Duration::from_millis(100);
 /// How long it may take to give one.
-const PONG_WITHIN: Duration = Duration::from_millis(500);
+const PONG_WITHIN: Duration = Duration::from_millis(400);
 /// The same once another connection has fallen silent: where one place is gone, its neighbours may be too.
 const PONG_SOON: Duration = Duration::from_millis(250);
 
