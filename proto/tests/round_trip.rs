@@ -1,5 +1,7 @@
 //! Model to wire and back is the identity; bytes from outside never panic and never pass unchecked.
 
+#![allow(clippy::unwrap_used)] // A test panics to say that it failed.
+
 use proptest::prelude::*;
 use std::sync::Arc;
 use weft_proto::model::*;

@@ -52,7 +52,11 @@ impl Answer {
 
     /// Status 200, or the test has failed.
     pub fn ok(self) -> Self {
-        assert!(self.exit == 0 && self.status == 200, "{self:?}");
+        assert!(
+            self.exit == 0 && self.status == 200,
+            "{} {self:?}",
+            self.complaint
+        );
         self
     }
 }
