@@ -122,7 +122,8 @@ fn a_sandbox_that_does_not_run_is_named() {
 
 #[test]
 fn parts_that_miss_their_settings_say_which() {
-    for verb in ["proxy", "control-plane", "injector"] {
+    // The injector has defaults for everything: it runs, and waits for its certificate.
+    for verb in ["proxy", "control-plane"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         let output = command.arg(verb).env_clear().output().unwrap();
         let said = text(&output.stderr) + &text(&output.stdout);

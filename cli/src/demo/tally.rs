@@ -211,6 +211,10 @@ mod tests {
         );
         assert_eq!(tally.local_again(1_000, 3_000, |r| r.answerer.zone == "a"), None);
         assert_eq!(tally.glance(4_000).len(), 2);
-        assert_eq!(tally.glance(4_250).len(), 1, "the last answer from b is over a second old");
+        assert_eq!(
+            tally.glance(4_250).len(),
+            1,
+            "the last answer from b is over a second old"
+        );
     }
 }
