@@ -6,8 +6,10 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use ipnet::IpNet;
+use nix::net::if_::InterfaceFlags;
 
 use crate::Error;
 use crate::socket::Exchange;
@@ -51,6 +53,9 @@ const RTNH_F_ONLINK: u32 = 4;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
+
+/// How long the two ends of a link may take to find each other, in milliseconds.
+const RUNNING_WITHIN_MS: u32 = 2000;
 
 /// Longest name of an interface in bytes.
 const NAME: usize = 15;
@@ -126,6 +131,30 @@ pub fn set_down(name: &str) -> Result<(), Error> {
 fn set_flag(name: &str, flag: u32, word: &str) -> Result<(), Error> {
     let header = link_header(index(name)?, flag, IFF_UP);
     one(format!("set link {name} {word}"), RTM_NEWLINK, 0, &header, |_| {})
+}
+
+/// Blocks until the kernel sends packets by this link. It starts that a moment after both ends are up, in a queue
+/// of its own, and drops all packets until then: a first connection would wait for its second try.
+///
+/// # Errors
+/// When the link does not exist, or its other end does not come up within two seconds.
+pub fn wait_until_running(name: &str) -> Result<(), Error> {
+    check_name(name)?;
+    for _ in 0..RUNNING_WITHIN_MS {
+        let links = nix::ifaddrs::getifaddrs()
+            .map_err(|e| Error::Invalid(format!("cannot read the network interfaces: {}", e.desc())))?;
+        let running = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        if links
+            .into_iter()
+            .any(|link| link.interface_name == name && link.flags.contains(running))
+        {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Error::Invalid(format!(
+        "the network interface {name} does not carry packets after {RUNNING_WITHIN_MS} ms: see that its other end is up"
+    )))
 }
 
 /// Removes a link (both ends of a veth pair). One that does not exist is no error.

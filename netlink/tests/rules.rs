@@ -118,8 +118,10 @@ impl Lab {
                 };
                 link::add_route(route).unwrap();
             }
+            link::wait_until_running("far").unwrap();
         })
         .unwrap();
+        link::wait_until_running("near").unwrap();
         Self { far }
     }
 

@@ -74,6 +74,7 @@ impl Fabric {
         link::add_veth(end(near, 0xfe), end(far, 0xff), MTU)?;
         link::set_up(near)?;
         link::set_up(far)?;
+        link::wait_until_running(near)?;
         for network in service_networks {
             let source = addresses
                 .iter()
@@ -131,7 +132,8 @@ impl Fabric {
         // Carrier first: a route by a link without one would be refused.
         let set_up = namespace::run(pod, || pod_side(addresses))
             .flatten()
-            .and_then(|()| router_side(&interface, addresses, mac));
+            .and_then(|()| router_side(&interface, addresses, mac))
+            .and_then(|()| namespace::run(pod, || link::wait_until_running("eth0")).flatten());
         match set_up {
             Ok(()) => Ok(Attachment { interface }),
             Err(e) => {
@@ -193,6 +195,7 @@ fn pod_side(addresses: &[IpAddr]) -> Result<(), Error> {
 
 fn router_side(interface: &str, addresses: &[IpAddr], mac: Mac) -> Result<(), Error> {
     link::set_up(interface)?;
+    link::wait_until_running(interface)?;
     for address in addresses {
         let destination = (*address).into();
         link::add_route(Route {
