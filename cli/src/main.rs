@@ -13,6 +13,7 @@ mod echo;
 mod exec;
 mod init;
 mod injector;
+mod kubeconfig;
 mod load;
 mod logging;
 mod logs;
@@ -50,6 +51,7 @@ enum Verb {
     Exec(exec::Exec),
     Logs(logs::Logs),
     PortForward(port_forward::PortForward),
+    Kubeconfig(kubeconfig::Kubeconfig),
     Load(load::Load),
     Echo(echo::Echo),
     Proxy(proxy::Proxy),
@@ -89,6 +91,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Delete(args) => apply::delete(&args),
         Verb::Logs(args) => logs::run(&args),
         Verb::PortForward(args) => port_forward::run(&args),
+        Verb::Kubeconfig(args) => kubeconfig::run(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Echo(args) => echo::run(&args),
         Verb::Proxy(args) => proxy::run(&args),

@@ -51,7 +51,8 @@ pub fn run(args: &PortForward) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn forward(listener: &TcpListener, client: &Client, namespace: &str, target: &str, port: u16) {
+/// Leads every connection to `listener` to a port of a pod or Service, for ever.
+pub fn forward(listener: &TcpListener, client: &Client, namespace: &str, target: &str, port: u16) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
         match client.dial(namespace, target, port) {

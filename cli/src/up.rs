@@ -4,6 +4,7 @@
 //! Never: a process, namespace or mount that stays behind.
 
 use crate::apply;
+use crate::kubeconfig;
 use crate::status::tables;
 use crate::target::Which;
 use anyhow::{Context as _, bail};
@@ -25,6 +26,12 @@ pub struct Up {
     /// Seconds to wait until every pod is ready
     #[arg(long, default_value_t = 120)]
     timeout: u64,
+    /// Replicas of the control plane, and of the injector
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    replicas: u32,
+    /// Write a kubeconfig here: kubectl and other clients then reach the sandbox's API while it runs
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 }
 
 /// The part that runs inside the namespaces; started by `weft up` and `weft demo`
@@ -32,27 +39,42 @@ pub struct Up {
 pub struct Inside {
     /// The sandbox's name
     name: String,
+    /// Replicas of the control plane, and of the injector
+    #[arg(long, default_value_t = 1)]
+    replicas: u32,
 }
 
 /// A sandbox that this process has started, and that ends with it.
 pub struct Running {
     started: Option<Started>,
     client: Client,
+    directory: PathBuf,
 }
 
 impl Running {
     /// Starts a sandbox. To be called before any thread.
     pub fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start_replicas(name, 1)
+    }
+
+    /// The same, with so many replicas of the mesh's own parts.
+    pub fn start_replicas(name: &str, replicas: u32) -> anyhow::Result<Self> {
         let directory = control::state_directory(name)?;
         if Client::new(name).is_ok() {
             bail!(
                 "a sandbox {name:?} is running already; end it with: weft down --name {name}, or take another --name"
             );
         }
-        let started = enter::start(["__sandbox".into(), name.into()])?;
+        let started = enter::start([
+            "__sandbox".into(),
+            name.into(),
+            "--replicas".into(),
+            replicas.to_string().into(),
+        ])?;
         Ok(Self {
             started: Some(started),
             client: Client::at(name, &directory),
+            directory,
         })
     }
 
@@ -87,21 +109,23 @@ impl Running {
 /// Starts, applies, shows, and waits.
 pub fn run(args: &Up) -> anyhow::Result<()> {
     let loaded = manifests::load(&args.paths);
-    let mut running = Running::start(&args.which.name)?;
+    let mut running = Running::start_replicas(&args.which.name, args.replicas)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let client = running.client().clone();
+        let (client, directory) = (running.client().clone(), running.directory.clone());
         let work = async {
             listening(&client).await?;
+            let kubeconfig = kubeconfig::serve(&client, &directory, args.kubeconfig.as_deref())?;
             let refused = apply::send(&client, &loaded, true)?;
             let state = ready(&client, Duration::from_secs(args.timeout)).await;
             print!("\n{}", tables(&client.status()?));
             state?;
             let name = &args.which.name;
             println!("\nThe sandbox {name:?} is up. Ctrl-C or `weft down --name {name}` ends it.");
+            println!("kubectl --kubeconfig {} works on it.", kubeconfig.display());
             if refused > 0 {
                 eprintln!("{refused} problems with the manifests, see above; the rest runs.");
             }
@@ -201,7 +225,7 @@ fn missing_replicas(client: &Client) -> anyhow::Result<Vec<String>> {
 pub fn inside(args: &Inside) -> anyhow::Result<()> {
     crate::logging::start();
     let inside = enter::inside().context("`weft up` and `weft demo` start this; it is not for people")?;
-    Ok(weft_sandbox::sandbox::run(weft_sandbox::sandbox::Options::new(
-        &args.name, inside,
-    ))?)
+    let mut options = weft_sandbox::sandbox::Options::new(&args.name, inside);
+    options.replicas = args.replicas;
+    Ok(weft_sandbox::sandbox::run(options)?)
 }

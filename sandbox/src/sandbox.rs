@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub struct Options {
     pub patience: Patience,
     /// Whether the mesh's own parts are installed.
     pub mesh: bool,
+    /// Replicas of the control plane, and of the injector.
+    pub replicas: u32,
 }
 
 impl Options {
@@ -65,6 +67,7 @@ impl Options {
             inside,
             patience: Patience::default(),
             mesh: true,
+            replicas: 1,
         }
     }
 }
@@ -186,12 +189,6 @@ impl Sandbox {
         tasks.spawn(Arc::clone(&nodes).run());
         tasks.spawn(trim_logs(directory.join("logs")));
 
-        let kubeconfig = directory.join("kubeconfig");
-        write_private(
-            &kubeconfig,
-            &api.kubeconfig(&format!("https://{}", allocate::API_V4)),
-        )
-        .map_err(io_error(kubeconfig.display().to_string()))?;
         let sandbox = Arc::new(Self {
             name: options.name.clone(),
             directory,
@@ -229,6 +226,7 @@ impl Sandbox {
         let system = System {
             many_ids: self.options.inside.many_ids,
             own_nodes,
+            replicas: self.options.replicas,
         };
         for new in system.objects(&self.api.authority).map_err(Refusal::internal)? {
             self.apply(new).await?;
@@ -353,11 +351,6 @@ fn prepare(directory: &Path) -> io::Result<()> {
         std::fs::create_dir(directory.join(inner))?;
     }
     Ok(())
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    std::fs::write(path, text)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
 }
 
 /// What every cluster has.

@@ -25,6 +25,8 @@ pub struct System {
     pub many_ids: bool,
     /// There are nodes labelled [`SYSTEM_NODE`].
     pub own_nodes: bool,
+    /// Replicas of the control plane, and of the injector.
+    pub replicas: u32,
 }
 
 impl System {
@@ -111,7 +113,7 @@ impl System {
         }
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(name),
         "spec": {
-            "replicas": 1,
+            "replicas": self.replicas,
             "selector": {"matchLabels": {"app": name}},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {"metadata": {"labels": {"app": name}}, "spec": pod},

@@ -66,6 +66,11 @@ pub enum Request {
         /// Its name.
         deployment: String,
     },
+    /// A kubeconfig of the administrator, for an API server reached at this URL. Answer: its text.
+    Kubeconfig {
+        /// For example `https://127.0.0.1:6443`.
+        server: String,
+    },
     /// End everything. Answer: `null` when it has ended.
     Shutdown,
 }

@@ -132,6 +132,7 @@ async fn answer(sandbox: &Arc<Sandbox>, request: Request) -> Result<Value, Strin
             namespace,
             deployment,
         } => restart(sandbox, &namespace, &deployment).map(|()| Value::Null),
+        Request::Kubeconfig { server } => Ok(sandbox.api.kubeconfig(&server).into()),
         Request::Logs { .. } | Request::Dial { .. } | Request::Shutdown => {
             Err("not a request with one answer".to_owned())
         }
