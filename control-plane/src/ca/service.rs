@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
+use weft_proto::model::annotations::INJECTOR;
 use weft_proto::model::{SpiffeId, TrustDomain};
 use weft_proto::wire::v1::certificate_authority_server::CertificateAuthority;
 use weft_proto::wire::v1::{SignRequest, SignResponse};
@@ -112,6 +113,17 @@ fn bearer(metadata: &MetadataMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// DNS names that come with an identity. The API server knows a webhook by its Service's name, so the injector gets its own
+/// Service's names: by its service account in Weft's namespace, which the token proves. Nobody else gets any.
+fn webhook_names(caller: &Caller, system_namespace: &str) -> Vec<String> {
+    if caller.namespace != system_namespace || caller.service_account != INJECTOR {
+        return Vec::new();
+    }
+    ["", ".svc", ".svc.cluster.local"]
+        .map(|suffix| format!("{INJECTOR}.{system_namespace}{suffix}"))
+        .to_vec()
+}
+
 #[tonic::async_trait]
 impl CertificateAuthority for Signer {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
@@ -147,7 +159,7 @@ impl CertificateAuthority for Signer {
         let authority = self.current.get();
         let leaf = Leaf {
             id,
-            dns: Vec::new(),
+            dns: webhook_names(&caller, &self.meshes.borrow().settings.root_namespace),
             pod: Some(pod),
             ttl: self.ttl,
         };
@@ -174,5 +186,34 @@ impl CertificateAuthority for Signer {
                 .collect(),
             not_after: i64::try_from(not_after).unwrap_or(i64::MAX),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_injector_gets_names() {
+        for (namespace, account, named) in [
+            ("weft-system", "weft-injector", true),
+            ("weft-system", "weft-control-plane", false),
+            ("weft-system", "default", false),
+            ("shop", "weft-injector", false),
+        ] {
+            let caller = Caller {
+                namespace: namespace.into(),
+                service_account: account.into(),
+                pod: "p".into(),
+                pod_uid: "u".into(),
+            };
+            let names = webhook_names(&caller, "weft-system");
+            assert_eq!(
+                names.contains(&"weft-injector.weft-system.svc".to_owned()),
+                named,
+                "{caller:?}"
+            );
+            assert_eq!(names.is_empty(), !named);
+        }
     }
 }
