@@ -14,6 +14,8 @@ pub mod catalog;
 pub mod view;
 /// What one stream asked for of one kind, what it has, and what to say next.
 pub mod subscription;
+/// How far one kind of one stream is.
+pub mod progress;
 /// Which streams there are and how they do.
 pub mod registry;
 /// One stream.

@@ -2,16 +2,20 @@
 //!
 //! Enters: what sessions report. Leaves: [`SessionStatus`]es. Never: a decision.
 
+use super::progress::Progress;
 use super::subscription::{Rejected, Subscription};
 use crate::metrics::kind_name;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+use tokio::time::Instant;
 use weft_proto::resource::Kind;
 
 /// Most streams of one pod at once: a new one may come before the old one is known to be dead.
 pub const MAX_STREAMS: usize = 4;
+/// Kinds that every sidecar asks for before it answers anything.
+const ALWAYS: [Kind; 3] = [Kind::TrustBundle, Kind::Inbound, Kind::Policy];
 
 /// How one stream does.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -33,6 +37,12 @@ pub struct SessionStatus {
     pub synced: bool,
     /// Catalog that was last pushed from.
     pub catalog: u64,
+    /// Newest catalog of which it has answered everything; 0: none, or it isn't known yet what it asks for.
+    pub answered_catalog: u64,
+    /// Resources that it hasn't acknowledged, or that are still to be looked at.
+    pub unacknowledged: usize,
+    /// Seconds since the oldest change that it hasn't acknowledged.
+    pub behind_seconds: f64,
     /// By kind.
     pub kinds: BTreeMap<&'static str, KindStatus>,
 }
@@ -53,6 +63,13 @@ pub struct KindStatus {
     pub nacked: u64,
     /// A response waits to be acknowledged, or more is to be said.
     pub behind: bool,
+    /// Newest catalog of which it has answered everything.
+    pub answered_catalog: u64,
+    /// Resources that it hasn't acknowledged, or that are still to be looked at.
+    pub unacknowledged: usize,
+    /// When the oldest change was seen that it hasn't acknowledged.
+    #[serde(skip)]
+    pub since: Option<Instant>,
     /// What it refused and wasn't replaced since.
     pub rejected: Vec<Rejected>,
     /// For trust bundles: what it holds and has acknowledged, by name.
@@ -117,7 +134,14 @@ impl Sessions {
     /// Every stream, the oldest first.
     pub fn list(&self) -> Vec<SessionStatus> {
         let all: Vec<_> = lock(&self.all).by_id.values().cloned().collect();
-        all.iter().map(|status| lock(status).clone()).collect()
+        let now = Instant::now();
+        let status = |status: &Arc<Mutex<SessionStatus>>| {
+            let mut status = lock(status).clone();
+            let oldest = status.kinds.values().filter_map(|kind| kind.since).min();
+            status.behind_seconds = oldest.map_or(0.0, |since| now.duration_since(since).as_secs_f64());
+            status
+        };
+        all.iter().map(status).collect()
     }
 
     /// How many streams there are.
@@ -154,13 +178,15 @@ impl Registration {
     }
 
     /// Takes over the state of one kind.
-    pub fn report(&self, kind: Kind, subscription: &Subscription, catalog: u64) {
+    pub fn report(&self, kind: Kind, subscription: &Subscription, progress: Progress, catalog: u64) {
         let mut status = lock(&self.status);
         let entry = status.kinds.entry(kind_name(kind)).or_default();
         entry.wildcard = subscription.wildcard();
         entry.names = subscription.names();
         entry.held = subscription.held();
         entry.behind = subscription.behind();
+        entry.answered_catalog = progress.catalog();
+        (entry.unacknowledged, entry.since) = subscription.unacknowledged();
         if entry.rejected != subscription.rejected() {
             entry.rejected = subscription.rejected().to_vec();
         }
@@ -169,6 +195,11 @@ impl Registration {
         }
         status.catalog = catalog;
         status.synced = status.kinds.values().all(|kind| !kind.behind);
+        status.unacknowledged = status.kinds.values().map(|kind| kind.unacknowledged).sum();
+        let answered = status.kinds.values().map(|kind| kind.answered_catalog).min();
+        // A sidecar answers only after it has said everything that it asks for.
+        let begun = ALWAYS.map(|kind| status.kinds.contains_key(kind_name(kind))) == [true; 3];
+        status.answered_catalog = answered.filter(|_| begun).unwrap_or(0);
     }
 
     /// Counts an acknowledgement or a refusal.

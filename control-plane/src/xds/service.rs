@@ -110,6 +110,9 @@ impl Discovery {
             certificate_expires_at: seconds(peer.not_after),
             synced: false,
             catalog: 0,
+            answered_catalog: 0,
+            unacknowledged: 0,
+            behind_seconds: 0.0,
             kinds: Default::default(),
         };
         let registration = self.sessions.enter(status).map_err(|Busy| {

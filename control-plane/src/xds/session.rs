@@ -2,6 +2,7 @@
 //! response that can't be written is piled up on: a slow reader slows its own task only.
 
 use super::catalog::Catalog;
+use super::progress::Progress;
 use super::registry::Registration;
 use super::subscription::{Outcome, Subscription};
 use super::view::View;
@@ -40,6 +41,7 @@ pub struct Session {
 
 struct State {
     subscriptions: [Option<Subscription>; Kind::ALL.len()],
+    progress: [Progress; Kind::ALL.len()],
     nonce: u64,
     gone_at: Option<Instant>,
 }
@@ -57,6 +59,7 @@ impl Session {
     ) -> Result<(), Status> {
         let mut state = State {
             subscriptions: Default::default(),
+            progress: Default::default(),
             nonce: 0,
             gone_at: None,
         };
@@ -121,6 +124,7 @@ impl Session {
         };
         let refused = |error: super::subscription::BadRequest| Status::invalid_argument(error.to_string());
         let slot = &mut state.subscriptions[kind as usize];
+        let progress = &mut state.progress[kind as usize];
         match slot {
             None => *slot = Some(Subscription::start(kind, request).map_err(refused)?),
             Some(subscription) => match subscription.request(request).map_err(refused)? {
@@ -128,10 +132,12 @@ impl Session {
                 Outcome::Acked(since) => {
                     self.metrics.convergence.observe(since.elapsed().as_secs_f64());
                     self.registration.answered(kind, true);
+                    progress.answered();
                 }
                 Outcome::Nacked => {
                     self.metrics.rejects.get_or_create(&kind_label(kind)).inc();
                     self.registration.answered(kind, false);
+                    progress.answered();
                     for rejected in subscription.rejected() {
                         tracing::warn!(
                             node = self.node,
@@ -147,7 +153,7 @@ impl Session {
         }
         if let Some(subscription) = slot {
             self.registration
-                .report(kind, subscription, self.view.catalog().sequence);
+                .report(kind, subscription, *progress, self.view.catalog().sequence);
         }
         Ok(())
     }
@@ -191,8 +197,13 @@ impl Session {
                 self.metrics.push_time.observe(changed.elapsed().as_secs_f64());
             }
         }
-        self.registration
-            .report(kind, subscription, self.view.catalog().sequence);
+        let (catalog, progress) = (self.view.catalog().sequence, &mut state.progress[kind as usize]);
+        match response {
+            Some(_) => progress.sent(catalog, !subscription.unsaid()),
+            None if !subscription.behind() => progress.nothing_to_say(catalog),
+            None => {}
+        }
+        self.registration.report(kind, subscription, *progress, catalog);
         response
     }
 }

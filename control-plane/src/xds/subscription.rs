@@ -90,6 +90,8 @@ pub struct Subscription {
 struct Waiting {
     nonce: String,
     since: Instant,
+    /// Resources and removals.
+    count: usize,
 }
 
 impl Subscription {
@@ -291,6 +293,7 @@ impl Subscription {
         self.waiting = Some(Waiting {
             nonce: response.nonce.clone(),
             since: since.unwrap_or(now),
+            count: response.resources.len() + response.removed_resources.len(),
         });
         Some(response)
     }
@@ -334,7 +337,32 @@ impl Subscription {
 
     /// Whether a response waits to be acknowledged, or more is to be said.
     pub fn behind(&self) -> bool {
-        self.waiting.is_some() || self.examine_all || !self.examine.is_empty() || !self.owed.is_empty()
+        self.waiting.is_some() || self.unsaid()
+    }
+
+    /// Whether more is to be said than the response that waits to be acknowledged.
+    pub fn unsaid(&self) -> bool {
+        self.examine_all || !self.examine.is_empty() || !self.owed.is_empty()
+    }
+
+    /// How many resources wait to be acknowledged or to be looked at, and since when the oldest does.
+    pub fn unacknowledged(&self) -> (usize, Option<Instant>) {
+        let everything = if self.examine_all {
+            self.held.len().max(1)
+        } else {
+            0
+        };
+        let waiting = self.waiting.as_ref();
+        let count =
+            waiting.map_or(0, |waiting| waiting.count) + self.examine.len() + self.owed.len() + everything;
+        (
+            count,
+            waiting
+                .map(|waiting| waiting.since)
+                .into_iter()
+                .chain(self.since)
+                .min(),
+        )
     }
 
     /// What it refused and wasn't replaced since.
