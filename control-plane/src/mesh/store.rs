@@ -130,6 +130,8 @@ pub enum Change {
     Trust(TrustBundle),
     /// Every kind has been listed once.
     Synced,
+    /// Asks for the version of the first published mesh that holds every change before this one.
+    Reached(mpsc::Sender<u64>),
 }
 
 /// Applies changes and publishes snapshots.
@@ -137,6 +139,7 @@ pub enum Change {
 pub struct Store {
     mesh: Mesh,
     publish: watch::Sender<Arc<Mesh>>,
+    asking: Vec<mpsc::Sender<u64>>,
 }
 
 impl Store {
@@ -145,7 +148,12 @@ impl Store {
     pub fn new(settings: Settings) -> (Self, watch::Receiver<Arc<Mesh>>) {
         let mesh = Mesh::empty(settings);
         let (publish, snapshots) = watch::channel(Arc::new(mesh.clone()));
-        (Self { mesh, publish }, snapshots)
+        let store = Self {
+            mesh,
+            publish,
+            asking: Vec::new(),
+        };
+        (store, snapshots)
     }
 
     /// Applies changes and publishes at most one snapshot.
@@ -189,6 +197,12 @@ impl Store {
             self.mesh.version += 1;
             self.publish.send_replace(Arc::new(self.mesh.clone()));
         }
+        if self.mesh.synced {
+            for asking in self.asking.drain(..) {
+                // Who doesn't wait any more doesn't want to know.
+                let _ = asking.try_send(self.mesh.version);
+            }
+        }
     }
 
     fn take(&mut self, change: Change) -> Urgency {
@@ -219,6 +233,10 @@ impl Store {
             Change::Synced => {
                 let first = !std::mem::replace(&mut self.mesh.synced, true);
                 Urgency::now_if(first)
+            }
+            Change::Reached(asking) => {
+                self.asking.push(asking);
+                Urgency::None
             }
         }
     }
