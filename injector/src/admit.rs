@@ -14,8 +14,9 @@ use crate::diff::{Operation, diff};
 use crate::settings::Template;
 use crate::verdict::{Verdict, judge};
 
-/// Longest body that is read, in bytes: what the API server itself takes in one request.
-pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// Longest body that is read, in bytes: an object and the one before it, each as long as the API server takes in one request
+/// (3 MiB).
+pub const MAX_BODY: usize = 6 * 1024 * 1024;
 /// Longest uid that is echoed, in bytes.
 const MAX_UID: usize = 256;
 /// Kubernetes cuts warnings at 256 bytes each; a few say enough.
@@ -63,9 +64,12 @@ pub struct Request {
     pub namespace: Option<String>,
     /// CREATE, UPDATE, DELETE or CONNECT.
     pub operation: String,
-    /// The object.
+    /// The object; null where it is deleted.
     #[serde(default)]
     pub object: Value,
+    /// The object as it was; null where it is created.
+    #[serde(default)]
+    pub old_object: Value,
 }
 
 /// Group, version and kind of an object.
@@ -78,6 +82,14 @@ pub struct GroupVersionKind {
     pub version: String,
     /// Kind.
     pub kind: String,
+}
+
+impl GroupVersionKind {
+    /// Whether it is a pod.
+    #[must_use]
+    pub fn is_pod(&self) -> bool {
+        self.group.is_empty() && self.version == "v1" && self.kind == "Pod"
+    }
 }
 
 #[derive(Deserialize)]
@@ -147,7 +159,7 @@ pub fn read(body: &[u8]) -> Result<Request, Malformed> {
 #[must_use]
 pub fn judge_request(request: &Request, template: &Template) -> Verdict {
     let kind = &request.kind;
-    if !kind.group.is_empty() || kind.version != "v1" || kind.kind != "Pod" {
+    if !kind.is_pod() {
         let refusal = Refusal::new(
             RefusalKind::MalformedPod,
             "request.kind",
@@ -192,7 +204,14 @@ pub fn reply(request: &Request, verdict: &Verdict) -> (Vec<u8>, bool) {
             Decision::Refuse(refusal) => Some(Status {
                 code: 422,
                 reason: "Invalid",
-                message: format!("weft can't inject this pod: {refusal}"),
+                message: if request.kind.is_pod() {
+                    format!("weft can't inject this pod: {refusal}")
+                } else {
+                    format!(
+                        "weft can't inject the pods of this {:.64}: {refusal}",
+                        request.kind.kind
+                    )
+                },
             }),
             _ => None,
         },

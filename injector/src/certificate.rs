@@ -1,6 +1,6 @@
-//! The webhook's certificate, reloaded when it changes.
+//! The webhook's certificate in force, and reloading it from files.
 //!
-//! In: two PEM files. Out: the key that new handshakes use. Never: a good key given up for a pair that does not fit
+//! In: what the authority signed, or two PEM files. Out: the key that new handshakes use. Never: a good key given up for a pair that does not fit
 //! together (files are replaced one after the other), and never key material in a log line.
 
 use std::path::Path;
@@ -69,6 +69,11 @@ impl Current {
         self.key.load().is_some()
     }
 
+    /// Puts a key in force.
+    pub fn install(&self, key: Arc<CertifiedKey>) {
+        self.key.store(Some(key));
+    }
+
     /// Loads the files and, whenever their content changes, loads them again. Never returns.
     pub async fn follow(&self, certificate: &Path, key: &Path, metrics: &Metrics) {
         let mut seen = None;
@@ -127,7 +132,7 @@ impl Current {
         }
         let private = PrivateKeyDer::from_pem_slice(&files.1).map_err(|_| pem(key, "private key"))?;
         let loaded = CertifiedKey::from_der(chain, private, &self.provider).map_err(Unusable::Pair)?;
-        self.key.store(Some(Arc::new(loaded)));
+        self.install(Arc::new(loaded));
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! The admission webhook: an AdmissionReview in, a JSON patch out.
 //!
 //! In: what the Kubernetes API server asks about every pod that is created in a labelled namespace, and (offline) a
-//! manifest. Out: the same pod with interception and sidecar, or a refusal that names field and reason. Never: a
-//! connection to the API server, a change of anything but the pod in question, or a pod that is let through
-//! uninjected because something went wrong here.
+//! manifest. Out: the same pod with interception and sidecar, or a refusal that names field and reason. Never: a question to
+//! the API server while a pod waits, a change of anything but the pod in question, or a pod that is let through uninjected
+//! because something went wrong here.
 //!
 //! The way through it:
-//! - [`server`]: HTTPS, bounded bodies, graceful end; [`certificate`] reloads its key; [`metrics`] counts.
+//! - [`server`]: HTTPS, graceful end; [`review`] reads a body within bounds; [`metrics`] counts.
+//! - [`keeping`]: where the [`certificate`] comes from: [`authority`] asks for it, [`renew`] says when, [`bundle`] keeps the
+//!   webhook configurations' `caBundle` right; [`follow`] watches one object.
 //! - [`admit`]: the bytes of an AdmissionReview to a request, and a verdict back to bytes.
 //! - [`pod`]: the shape of a pod, checked once.
 //! - [`decide`]: inject, leave alone or refuse, and why.
@@ -16,11 +18,19 @@
 //! - [`containers`]: the containers and volumes that are put in.
 //! - [`patch`]: the pod as it should be; [`diff`]: the JSON patch that gets there.
 //! - [`verdict`]: the stages above, one after the other.
-//! - [`offline`]: the same for manifests (`weft inject -f`).
+//! - [`validate`]: what is said about a workload before it has pods.
+//! - [`offline`]: the same for one object of a manifest; [`manifest`]: for its text (`weft inject -f`); [`ordered`] keeps the
+//!   order of fields.
 //! - [`settings`]: what an operator can set.
 
 pub mod server;
+pub mod review;
+pub mod keeping;
 pub mod certificate;
+pub mod authority;
+pub mod renew;
+pub mod bundle;
+pub mod follow;
 pub mod metrics;
 pub mod admit;
 pub mod pod;
@@ -34,10 +44,13 @@ pub mod containers;
 pub mod patch;
 pub mod diff;
 pub mod verdict;
+pub mod validate;
 pub mod offline;
+pub mod manifest;
+pub mod ordered;
 pub mod settings;
 
 pub use decide::{Decision, Refusal};
 pub use offline::inject_manifest;
 pub use server::{run, run_until};
-pub use settings::{Settings, Template};
+pub use settings::{Certificate, Settings, Template};

@@ -22,6 +22,10 @@ pub struct Metrics {
     pub duration: Histogram,
     /// `weft_injector_certificate_loads_total`.
     pub certificate_loads: Family<LoadResult, Counter>,
+    /// `weft_injector_certificate_expiry_timestamp_seconds`: when the serving certificate ends; 0 while it comes from files.
+    pub certificate_expiry: Gauge,
+    /// `weft_injector_ca_bundle_writes_total`.
+    pub bundle_writes: Family<LoadResult, Counter>,
     /// `weft_injector_connections`: open now.
     pub connections: Gauge,
 }
@@ -35,7 +39,7 @@ pub struct Outcome {
     pub reason: &'static str,
 }
 
-/// Whether a certificate could be loaded.
+/// Whether something that is done again and again succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LoadResult {
     /// ok or error.
@@ -47,6 +51,8 @@ impl Default for Metrics {
         let reviews = Family::<Outcome, Counter>::default();
         let duration = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0]);
         let certificate_loads = Family::<LoadResult, Counter>::default();
+        let certificate_expiry = Gauge::default();
+        let bundle_writes = Family::<LoadResult, Counter>::default();
         let connections = Gauge::default();
         let mut registry = Registry::with_prefix("weft_injector");
         registry.register(
@@ -62,8 +68,19 @@ impl Default for Metrics {
         );
         registry.register(
             "certificate_loads",
-            "Attempts to load a changed certificate",
+            "Attempts to get or load another certificate",
             certificate_loads.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the serving certificate ends",
+            Unit::Seconds,
+            certificate_expiry.clone(),
+        );
+        registry.register(
+            "ca_bundle_writes",
+            "Attempts to correct the caBundle of a webhook configuration",
+            bundle_writes.clone(),
         );
         registry.register(
             "connections",
@@ -75,6 +92,8 @@ impl Default for Metrics {
             reviews,
             duration,
             certificate_loads,
+            certificate_expiry,
+            bundle_writes,
             connections,
         }
     }

@@ -12,13 +12,8 @@ use crate::verdict::{Verdict, judge};
 /// DaemonSet, Job or CronJob. Any other object comes back as it is. Fields in a refusal are those of the pod template.
 #[must_use]
 pub fn inject_manifest(object: Value, settings: &Settings) -> Verdict {
-    let path = match object["kind"].as_str() {
-        Some("Pod") => "",
-        Some("Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" | "Job") => {
-            "/spec/template"
-        }
-        Some("CronJob") => "/spec/jobTemplate/spec/template",
-        _ => return Verdict::unchanged(object, SkipCause::NoPods),
+    let Some(path) = object["kind"].as_str().and_then(template_path) else {
+        return Verdict::unchanged(object, SkipCause::NoPods);
     };
     let namespace = object["metadata"]["namespace"]
         .as_str()
@@ -36,6 +31,19 @@ pub fn inject_manifest(object: Value, settings: &Settings) -> Verdict {
     }
     verdict.object = object;
     verdict
+}
+
+/// Where the pod template of a kind is (a JSON pointer); empty for a pod itself. None: the kind makes no pods.
+#[must_use]
+pub fn template_path(kind: &str) -> Option<&'static str> {
+    match kind {
+        "Pod" => Some(""),
+        "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" | "Job" => {
+            Some("/spec/template")
+        }
+        "CronJob" => Some("/spec/jobTemplate/spec/template"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //!
 //! | limit | value | what happens beyond it |
 //! |---|---|---|
-//! | body | [`MAX_BODY`] | 413 |
-//! | time for a body | [`BODY_TIME`] | 408 |
-//! | reviews at once | [`REVIEWS`] | wait, then 503 after [`BODY_TIME`] |
+//! | body | [`MAX_BODY`](admit::MAX_BODY) | 413 |
+//! | time for a body | [`BODY_TIME`](review::BODY_TIME) | 408 |
+//! | bodies at once, together | [`BODIES`](review::BODIES) | wait, then 503 after [`BODY_TIME`](review::BODY_TIME) |
 //! | connections | [`CONNECTIONS`] | wait in the kernel's queue |
 //! | TLS handshake, request head | [`HEAD_TIME`] | the connection closes |
 //! | request head | 16 KiB (HTTP/2), hyper's 100 headers (HTTP/1.1) | 431, or the stream ends |
@@ -21,31 +21,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::admit::{self, MAX_BODY};
+use crate::admit;
 use crate::certificate::Current;
-use crate::metrics::{self, Metrics};
-use crate::settings::{Settings, Template};
+use crate::keeping;
+use crate::metrics;
+use crate::review::{self, Reviews};
+use crate::settings::Settings;
+use crate::validate;
 
-/// Reviews that are read and judged at once.
-pub const REVIEWS: usize = 32;
 /// Connections at once.
 pub const CONNECTIONS: usize = 512;
 /// Time for a TLS handshake, and for the head of a request.
 pub const HEAD_TIME: Duration = Duration::from_secs(5);
-/// Time for the body of a request, and for its turn.
-pub const BODY_TIME: Duration = Duration::from_secs(5);
 /// Age at which a connection ends gracefully.
 pub const AGE: Duration = Duration::from_secs(300);
 /// Time that requests in flight get after SIGTERM.
@@ -68,9 +67,16 @@ pub enum ServeError {
     /// SIGTERM can't be watched for.
     #[error("can't watch for SIGTERM: {0}")]
     Signal(std::io::Error),
+    /// There is no API server.
+    #[error(
+        "no Kubernetes API server: neither a service account in this pod nor a kubeconfig names one that can be used ({0}); \
+         with WEFT_INJECTOR_CERTIFICATE_FILE and WEFT_INJECTOR_KEY_FILE none is needed"
+    )]
+    Cluster(String),
 }
 
-type Answer = Response<Full<Bytes>>;
+/// What is sent back.
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Serves until SIGTERM or SIGINT, then ends gracefully.
 ///
@@ -106,6 +112,7 @@ pub struct Server {
     plain: TcpListener,
     acceptor: TlsAcceptorBox,
     shared: Arc<Shared>,
+    source: keeping::Source,
 }
 
 struct TlsAcceptorBox(TlsAcceptor);
@@ -118,10 +125,9 @@ impl std::fmt::Debug for TlsAcceptorBox {
 
 #[derive(Debug)]
 struct Shared {
-    template: Template,
     certificate: Arc<Current>,
-    metrics: Metrics,
-    turns: Semaphore,
+    reviews: Reviews,
+    bundle: watch::Sender<keeping::Bundle>,
 }
 
 impl Server {
@@ -130,6 +136,9 @@ impl Server {
     /// # Errors
     /// [`ServeError`] names the address.
     pub async fn bind(settings: Settings) -> Result<Self, ServeError> {
+        let source = keeping::Source::new(&settings)
+            .await
+            .map_err(ServeError::Cluster)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certificate = Arc::new(Current::new(Arc::clone(&provider)));
         let resolver: Arc<dyn rustls::server::ResolvesServerCert> = certificate.clone();
@@ -139,16 +148,16 @@ impl Server {
             .with_cert_resolver(resolver);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let shared = Shared {
-            template: settings.template.clone(),
             certificate,
-            metrics: Metrics::default(),
-            turns: Semaphore::new(REVIEWS),
+            reviews: Reviews::new(settings.template.clone()),
+            bundle: watch::Sender::default(),
         };
         Ok(Self {
             https: listen(settings.listen).await?,
             plain: listen(settings.metrics_listen).await?,
             acceptor: TlsAcceptorBox(TlsAcceptor::from(Arc::new(tls))),
             shared: Arc::new(shared),
+            source,
             settings,
         })
     }
@@ -169,6 +178,7 @@ impl Server {
             plain,
             acceptor: TlsAcceptorBox(acceptor),
             shared,
+            source,
         } = self;
         tracing::info!(https = %settings.listen, plain = %settings.metrics_listen, "injector is listening");
         let (ending, ended) = watch::channel(false);
@@ -181,13 +191,12 @@ impl Server {
             let (shared, ended) = (Arc::clone(&shared), ended.clone());
             async move { http1(TokioIo::new(stream), shared, false, ended).await }
         });
-        let metrics = Arc::clone(&shared);
-        let follow = async {
-            shared
-                .certificate
-                .follow(&settings.certificate_file, &settings.key_file, &metrics.metrics)
-                .await;
-        };
+        let follow = source.run(
+            &settings,
+            &shared.certificate,
+            &shared.reviews.metrics,
+            &shared.bundle,
+        );
         tokio::select! {
             () = webhook => {}
             () = health => {}
@@ -238,17 +247,17 @@ where
 async fn secure(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, ended: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(HEAD_TIME, acceptor.accept(stream)).await else {
-        shared.metrics.count("failed", "Handshake");
+        shared.reviews.metrics.count("failed", "Handshake");
         return;
     };
-    shared.metrics.connections.inc();
+    shared.reviews.metrics.connections.inc();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if is_h2 {
         http2(TokioIo::new(stream), Arc::clone(&shared), ended).await;
     } else {
         http1(TokioIo::new(stream), Arc::clone(&shared), true, ended).await;
     }
-    shared.metrics.connections.dec();
+    shared.reviews.metrics.connections.dec();
 }
 
 async fn http1<I>(io: I, shared: Arc<Shared>, secure: bool, ended: watch::Receiver<bool>)
@@ -298,126 +307,43 @@ async fn its_end(mut ended: watch::Receiver<bool>) {
 
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, secure: bool) -> Result<Answer, Infallible> {
     let answer = match (request.uri().path(), secure) {
-        ("/inject", true) if request.method() == Method::POST => inject(request, &shared).await,
-        ("/inject", true) => not_allowed("POST"),
+        ("/inject" | "/validate", true) if request.method() != Method::POST => not_allowed("POST"),
+        ("/inject", true) => review::answer(request, &shared.reviews, admit::judge_request).await,
+        ("/validate", true) => review::answer(request, &shared.reviews, validate::judge).await,
         ("/livez" | "/readyz" | "/healthz" | "/metrics", _) if request.method() != Method::GET => {
             not_allowed("GET")
         }
         ("/livez", _) => text(StatusCode::OK, "ok\n"),
-        ("/readyz" | "/healthz", _) if shared.certificate.is_loaded() => text(StatusCode::OK, "ok\n"),
-        ("/readyz" | "/healthz", _) => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no certificate yet: see the log for the files that are waited for\n",
+        ("/readyz" | "/healthz", _) => match unready(&shared) {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+        },
+        ("/metrics", false) => typed(
+            StatusCode::OK,
+            shared.reviews.metrics.text(),
+            metrics::CONTENT_TYPE,
         ),
-        ("/metrics", false) => typed(StatusCode::OK, shared.metrics.text(), metrics::CONTENT_TYPE),
         _ => text(
             StatusCode::NOT_FOUND,
-            "not found; there is POST /inject, and GET /readyz and /livez\n",
+            "not found; there are POST /inject and /validate, and GET /readyz and /livez\n",
         ),
     };
     Ok(answer)
 }
 
-/// Why a request is no review.
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error("the content type must be application/json")]
-    ContentType,
-    #[error("the body is longer than {MAX_BODY} bytes")]
-    TooLong,
-    #[error("the body did not arrive within {} s", BODY_TIME.as_secs())]
-    Slow,
-    #[error("the body broke off")]
-    Broken,
-    #[error("too many reviews at once; try again")]
-    Busy,
-    #[error(transparent)]
-    Malformed(#[from] admit::Malformed),
+/// Why the API server had better not be sent here.
+fn unready(shared: &Shared) -> Option<String> {
+    if !shared.certificate.is_loaded() {
+        return Some("no serving certificate yet: the log says what is waited for".to_owned());
+    }
+    shared.bundle.borrow().obstacle().map(str::to_owned)
 }
 
-impl Unread {
-    fn status(&self) -> (StatusCode, &'static str) {
-        match self {
-            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "ContentType"),
-            Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "TooLong"),
-            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "Slow"),
-            Self::Broken => (StatusCode::BAD_REQUEST, "Broken"),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Busy"),
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Malformed"),
-        }
-    }
-}
-
-async fn inject(request: Request<Incoming>, shared: &Shared) -> Answer {
-    match review(request, shared).await {
-        Ok(body) => typed(StatusCode::OK, body, "application/json"),
-        Err(error) => {
-            let (status, reason) = error.status();
-            shared.metrics.count("failed", reason);
-            tracing::warn!(%status, %error, "a request to the webhook was no review");
-            text(status, format!("{error}\n"))
-        }
-    }
-}
-
-async fn review(request: Request<Incoming>, shared: &Shared) -> Result<Vec<u8>, Unread> {
-    let kind = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Unread::ContentType);
-    }
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(Unread::TooLong);
-    }
-    let Ok(Ok(_turn)) = timeout(BODY_TIME, shared.turns.acquire()).await else {
-        return Err(Unread::Busy);
-    };
-    let body = match timeout(BODY_TIME, Limited::new(request.into_body(), MAX_BODY).collect()).await {
-        Err(_) => return Err(Unread::Slow),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Unread::TooLong),
-        Ok(Err(_)) => return Err(Unread::Broken),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
-    let start = Instant::now();
-    let request = admit::read(&body)?;
-    let verdict = admit::judge_request(&request, &shared.template);
-    let (answer, changed) = admit::reply(&request, &verdict);
-    shared.metrics.duration.observe(start.elapsed().as_secs_f64());
-    let (outcome, reason) = match verdict.decision.labels() {
-        ("injected", _) if !changed => ("injected", "AlreadyInjected"),
-        labels => labels,
-    };
-    shared.metrics.count(outcome, reason);
-    let refusal = match &verdict.decision {
-        crate::Decision::Refuse(refusal) => refusal.to_string(),
-        _ => String::new(),
-    };
-    let metadata = &request.object["metadata"];
-    let name = metadata["name"]
-        .as_str()
-        .or_else(|| metadata["generateName"].as_str())
-        .unwrap_or_default();
-    tracing::info!(
-        namespace = ?crate::decide::cut(request.namespace.clone().unwrap_or_default(), 64),
-        pod = ?crate::decide::cut(name.to_owned(), 128),
-        outcome, reason, refusal = ?refusal, "reviewed"
-    );
-    Ok(answer)
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     typed(status, body, "text/plain; charset=utf-8")
 }
 
-fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Answer {
+pub(crate) fn typed(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer

@@ -17,12 +17,32 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where `/metrics`, `/readyz` and `/livez` are served without TLS (`WEFT_INJECTOR_METRICS_LISTEN`, default `[::]:15014`).
     pub metrics_listen: SocketAddr,
-    /// PEM certificate chain, reloaded when it changes (`WEFT_INJECTOR_CERTIFICATE_FILE`).
-    pub certificate_file: PathBuf,
-    /// PEM private key, reloaded when it changes (`WEFT_INJECTOR_KEY_FILE`).
-    pub key_file: PathBuf,
+    /// Where the serving certificate comes from.
+    pub certificate: Certificate,
+    /// Name of the webhook configurations, mutating and validating, whose `caBundle` is kept right
+    /// (`WEFT_WEBHOOK_CONFIGURATION`, default `weft-injector`).
+    pub webhook_configuration: String,
     /// What is put into pods.
     pub template: Template,
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// Weft's own authority signs it, and the `caBundle` of the webhook configurations is kept right.
+    Authority {
+        /// The pod's service-account token of audience `weft` (`WEFT_TOKEN_FILE`, default
+        /// `/var/run/secrets/weft/token/token`).
+        token: PathBuf,
+    },
+    /// Somebody else makes it and cares for the `caBundle` (cert-manager, for example). The files are read again when they
+    /// change.
+    Files {
+        /// PEM certificate chain (`WEFT_INJECTOR_CERTIFICATE_FILE`).
+        certificate: PathBuf,
+        /// PEM private key (`WEFT_INJECTOR_KEY_FILE`).
+        key: PathBuf,
+    },
 }
 
 /// What is put into pods.
@@ -70,8 +90,10 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::new(any, names::PORT_INJECTOR),
             metrics_listen: SocketAddr::new(any, names::PORT_CONTROL_PLANE_METRICS),
-            certificate_file: PathBuf::from("/var/run/weft/tls/tls.crt"),
-            key_file: PathBuf::from("/var/run/weft/tls/tls.key"),
+            certificate: Certificate::Authority {
+                token: PathBuf::from(names::TOKEN_FILE),
+            },
+            webhook_configuration: names::INJECTOR.to_owned(),
             template: Template::default(),
         }
     }
@@ -125,17 +147,43 @@ impl Settings {
                 "expected address:port, such as [::]:15014",
             )?;
         }
-        if let Some(value) = get("WEFT_INJECTOR_CERTIFICATE_FILE") {
-            settings.certificate_file = value.into();
+        const FILES: [&str; 2] = ["WEFT_INJECTOR_CERTIFICATE_FILE", "WEFT_INJECTOR_KEY_FILE"];
+        match FILES.map(get) {
+            [None, None] => {
+                if let Some(value) = get("WEFT_TOKEN_FILE") {
+                    settings.certificate = Certificate::Authority { token: value.into() };
+                }
+            }
+            [Some(certificate), Some(key)] => {
+                settings.certificate = Certificate::Files {
+                    certificate: certificate.into(),
+                    key: key.into(),
+                };
+            }
+            [certificate, _] => {
+                let missing = FILES[usize::from(certificate.is_some())];
+                return Err(invalid(
+                    missing,
+                    String::new(),
+                    "certificate and key go together: set both, or neither to have Weft's authority sign one",
+                ));
+            }
         }
-        if let Some(value) = get("WEFT_INJECTOR_KEY_FILE") {
-            settings.key_file = value.into();
+        if let Some(value) = get("WEFT_WEBHOOK_CONFIGURATION") {
+            settings.webhook_configuration = value;
+        }
+        if let Some(namespace) = get("WEFT_SYSTEM_NAMESPACE").or_else(|| get(names::env::POD_NAMESPACE)) {
+            template.control_plane = format!(
+                "{}.{namespace}.svc:{}",
+                names::CONTROL_PLANE,
+                names::PORT_CONTROL_PLANE
+            );
+            template.system_namespace = namespace;
         }
         for (name, place) in [
             ("WEFT_IMAGE", &mut template.image),
             ("WEFT_CONTROL_PLANE", &mut template.control_plane),
             ("WEFT_TRUST_DOMAIN", &mut template.trust_domain),
-            ("WEFT_SYSTEM_NAMESPACE", &mut template.system_namespace),
         ] {
             if let Some(value) = get(name) {
                 *place = value;
@@ -247,6 +295,25 @@ mod tests {
                 .pre_stop_sleep_seconds,
             0
         );
+        let elsewhere = only("POD_NAMESPACE", "mesh").unwrap().template;
+        assert_eq!(elsewhere.system_namespace, "mesh");
+        assert_eq!(elsewhere.control_plane, "weft-control-plane.mesh.svc:15012");
+        let both = Settings::from_lookup(|asked| match asked {
+            "WEFT_INJECTOR_CERTIFICATE_FILE" => Some("/c".into()),
+            "WEFT_INJECTOR_KEY_FILE" => Some("/k".into()),
+            _ => None,
+        });
+        let files = Certificate::Files {
+            certificate: "/c".into(),
+            key: "/k".into(),
+        };
+        assert_eq!(both.unwrap().certificate, files);
+        for (one, missing) in [
+            ("WEFT_INJECTOR_CERTIFICATE_FILE", "WEFT_INJECTOR_KEY_FILE"),
+            ("WEFT_INJECTOR_KEY_FILE", "WEFT_INJECTOR_CERTIFICATE_FILE"),
+        ] {
+            assert_eq!(only(one, "/x").unwrap_err().name, missing);
+        }
         for (name, value) in [
             ("WEFT_INJECTOR_LISTEN", "15017"),
             ("WEFT_INJECTOR_METRICS_LISTEN", "x"),

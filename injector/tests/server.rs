@@ -14,8 +14,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use weft_injector::Settings;
+use weft_injector::admit::MAX_BODY;
 use weft_injector::server::Server;
+use weft_injector::{Certificate, Settings};
 
 struct Webhook {
     https: SocketAddr,
@@ -30,8 +31,10 @@ async fn start() -> Webhook {
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: "127.0.0.1:0".parse().unwrap(),
-        certificate_file: folder.path().join("tls.crt"),
-        key_file: folder.path().join("tls.key"),
+        certificate: Certificate::Files {
+            certificate: folder.path().join("tls.crt"),
+            key: folder.path().join("tls.key"),
+        },
         ..Settings::default()
     };
     let server = Server::bind(settings).await.unwrap();
@@ -163,7 +166,7 @@ async fn a_whole_life() {
             400,
         ),
         (post("text/plain", b"{}"), 415),
-        (post(json, &vec![b' '; 3 * 1024 * 1024 + 1]), 413),
+        (post(json, &vec![b' '; MAX_BODY + 1]), 413),
         (get("/inject"), 405),
         (get("/metrics"), 404),
         (get("/readyz"), 200),
@@ -175,7 +178,7 @@ async fn a_whole_life() {
     }
     // A body that is too long without saying so.
     let mut chunked = b"POST /inject HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-    for _ in 0..49 {
+    for _ in 0..=MAX_BODY / 0x10000 {
         chunked.extend_from_slice(b"10000\r\n");
         chunked.extend_from_slice(&[b' '; 0x10000]);
         chunked.extend_from_slice(b"\r\n");

@@ -1,0 +1,159 @@
+//! A request to the webhook: its body read within bounds, judged and answered.
+//!
+//! In: a POST. Out: an AdmissionReview with an answer, or a status and a sentence. Never: more bytes of bodies in memory than
+//! [`BODIES`], or a wait without end for one.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use crate::admit::{self, MAX_BODY};
+use crate::decide::{Decision, cut};
+use crate::metrics::Metrics;
+use crate::server::{Answer, text, typed};
+use crate::settings::Template;
+use crate::verdict::Verdict;
+
+/// Bytes of all bodies that are read and judged at once.
+pub const BODIES: usize = 8 * MAX_BODY;
+/// Time for the body of a request, and for its turn.
+pub const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// What judging needs, and how much of it goes on at once.
+#[derive(Debug)]
+pub struct Reviews {
+    /// What is put into pods.
+    pub template: Template,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// A permit is a KiB.
+    bodies: Semaphore,
+}
+
+impl Reviews {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(template: Template) -> Self {
+        Self {
+            template,
+            metrics: Metrics::default(),
+            bodies: Semaphore::new(BODIES / 1024),
+        }
+    }
+}
+
+/// Why a request is no review.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("the content type must be application/json")]
+    ContentType,
+    #[error(
+        "the AdmissionReview is longer than {MAX_BODY} bytes, which no pod or workload needs; make the object smaller"
+    )]
+    TooLong,
+    #[error("the body did not arrive within {} s", BODY_TIME.as_secs())]
+    Slow,
+    #[error("the body broke off")]
+    Broken,
+    #[error("too many reviews at once; try again")]
+    Busy,
+    #[error(transparent)]
+    Malformed(#[from] admit::Malformed),
+}
+
+impl Unread {
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "ContentType"),
+            Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "TooLong"),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "Slow"),
+            Self::Broken => (StatusCode::BAD_REQUEST, "Broken"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Busy"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Malformed"),
+        }
+    }
+}
+
+/// Reads a review, judges it and answers.
+pub(crate) async fn answer(
+    request: Request<Incoming>,
+    reviews: &Reviews,
+    judge: fn(&admit::Request, &Template) -> Verdict,
+) -> Answer {
+    match answered(request, reviews, judge).await {
+        Ok(body) => typed(StatusCode::OK, body, "application/json"),
+        Err(error) => {
+            let (status, reason) = error.status();
+            reviews.metrics.count("failed", reason);
+            tracing::warn!(%status, %error, "a request to the webhook was no review");
+            text(status, format!("{error}\n"))
+        }
+    }
+}
+
+async fn answered(
+    request: Request<Incoming>,
+    reviews: &Reviews,
+    judge: fn(&admit::Request, &Template) -> Verdict,
+) -> Result<Vec<u8>, Unread> {
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Unread::ContentType);
+    }
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
+        .unwrap_or(MAX_BODY);
+    if announced > MAX_BODY {
+        return Err(Unread::TooLong);
+    }
+    let size = u32::try_from(announced / 1024 + 1).unwrap_or(u32::MAX);
+    let Ok(Ok(_turn)) = timeout(BODY_TIME, reviews.bodies.acquire_many(size)).await else {
+        return Err(Unread::Busy);
+    };
+    let body = match timeout(BODY_TIME, Limited::new(request.into_body(), MAX_BODY).collect()).await {
+        Err(_) => return Err(Unread::Slow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Unread::TooLong),
+        Ok(Err(_)) => return Err(Unread::Broken),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    let start = Instant::now();
+    let request = admit::read(&body)?;
+    let verdict = judge(&request, &reviews.template);
+    let (answer, changed) = admit::reply(&request, &verdict);
+    reviews.metrics.duration.observe(start.elapsed().as_secs_f64());
+    let is_pod = request.kind.is_pod();
+    let (outcome, reason) = match verdict.decision.labels() {
+        ("injected", _) if !is_pod => ("checked", "Workload"),
+        ("injected", _) if !changed => ("injected", "AlreadyInjected"),
+        labels => labels,
+    };
+    reviews.metrics.count(outcome, reason);
+    let refusal = match &verdict.decision {
+        Decision::Refuse(refusal) => refusal.to_string(),
+        _ => String::new(),
+    };
+    let metadata = &request.object["metadata"];
+    let name = metadata["name"]
+        .as_str()
+        .or_else(|| metadata["generateName"].as_str())
+        .unwrap_or_default();
+    tracing::info!(
+        kind = ?cut(request.kind.kind.clone(), 64),
+        namespace = ?cut(request.namespace.clone().unwrap_or_default(), 64),
+        name = ?cut(name.to_owned(), 128),
+        outcome, reason, refusal = ?refusal, "reviewed"
+    );
+    Ok(answer)
+}
