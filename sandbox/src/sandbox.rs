@@ -228,7 +228,7 @@ impl Sandbox {
             own_nodes,
             replicas: self.options.replicas,
         };
-        for new in system.objects(&self.api.authority).map_err(Refusal::internal)? {
+        for new in system.objects() {
             self.apply(new).await?;
         }
         Ok(())

@@ -3,20 +3,17 @@
 //! Enters: the paths and keys of this sandbox. Leaves: objects, in the order in which they can be created. Never: a process;
 //! the control plane and the injector run as ordinary pods.
 
-use crate::api::authority::Authority;
 use serde_json::{Value, json};
 use weft_proto::model::annotations::{
     CONTROL_PLANE, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES, NAMESPACE_INJECTION, POD_INJECT,
     PORT_CONTROL_PLANE, PORT_CONTROL_PLANE_METRICS, PORT_INJECTOR, SOCKET_MARK, SYSTEM_NAMESPACE,
+    TOKEN_AUDIENCE, TOKEN_DIR, TOKEN_NAME, TOKEN_SECONDS, VOLUME_TOKEN,
 };
 
 /// Label of nodes that run the mesh's own parts, where there are any.
 pub const SYSTEM_NODE: &str = "node-role.kubernetes.io/control-plane";
 /// Image of the mesh's own parts: this program.
 const IMAGE: &str = "weft.dev/weft";
-const TLS_SECRET: &str = "weft-injector-tls";
-/// The injector's default folder for its certificate.
-const TLS_DIR: &str = "/var/run/weft/tls";
 
 /// What the objects depend on.
 #[derive(Debug, Clone, Copy)]
@@ -30,24 +27,13 @@ pub struct System {
 }
 
 impl System {
-    /// The objects. `authority` signs the injector's serving certificate.
-    ///
-    /// # Errors
-    /// A sentence, where no certificate can be made.
-    pub fn objects(self, authority: &Authority) -> Result<Vec<Value>, String> {
-        let names = [
-            format!("{INJECTOR}.{SYSTEM_NAMESPACE}.svc"),
-            format!("{INJECTOR}.{SYSTEM_NAMESPACE}.svc.cluster.local"),
-        ];
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let leaf = authority.serve(&names, &[]).map_err(|error| error.to_string())?;
+    /// The objects.
+    #[must_use]
+    pub fn objects(self) -> Vec<Value> {
         let mut objects = vec![
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}),
             self.account(CONTROL_PLANE),
             self.account(INJECTOR),
-            json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-                "metadata": {"namespace": SYSTEM_NAMESPACE, "name": TLS_SECRET},
-                "stringData": {"tls.crt": leaf.certificate, "tls.key": leaf.key}}),
             self.service(CONTROL_PLANE, &json!([
                 {"name": "grpc-xds", "port": PORT_CONTROL_PLANE, "targetPort": PORT_CONTROL_PLANE},
                 {"name": "http-metrics", "port": PORT_CONTROL_PLANE_METRICS, "targetPort": PORT_CONTROL_PLANE_METRICS},
@@ -59,11 +45,13 @@ impl System {
             INJECTOR,
             "injector",
             self.injector_environment(),
-            &json!([{"name": "tls", "mountPath": TLS_DIR, "readOnly": true}]),
-            &json!([{"name": "tls", "secret": {"secretName": TLS_SECRET}}]),
+            // It asks the control plane for its certificate by this token.
+            &json!([{"name": VOLUME_TOKEN, "mountPath": TOKEN_DIR, "readOnly": true}]),
+            &json!([{"name": VOLUME_TOKEN, "projected": {"sources": [{"serviceAccountToken": {
+                "audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME}}]}}]),
         ));
-        objects.push(webhook(authority.certificate()));
-        Ok(objects)
+        objects.extend(webhooks());
+        objects
     }
 
     fn account(self, name: &str) -> Value {
@@ -126,31 +114,102 @@ fn metadata(name: &str) -> Value {
         "labels": {"app": name, "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "weft"}})
 }
 
-/// The configuration that makes the API server send every new pod of a labelled namespace to the injector.
-fn webhook(ca_pem: &str) -> Value {
-    use base64::Engine as _;
+/// The configurations that make the API server send new pods to the injector, and what people apply to those who can say what
+/// is wrong with it. The injector fills in the `caBundle`s.
+fn webhooks() -> [Value; 2] {
     let left_alone: Vec<&str> = KUBERNETES_NAMESPACES
         .into_iter()
         .chain([SYSTEM_NAMESPACE])
         .collect();
-    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-    "metadata": {"name": INJECTOR},
-    "webhooks": [{
-        "name": "inject.weft.dev",
-        "clientConfig": {
-            "service": {"namespace": SYSTEM_NAMESPACE, "name": INJECTOR, "path": "/inject", "port": 443},
-            "caBundle": base64::engine::general_purpose::STANDARD.encode(ca_pem),
-        },
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
-        "namespaceSelector": {"matchExpressions": [
-            {"key": NAMESPACE_INJECTION, "operator": "In", "values": [INJECTION_ENABLED]},
+    let namespaces = |operator: &str| {
+        json!({"matchExpressions": [
+            {"key": NAMESPACE_INJECTION, "operator": operator, "values": [INJECTION_ENABLED]},
             {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": left_alone},
-        ]},
-        "objectSelector": {"matchExpressions": [{"key": POD_INJECT, "operator": "NotIn", "values": ["false"]}]},
-        "admissionReviewVersions": ["v1"],
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "IfNeeded",
-        "sideEffects": "None",
-        "timeoutSeconds": 5,
-    }]})
+        ]})
+    };
+    let asks = |operator: &str, value: &str| json!({"matchExpressions": [{"key": POD_INJECT, "operator": operator, "values": [value]}]});
+    let rule = |group: &str, version: &str, operations: &[&str], resources: &[&str]| json!({"apiGroups": [group], "apiVersions": [version], "operations": operations, "resources": resources, "scope": "Namespaced"});
+    let entry = |name: &str, service: (&str, u16, &str), rules: Value, policy: &str| {
+        json!({
+            "name": name,
+            "clientConfig": {"service": {"namespace": SYSTEM_NAMESPACE, "name": service.0, "port": service.1, "path": service.2}},
+            "rules": rules,
+            "admissionReviewVersions": ["v1"],
+            "failurePolicy": policy,
+            "sideEffects": "None",
+            "timeoutSeconds": 5,
+        })
+    };
+    let inject = |name: &str, namespace_operator: &str, objects: Value| {
+        let rules = json!([rule("", "v1", &["CREATE"], &["pods"])]);
+        let mut entry = entry(name, (INJECTOR, 443, "/inject"), rules, "Fail");
+        entry["namespaceSelector"] = namespaces(namespace_operator);
+        entry["objectSelector"] = objects;
+        entry["reinvocationPolicy"] = json!("IfNeeded");
+        entry
+    };
+    let written = ["CREATE", "UPDATE"];
+    let workloads = json!([
+        rule(
+            "apps",
+            "v1",
+            &written,
+            &["deployments", "statefulsets", "daemonsets"]
+        ),
+        rule("batch", "v1", &written, &["jobs", "cronjobs"]),
+    ]);
+    let mut workloads = entry(
+        "workloads.weft.dev",
+        (INJECTOR, 443, "/validate"),
+        workloads,
+        "Ignore",
+    );
+    workloads["namespaceSelector"] = namespaces("In");
+    let mesh = json!([
+        rule(
+            "security.istio.io",
+            "*",
+            &written,
+            &[
+                "authorizationpolicies",
+                "peerauthentications",
+                "requestauthentications"
+            ]
+        ),
+        rule(
+            "gateway.networking.k8s.io",
+            "*",
+            &written,
+            &["httproutes", "grpcroutes", "tcproutes", "tlsroutes"]
+        ),
+        rule(
+            "networking.istio.io",
+            "*",
+            &written,
+            &[
+                "virtualservices",
+                "destinationrules",
+                "serviceentries",
+                "sidecars"
+            ]
+        ),
+    ]);
+    let mut mesh = entry(
+        "mesh.weft.dev",
+        (CONTROL_PLANE, PORT_CONTROL_PLANE, "/validate"),
+        mesh,
+        "Ignore",
+    );
+    mesh["matchPolicy"] = json!("Exact");
+    let configuration = |kind: &str, webhooks: [Value; 2]| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": INJECTOR}, "webhooks": webhooks});
+    [
+        configuration(
+            "MutatingWebhookConfiguration",
+            [
+                inject("inject.weft.dev", "In", asks("NotIn", "false")),
+                inject("inject-pod.weft.dev", "NotIn", asks("In", "true")),
+            ],
+        ),
+        configuration("ValidatingWebhookConfiguration", [workloads, mesh]),
+    ]
 }
