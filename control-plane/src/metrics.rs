@@ -68,6 +68,8 @@ pub struct Metrics {
     pub streams_refused: Family<Label, Counter>,
     /// TLS handshakes on the control plane's port, by result.
     pub handshakes: Family<Label, Counter>,
+    /// Requests to the validating webhook, by result.
+    pub validations: Family<Label, Counter>,
     /// Signing requests received.
     pub csr: Plain,
     /// Certificates issued.
@@ -110,6 +112,7 @@ impl Metrics {
             translate: seconds(),
             streams_refused: Family::default(),
             handshakes: Family::default(),
+            validations: Family::default(),
             csr: Plain::default(),
             issued: Plain::default(),
             authentication_failures: Plain::default(),
@@ -169,6 +172,11 @@ impl Metrics {
             "weft_tls_handshakes",
             "TLS handshakes, by result",
             self.handshakes.clone(),
+        );
+        r.register(
+            "weft_validations",
+            "Requests to the validating webhook, by result",
+            self.validations.clone(),
         );
         r.register(
             "citadel_server_csr_count",

@@ -1,0 +1,180 @@
+use super::*;
+use crate::testing;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn bytes(group: &str, version: &str, kind: &str, operation: &str, object: &Value, old: &Value) -> Vec<u8> {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u", "kind": {"group": group, "version": version, "kind": kind}, "namespace": "shop",
+        "operation": operation, "object": object, "oldObject": old}})
+    .to_string()
+    .into_bytes()
+}
+
+fn ask(group: &str, kind: &str, operation: &str, object: &Value, old: &Value) -> Opinion {
+    let request = review::read(&bytes(group, "v1", kind, operation, object, old)).unwrap();
+    judge(&request, &testing::mesh(1))
+}
+
+fn create(group: &str, kind: &str, spec: Value) -> Opinion {
+    let object = json!({"metadata": {"name": "x", "namespace": "shop"}, "spec": spec});
+    ask(group, kind, "CREATE", &object, &Value::Null)
+}
+
+const SECURITY: &str = "security.istio.io";
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+#[test]
+fn what_is_wrong_in_the_object_alone_is_refused_by_field() {
+    for (group, kind, spec, field) in [
+        (
+            SECURITY,
+            "PeerAuthentication",
+            json!({"mtls": {"mode": "SOMETIMES"}}),
+            "spec.mtls.mode",
+        ),
+        (
+            SECURITY,
+            "PeerAuthentication",
+            json!({"portLevelMtls": {"80": {"mode": "STRICT"}}}),
+            "spec.portLevelMtls",
+        ),
+        (
+            SECURITY,
+            "AuthorizationPolicy",
+            json!({"action": "PERHAPS"}),
+            "spec.action",
+        ),
+        (SECURITY, "AuthorizationPolicy", json!({"rules": 1}), "spec.rules"),
+        (
+            GATEWAY,
+            "HTTPRoute",
+            json!({"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+                "rules": [{"backendRefs": [{"name": "web", "port": 99999}]}]}),
+            "spec.rules[0].backendRefs[0].port",
+        ),
+    ] {
+        let opinion = create(group, kind, spec.clone());
+        let refused = opinion.refused.unwrap_or_else(|| panic!("{spec} was taken"));
+        assert!(refused.contains(field), "{refused}");
+    }
+}
+
+#[test]
+fn what_depends_on_others_or_is_not_acted_on_only_draws_a_warning() {
+    for (group, kind, spec, warning) in [
+        (
+            GATEWAY,
+            "HTTPRoute",
+            json!({"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+                "rules": [{"backendRefs": [{"name": "later", "port": 80}]}]}),
+            "Service shop/later doesn't exist yet",
+        ),
+        (
+            SECURITY,
+            "PeerAuthentication",
+            json!({"selector": {"matchLabels": {"app": "later"}}}),
+            "no pod has these labels yet",
+        ),
+        (
+            SECURITY,
+            "AuthorizationPolicy",
+            json!({"rules": [{"when": [{"key": "request.auth.claims[a]", "values": ["b"]}]}]}),
+            "spec.rules[0].when",
+        ),
+        (
+            SECURITY,
+            "PeerAuthentication",
+            json!({"mtls": {"mode": "STRICT"}, "more": 1}),
+            "spec.more",
+        ),
+    ] {
+        let opinion = create(group, kind, spec.clone());
+        assert_eq!(opinion.refused, None, "{spec}");
+        assert!(
+            opinion.warnings.iter().any(|text| text.contains(warning)),
+            "{spec}: {:?}",
+            opinion.warnings
+        );
+    }
+}
+
+#[test]
+fn sound_objects_pass_in_silence() {
+    let route = json!({"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]});
+    assert_eq!(create(GATEWAY, "HTTPRoute", route), Opinion::default());
+    let strict = json!({"mtls": {"mode": "STRICT"}});
+    assert_eq!(create(SECURITY, "PeerAuthentication", strict), Opinion::default());
+    assert_eq!(
+        create(SECURITY, "AuthorizationPolicy", json!({})),
+        Opinion::default()
+    );
+}
+
+#[test]
+fn what_is_there_already_can_be_released_and_deleted() {
+    let wrong = json!({"metadata": {"name": "x"}, "spec": {"mtls": {"mode": "SOMETIMES"}}});
+    let (good, nothing) = (json!({"metadata": {"name": "x"}, "spec": {}}), Value::Null);
+    let kind = "PeerAuthentication";
+    assert!(ask(SECURITY, kind, "UPDATE", &wrong, &good).refused.is_some());
+    assert_eq!(ask(SECURITY, kind, "UPDATE", &wrong, &wrong), Opinion::default());
+    assert_eq!(
+        ask(SECURITY, kind, "DELETE", &nothing, &wrong),
+        Opinion::default()
+    );
+    let mut going = wrong.clone();
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(ask(SECURITY, kind, "UPDATE", &going, &good), Opinion::default());
+}
+
+#[test]
+fn another_version_is_said_to_have_no_effect() {
+    let object = json!({"metadata": {"name": "x"}});
+    let body = bytes(GATEWAY, "v9", "HTTPRoute", "CREATE", &object, &Value::Null);
+    let opinion = judge(&review::read(&body).unwrap(), &testing::mesh(1));
+    assert_eq!(opinion.refused, None);
+    assert!(
+        opinion.warnings[0].contains("gateway.networking.k8s.io/v9"),
+        "{:?}",
+        opinion.warnings
+    );
+}
+
+#[test]
+fn malformed_reviews() {
+    for body in [
+        "",
+        "[]",
+        "{}",
+        r#"{"apiVersion":"v1","kind":"Pod"}"#,
+        r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#,
+    ] {
+        assert!(review::read(body.as_bytes()).is_err(), "{body}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    /// Mutated bytes: an answer or an error, never a panic, and never another uid.
+    #[test]
+    fn mutated_reviews_do_not_hurt(edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8), 1..6)) {
+        let spec = json!({"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+            "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/a"}}], "backendRefs": [{"name": "web", "port": 80}]}]});
+        let object = json!({"metadata": {"name": "x"}, "spec": spec});
+        let mut body = bytes(GATEWAY, "v1", "HTTPRoute", "CREATE", &object, &Value::Null);
+        for (place, byte, kind) in edits {
+            let place = place.index(body.len());
+            match kind {
+                0 => body[place] = byte,
+                1 => { body.remove(place); }
+                _ => body.insert(place, byte),
+            }
+        }
+        if let Ok(request) = review::read(&body) {
+            let opinion = judge(&request, &testing::mesh(1));
+            let answer: Value = serde_json::from_slice(&review::reply(&request, &opinion)).unwrap();
+            prop_assert_eq!(answer["response"]["uid"].as_str(), Some(request.uid.as_str()));
+        }
+    }
+}
