@@ -40,16 +40,3 @@ pub fn weft() -> &'static PathBuf {
         path
     })
 }
-
-/// Why the kernel does not let anybody start a sandbox here, if so.
-pub fn refusal() -> Option<String> {
-    let nothing = [crate::tool::WORD.into(), crate::tool::NOTHING.into()];
-    match weft_sandbox::enter::start(nothing).map(weft_sandbox::enter::Started::wait_only) {
-        Ok(Ok(0)) => None,
-        Ok(Ok(code)) => Some(format!(
-            "a process in namespaces of its own ended with code {code}"
-        )),
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(error) => Some(error.to_string()),
-    }
-}

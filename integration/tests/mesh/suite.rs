@@ -46,7 +46,7 @@ impl Suite {
                 word => filters.push(word.to_owned()),
             }
         }
-        let refused = if list { None } else { crate::binary::refusal() };
+        let refused = if list { None } else { refusal() };
         if !list {
             println!("\nrunning the tests of the whole mesh");
         }
@@ -171,5 +171,18 @@ impl Suite {
             self.begun.elapsed().as_secs_f64()
         );
         code
+    }
+}
+
+/// Why the kernel does not let anybody start a sandbox here, if so.
+fn refusal() -> Option<String> {
+    let nothing = [crate::tool::WORD.into(), crate::tool::NOTHING.into()];
+    match weft_sandbox::enter::start(nothing).map(weft_sandbox::enter::Started::wait_only) {
+        Ok(Ok(0)) => None,
+        Ok(Ok(code)) => Some(format!(
+            "a process in namespaces of its own ended with code {code}"
+        )),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
     }
 }
