@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod apply;
+mod config;
 mod control_plane;
 mod demo;
 mod down;
@@ -19,6 +20,7 @@ mod logging;
 mod logs;
 mod port_forward;
 mod proxy;
+mod reach;
 mod status;
 mod target;
 mod up;
@@ -46,6 +48,7 @@ enum Verb {
     Up(up::Up),
     Down(down::Down),
     Status(status::Status),
+    Config(config::Config),
     Apply(apply::Apply),
     Delete(apply::Delete),
     Exec(exec::Exec),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     let result = match Weft::parse().verb {
         Verb::Demo(args) => demo::run(&args),
         Verb::Exec(args) => exec::run(args),
+        Verb::Status(args) => status::run(&args),
         verb => run(verb).map(success),
     };
     match result {
@@ -83,10 +87,10 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Demo(_) | Verb::Exec(_) => unreachable!("these have exit codes of their own"),
+        Verb::Demo(_) | Verb::Exec(_) | Verb::Status(_) => unreachable!("these have exit codes of their own"),
         Verb::Up(args) => up::run(&args),
         Verb::Down(args) => down::run(&args),
-        Verb::Status(args) => status::run(&args),
+        Verb::Config(args) => config::run(&args),
         Verb::Apply(args) => apply::apply(&args),
         Verb::Delete(args) => apply::delete(&args),
         Verb::Logs(args) => logs::run(&args),

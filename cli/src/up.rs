@@ -5,7 +5,7 @@
 
 use crate::apply;
 use crate::kubeconfig;
-use crate::status::tables;
+use crate::status::sandbox as tables;
 use crate::target::Which;
 use anyhow::{Context as _, bail};
 use clap::Args;
