@@ -51,7 +51,8 @@ pub fn issue(authority: Arc<Authority>, settings: &Settings, now: SystemTime) ->
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    // gRPC is HTTP/2; an API server calls webhooks over HTTP/1.1 and offers nothing else.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     let half = not_after.duration_since(now).unwrap_or_default() / 2;
