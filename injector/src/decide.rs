@@ -3,9 +3,10 @@
 //! In: a pod and the namespace that it is created in. Out: a [`Decision`]. Never: a pod left alone without a reason, or
 //! an annotation that gets one past the webhook (opting out takes a label, which policies on labels can see).
 
+use serde_json::Value;
 use weft_proto::model::annotations as names;
 
-use crate::pod::Pod;
+use crate::pod::{Pod, list};
 use crate::settings::Template;
 
 /// What happens to a pod.
@@ -205,8 +206,7 @@ pub fn decide(pod: &Pod<'_>, namespace: &str, template: &Template) -> Decision {
     };
     let impossible = if pod.spec()["hostNetwork"] == true {
         Some(SkipCause::HostNetwork)
-    } else if pod.spec()["os"]["name"] == "windows" || pod.spec()["nodeSelector"][names::NODE_OS] == "windows"
-    {
+    } else if is_windows(pod.spec()) {
         Some(SkipCause::Windows)
     } else {
         None
@@ -229,6 +229,23 @@ pub fn decide(pod: &Pod<'_>, namespace: &str, template: &Template) -> Decision {
     }
 }
 
+/// Whether the pod can only run on Windows: by its own word, its node selector, or every term of its required node affinity.
+fn is_windows(spec: &Value) -> bool {
+    let affinity = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = list(&affinity["nodeSelectorTerms"]);
+    let only_windows = |term: &Value| {
+        list(&term["matchExpressions"]).iter().any(|expression| {
+            let values = list(&expression["values"]);
+            expression["key"] == names::NODE_OS
+                && expression["operator"] == "In"
+                && matches!(values, [one] if one == "windows")
+        })
+    };
+    spec["os"]["name"] == "windows"
+        || spec["nodeSelector"][names::NODE_OS] == "windows"
+        || (!terms.is_empty() && terms.iter().all(only_windows))
+}
+
 fn other_mesh(pod: &Pod<'_>) -> bool {
     pod.annotation(names::ISTIO_STATUS).is_some()
         || pod
@@ -241,7 +258,7 @@ fn other_mesh(pod: &Pod<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn ask(mut pod: Value, namespace: &str) -> Decision {
         if pod["spec"]["containers"].is_null() {
@@ -306,6 +323,29 @@ mod tests {
             ),
         ] {
             assert_eq!(ask(pod.clone(), namespace), wanted, "{pod}");
+        }
+    }
+
+    #[test]
+    fn node_affinity() {
+        let term = |system: &str| json!({"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": [system]}]});
+        let any = json!({"matchExpressions": [{"key": "zone", "operator": "Exists"}]});
+        for (terms, left_alone) in [
+            (json!([term("windows")]), true),
+            (json!([term("windows"), term("windows")]), true),
+            (json!([term("windows"), term("linux")]), false),
+            (json!([any]), false),
+            (json!([]), false),
+        ] {
+            let required = json!({"nodeSelectorTerms": terms});
+            let pod = json!({"spec": {"affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": required}}}});
+            let wanted = if left_alone {
+                Decision::Skip(SkipCause::Windows)
+            } else {
+                Decision::Inject(InjectCause::Selected)
+            };
+            assert_eq!(ask(pod, "shop"), wanted, "{terms}");
         }
     }
 

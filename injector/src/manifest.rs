@@ -94,7 +94,9 @@ fn document(
             .map(|text| text + "\n")
             .map_err(|e| e.to_string())?
     } else {
-        let options = serde_saphyr::ser_options! { prefer_block_scalars: false, compact_list_indent: true };
+        // Several lines stay several lines; one long line stays one.
+        let options =
+            serde_saphyr::ser_options! { folded_wrap_chars: MAX_MANIFEST, compact_list_indent: true };
         serde_saphyr::to_string_with_options(&new, options).map_err(|e| e.to_string())?
     };
     // What is written is read again: nobody applies what was not meant.

@@ -148,7 +148,11 @@ fn check(pod: &Pod<'_>, injected: bool, warnings: &mut Vec<String>) -> Result<()
                 return Err(Refusal::new(
                     RefusalKind::ReservedName,
                     format!("{path}.name"),
-                    format!("{name} is the name of a container that Weft puts in; choose another"),
+                    format!(
+                        "{name} is the name of a container that Weft puts in; choose another, or, if Weft put it there and its \
+                         annotation {} got lost or damaged, apply the manifest without Weft's containers and volumes",
+                        names::STATUS
+                    ),
                 ));
             }
             user(&container["securityContext"], &path)?;

@@ -59,7 +59,7 @@ fn pods_become_what_they_should() {
         );
         seen += 1;
     }
-    assert_eq!(seen, 7);
+    assert_eq!(seen, 9);
 }
 
 fn sorted(value: &Value) -> Value {
