@@ -2,10 +2,13 @@
 //!
 //! Enters: a command line. Leaves: an exit code. Never: a thread before the sandbox has entered its namespaces.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::process::ExitCode;
 
+mod api_server;
 mod apply;
+mod check;
+mod completion;
 mod config;
 mod control_plane;
 mod demo;
@@ -13,7 +16,9 @@ mod down;
 mod echo;
 mod exec;
 mod init;
+mod inject;
 mod injector;
+mod install;
 mod kubeconfig;
 mod load;
 mod logging;
@@ -21,8 +26,10 @@ mod logs;
 mod port_forward;
 mod proxy;
 mod reach;
+mod render;
 mod status;
 mod target;
+mod uninstall;
 mod up;
 
 #[global_allocator]
@@ -45,6 +52,10 @@ struct Weft {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Demo(demo::Demo),
+    Install(install::Install),
+    Upgrade(install::Upgrade),
+    Uninstall(uninstall::Uninstall),
+    Check(check::Check),
     Up(up::Up),
     Down(down::Down),
     Status(status::Status),
@@ -61,6 +72,8 @@ enum Verb {
     Init(init::Init),
     ControlPlane(control_plane::ControlPlane),
     Injector(injector::Injector),
+    Inject(inject::Inject),
+    Completion(completion::Completion),
     #[command(name = "__sandbox", hide = true)]
     Inside(up::Inside),
 }
@@ -69,11 +82,16 @@ fn main() -> ExitCode {
     if let Some(code) = weft_sandbox::hidden_main() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
+    if let Some(words) = asked_by_kubectl(std::env::args()) {
+        print!("{}", completion::kubectl(&Weft::command(), &words));
+        return ExitCode::SUCCESS;
+    }
     let success = |()| ExitCode::SUCCESS;
     let result = match Weft::parse().verb {
         Verb::Demo(args) => demo::run(&args),
         Verb::Exec(args) => exec::run(args),
         Verb::Status(args) => status::run(&args),
+        Verb::Check(args) => check::run(&args),
         verb => run(verb).map(success),
     };
     match result {
@@ -85,9 +103,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// The words to complete, where this program goes by the name by which kubectl asks its plugin `kubectl-weft` for them.
+fn asked_by_kubectl(mut arguments: impl Iterator<Item = String>) -> Option<Vec<String>> {
+    let program = arguments.next()?;
+    let name = std::path::Path::new(&program).file_name()?;
+    (name == "kubectl_complete-weft").then(|| arguments.collect())
+}
+
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Demo(_) | Verb::Exec(_) | Verb::Status(_) => unreachable!("these have exit codes of their own"),
+        Verb::Demo(_) | Verb::Exec(_) | Verb::Status(_) | Verb::Check(_) => {
+            unreachable!("these have exit codes of their own")
+        }
+        Verb::Install(args) => install::install(&args),
+        Verb::Upgrade(args) => install::upgrade(&args),
+        Verb::Uninstall(args) => uninstall::run(&args),
         Verb::Up(args) => up::run(&args),
         Verb::Down(args) => down::run(&args),
         Verb::Config(args) => config::run(&args),
@@ -102,6 +132,11 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Init(args) => init::run(&args),
         Verb::ControlPlane(args) => control_plane::run(&args),
         Verb::Injector(args) => injector::run(&args),
+        Verb::Inject(args) => inject::run(&args),
+        Verb::Completion(args) => {
+            completion::run(&args, Weft::command());
+            Ok(())
+        }
         Verb::Inside(args) => up::inside(&args),
     }
 }

@@ -22,6 +22,11 @@ fn help_names_every_verb() {
     let help = text(&output.stdout);
     for verb in [
         "demo",
+        "install",
+        "upgrade",
+        "uninstall",
+        "check",
+        "completion",
         "up",
         "down",
         "status",
@@ -45,6 +50,11 @@ fn help_names_every_verb() {
 fn every_verb_has_help() {
     for verb in [
         "demo",
+        "install",
+        "upgrade",
+        "uninstall",
+        "check",
+        "completion",
         "up",
         "down",
         "status",
@@ -131,5 +141,30 @@ fn parts_that_miss_their_settings_say_which() {
             !output.status.success() && !said.is_empty() && !said.contains("panicked"),
             "{verb}: {said}"
         );
+    }
+}
+
+#[test]
+fn kubectl_takes_it_as_a_plugin() {
+    let folder = std::env::temp_dir().join(format!("weft-plugin-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let named = |name: &str, arguments: &[&str]| {
+        let link = folder.join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), &link).unwrap();
+        let output = Command::new(&link).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(named("kubectl-weft", &["--version"]).starts_with("weft "));
+    assert_eq!(named("kubectl_complete-weft", &["uninst"]), "uninstall\n:4\n");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn every_shell_gets_its_script() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = weft(&["completion", shell]);
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("uninstall"), "{shell}");
     }
 }
