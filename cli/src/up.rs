@@ -167,6 +167,8 @@ pub async fn ready(client: &Client, patience: Duration) -> anyhow::Result<Status
             .pods
             .iter()
             .filter(|pod| !pod.ready && pod.phase != "Succeeded" && pod.phase != "Terminating")
+            // A Job makes another one, or says that it has failed.
+            .filter(|pod| !(pod.phase == "Failed" && pod.owner.starts_with("Job ")))
             .map(|pod| format!("{}/{} {} {}", pod.namespace, pod.name, pod.phase, pod.message))
             .collect();
         let missing = missing_replicas(client)?;

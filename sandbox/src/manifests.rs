@@ -372,7 +372,7 @@ fn rank(object: &Value) -> u8 {
         "ServiceAccount" => 3,
         "ConfigMap" | "Secret" => 4,
         "Service" => 5,
-        "Pod" | "ReplicaSet" | "Deployment" => 7,
+        "Pod" | "ReplicaSet" | "Deployment" | "StatefulSet" | "DaemonSet" | "Job" => 7,
         _ => 6,
     }
 }

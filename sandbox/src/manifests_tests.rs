@@ -50,7 +50,7 @@ fn a_bad_document_stops_nothing() {
 #[test]
 fn unknown_and_double() {
     let loaded = text(
-        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n\
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: j}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n\
          ---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
     );
     assert_eq!(loaded.documents.len(), 1);
@@ -58,7 +58,7 @@ fn unknown_and_double() {
     assert!(
         loaded.problems[0]
             .to_string()
-            .starts_with("m.yaml:1: Job j: kind: the sandbox does not run Job")
+            .starts_with("m.yaml:1: CronJob j: kind: the sandbox does not run CronJob")
     );
     assert!(loaded.problems[1].reason.contains("m.yaml:5"));
     assert!(loaded.has_errors());

@@ -363,6 +363,9 @@ async fn first_objects(api: &Arc<Api>) -> Result<(), Refusal> {
         .await?;
         namespace::ensure(api, name).await?;
     }
+    for role in crate::api::rbac::first_objects() {
+        api.apply(role, "").await?;
+    }
     let own: [(&str, &str, [IpAddr; 2], Value); 2] = [
         (
             "default",

@@ -168,32 +168,20 @@ fn fits(
     placed: &[(&Value, &Value)],
     nodes: &[Arc<Value>],
 ) -> Result<(), &'static str> {
-    if node.pointer("/spec/unschedulable").and_then(Value::as_bool) == Some(true) {
+    let tolerates = |key: &str| {
+        object::list(pod, "/spec/tolerations")
+            .iter()
+            .any(|t| t["key"] == key)
+    };
+    if node.pointer("/spec/unschedulable").and_then(Value::as_bool) == Some(true)
+        && !tolerates("node.kubernetes.io/unschedulable")
+    {
         return Err("node(s) were unschedulable");
     }
-    if !object::is_true(node, "Ready") {
+    if !object::is_true(node, "Ready") && !tolerates("node.kubernetes.io/not-ready") {
         return Err("node(s) were not ready");
     }
-    let selector = Labels::from_map(pod.pointer("/spec/nodeSelector").and_then(Value::as_object));
-    if !selector.matches_object(node) || !affine(pod, node) {
-        return Err("node(s) didn't match the pod's node affinity/selector");
-    }
-    let tolerated = |taint: &Value| {
-        object::list(pod, "/spec/tolerations").iter().any(|t| {
-            let key = t["key"].as_str().unwrap_or_default();
-            let exists = t["operator"] == "Exists";
-            (key.is_empty() && exists || taint["key"] == key)
-                && (exists
-                    || t["value"].as_str().unwrap_or_default() == taint["value"].as_str().unwrap_or_default())
-                && (t["effect"].is_null() || t["effect"] == taint["effect"])
-        })
-    };
-    if object::list(node, "/spec/taints")
-        .iter()
-        .any(|t| t["effect"] != "PreferNoSchedule" && !tolerated(t))
-    {
-        return Err("node(s) had untolerated taints");
-    }
+    words_fit(pod, node)?;
     for term in object::list(
         pod,
         "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution",
@@ -216,6 +204,36 @@ fn fits(
         if spread["whenUnsatisfiable"] != "ScheduleAnyway" && !evenly(pod, node, spread, placed, nodes) {
             return Err("node(s) didn't match pod topology spread constraints");
         }
+    }
+    Ok(())
+}
+
+/// Whether a pod's own words and the node's taints let it be there, whatever else runs.
+#[must_use]
+pub fn suits(pod: &Value, node: &Value) -> bool {
+    words_fit(pod, node).is_ok()
+}
+
+fn words_fit(pod: &Value, node: &Value) -> Result<(), &'static str> {
+    let selector = Labels::from_map(pod.pointer("/spec/nodeSelector").and_then(Value::as_object));
+    if !selector.matches_object(node) || !affine(pod, node) {
+        return Err("node(s) didn't match the pod's node affinity/selector");
+    }
+    let tolerated = |taint: &Value| {
+        object::list(pod, "/spec/tolerations").iter().any(|t| {
+            let key = t["key"].as_str().unwrap_or_default();
+            let exists = t["operator"] == "Exists";
+            (key.is_empty() && exists || taint["key"] == key)
+                && (exists
+                    || t["value"].as_str().unwrap_or_default() == taint["value"].as_str().unwrap_or_default())
+                && (t["effect"].is_null() || t["effect"] == taint["effect"])
+        })
+    };
+    if object::list(node, "/spec/taints")
+        .iter()
+        .any(|t| t["effect"] != "PreferNoSchedule" && !tolerated(t))
+    {
+        return Err("node(s) had untolerated taints");
     }
     Ok(())
 }

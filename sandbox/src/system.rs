@@ -34,6 +34,7 @@ impl System {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}),
             self.account(CONTROL_PLANE),
             self.account(INJECTOR),
+            rights(),
             self.service(CONTROL_PLANE, &json!([
                 {"name": "grpc-xds", "port": PORT_CONTROL_PLANE, "targetPort": PORT_CONTROL_PLANE},
                 {"name": "http-metrics", "port": PORT_CONTROL_PLANE_METRICS, "targetPort": PORT_CONTROL_PLANE_METRICS},
@@ -107,6 +108,14 @@ impl System {
             "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
         }})
     }
+}
+
+/// The mesh's own parts may do everything.
+fn rights() -> Value {
+    let subject = |name: &str| json!({"kind": "ServiceAccount", "namespace": SYSTEM_NAMESPACE, "name": name});
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "weft"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [subject(CONTROL_PLANE), subject(INJECTOR)]})
 }
 
 fn metadata(name: &str) -> Value {

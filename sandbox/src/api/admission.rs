@@ -1,18 +1,13 @@
-//! Mutating admission: webhooks see a new object before it is stored.
+//! Admission: webhooks see a write before it is stored.
 //!
-//! In: a new object. Out: the object as the webhooks want it, and their warnings. Never: a new object let through
-//! because a webhook with `failurePolicy: Fail` could not be asked. Only CREATE is reviewed.
+//! In: a new, changed or deleted object. Out: the object as the mutating webhooks want it, the word of the validating ones,
+//! and their warnings. Never: a write let through because a webhook with `failurePolicy: Fail` could not be asked.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+mod ask;
+
 use std::time::Duration;
 
 use base64::Engine as _;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
@@ -21,121 +16,261 @@ use super::selector::Labels;
 use super::tokens::Caller;
 use super::{Api, object};
 
-/// Label of an EndpointSlice: the Service that it belongs to.
-pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-/// Largest answer of a webhook, bytes.
-const MAX_ANSWER: usize = 3 << 20;
+pub use ask::{SERVICE_LABEL, endpoint};
+
 /// Most warnings kept from one webhook, and the longest of them.
 const MAX_WARNINGS: (usize, usize) = (20, 512);
 
-/// Asks every webhook that matches, in order of configuration and entry; asks once more those that want it when a
-/// later one changed the object.
+/// What happens to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It changes.
+    Update,
+    /// It goes.
+    Delete,
+}
+
+impl Operation {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Self::Create => "CreateOptions",
+            Self::Update => "UpdateOptions",
+            Self::Delete => "DeleteOptions",
+        }
+    }
+}
+
+/// A write that webhooks are asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Review<'a> {
+    /// The object's kind.
+    pub kind: &'a Kind,
+    /// `status`, `scale`; empty: the object itself.
+    pub sub: &'a str,
+    /// The object's namespace; empty for cluster-wide kinds.
+    pub namespace: &'a str,
+    /// What happens.
+    pub operation: Operation,
+    /// Who does it.
+    pub who: &'a Caller,
+    /// Whether nothing will be stored.
+    pub dry: bool,
+}
+
+/// The two kinds of configuration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Mutating,
+    Validating,
+}
+
+/// Asks every mutating webhook that matches, in order of configuration and entry, and once more those that want it when a
+/// later one changed the object. Returns their warnings. `object` is null where it is deleted.
 ///
 /// # Errors
 /// A webhook's denial, or its failure where its policy is `Fail`.
-pub async fn call(
+pub async fn mutate(
     api: &Api,
-    kind: &Kind,
-    namespace: &str,
+    review: &Review<'_>,
     object: &mut Value,
-    who: &Caller,
+    before: Option<&Value>,
 ) -> Result<Vec<String>, Refusal> {
-    let configurations = api
-        .store
-        .list("mutatingwebhookconfigurations.admissionregistration.k8s.io", None)
-        .0;
-    let mut webhooks = Vec::new();
-    for configuration in &configurations {
-        for webhook in object::list(configuration, "/webhooks") {
-            if matches(api, webhook, kind, namespace, object)? {
-                webhooks.push(webhook);
-            }
-        }
-    }
+    let webhooks = matching(api, Phase::Mutating, review, object, before)?;
     let mut warnings = Vec::new();
     // What the object was right after each webhook had its say.
     let mut after = Vec::with_capacity(webhooks.len());
-    for webhook in &webhooks {
-        warnings.extend(one(api, webhook, kind, namespace, object, who).await?);
+    for matched in &webhooks {
+        warnings.extend(one(api, matched, review, object, before).await?);
         after.push(object.clone());
     }
-    for (webhook, said) in webhooks.iter().zip(after) {
-        if webhook["reinvocationPolicy"] == "IfNeeded" && said != *object {
-            warnings.extend(one(api, webhook, kind, namespace, object, who).await?);
+    for (matched, said) in webhooks.iter().zip(after) {
+        if matched.webhook["reinvocationPolicy"] == "IfNeeded" && said != *object {
+            warnings.extend(one(api, matched, review, object, before).await?);
         }
     }
     Ok(warnings)
 }
 
-fn matches(
+/// Asks every validating webhook that matches; none can change the object. Returns their warnings.
+///
+/// # Errors
+/// A webhook's denial, or its failure where its policy is `Fail`.
+pub async fn validate(
     api: &Api,
-    webhook: &Value,
-    kind: &Kind,
-    namespace: &str,
+    review: &Review<'_>,
     object: &Value,
-) -> Result<bool, Refusal> {
+    before: Option<&Value>,
+) -> Result<Vec<String>, Refusal> {
+    let mut warnings = Vec::new();
+    for matched in matching(api, Phase::Validating, review, object, before)? {
+        let mut unchanged = object.clone();
+        warnings.extend(one(api, &matched, review, &mut unchanged, before).await?);
+    }
+    Ok(warnings)
+}
+
+/// A webhook that is to be asked.
+struct Matched {
+    webhook: Value,
+    phase: Phase,
+    /// The version of the kind that it gets.
+    version: String,
+}
+
+fn matching(
+    api: &Api,
+    phase: Phase,
+    review: &Review<'_>,
+    object: &Value,
+    before: Option<&Value>,
+) -> Result<Vec<Matched>, Refusal> {
+    // Configurations of webhooks are not under webhooks: a bad one must always be mendable.
+    if review.kind.group == "admissionregistration.k8s.io" {
+        return Ok(Vec::new());
+    }
+    let key = match phase {
+        Phase::Mutating => "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        Phase::Validating => "validatingwebhookconfigurations.admissionregistration.k8s.io",
+    };
+    let mut found = Vec::new();
+    for configuration in api.store.list(key, None).0 {
+        for webhook in object::list(&configuration, "/webhooks") {
+            let Some(version) = ruled(webhook, review) else {
+                continue;
+            };
+            if selected(api, webhook, review, object, before)? {
+                let name = webhook["name"].as_str().unwrap_or("?");
+                let quiet = matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun"));
+                if review.dry && !quiet {
+                    return Err(Refusal::bad_request(format!(
+                        "admission webhook {name:?} does not support dry run"
+                    )));
+                }
+                found.push(Matched {
+                    webhook: webhook.clone(),
+                    phase,
+                    version,
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The version that a webhook gets, if one of its rules is about this write.
+fn ruled(webhook: &Value, review: &Review<'_>) -> Option<String> {
+    let kind = review.kind;
     let has =
         |rule: &Value, list: &str, word: &str| object::list(rule, list).iter().any(|v| v == "*" || v == word);
-    let ruled = object::list(webhook, "/rules").iter().any(|rule| {
+    let resource = |rule: &Value| {
+        let names: Vec<String> = match review.sub {
+            "" => vec![kind.plural.clone(), "*".to_owned()],
+            sub => ["{p}/{s}", "{p}/*", "*/{s}"]
+                .iter()
+                .map(|t| t.replace("{p}", &kind.plural).replace("{s}", sub))
+                .collect(),
+        };
+        object::list(rule, "/resources")
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|r| r == "*/*" || names.iter().any(|n| n == r))
+    };
+    let rule = object::list(webhook, "/rules").iter().find(|rule| {
         let scope = rule["scope"].as_str().unwrap_or("*");
-        has(rule, "/operations", "CREATE")
+        has(rule, "/operations", review.operation.word())
             && has(rule, "/apiGroups", &kind.group)
             && kind.versions.iter().any(|v| has(rule, "/apiVersions", v))
-            && has(rule, "/resources", &kind.plural)
+            && resource(rule)
             && (scope == "*" || (scope == "Namespaced") == kind.namespaced)
-    });
-    if !ruled {
-        return Ok(false);
-    }
+    })?;
+    kind.versions
+        .iter()
+        .find(|v| has(rule, "/apiVersions", v))
+        .cloned()
+}
+
+fn selected(
+    api: &Api,
+    webhook: &Value,
+    review: &Review<'_>,
+    object: &Value,
+    before: Option<&Value>,
+) -> Result<bool, Refusal> {
     let read = |selector: &str| {
         Labels::from_object(&webhook[selector])
             .map_err(|why| Refusal::internal(format!("webhook {}: {selector}: {why}", webhook["name"])))
     };
-    if !read("objectSelector")?.matches_object(object) {
+    let by_object = read("objectSelector")?;
+    if !by_object.matches_object(object) && !before.is_some_and(|b| by_object.matches_object(b)) {
         return Ok(false);
     }
     let by_namespace = read("namespaceSelector")?;
-    if kind.namespaced {
-        let labels = api.store.get("namespaces", "", namespace);
+    if review.kind.namespaced {
+        let labels = api.store.get("namespaces", "", review.namespace);
         return Ok(by_namespace.matches(labels.as_deref().and_then(object::labels)));
     }
-    Ok(kind.key() != "namespaces" || by_namespace.matches_object(object))
+    let itself = if object.is_null() {
+        before.unwrap_or(object)
+    } else {
+        object
+    };
+    Ok(review.kind.key() != "namespaces" || by_namespace.matches_object(itself))
 }
 
 /// Asks one webhook; its failure is a refusal or a warning, as its policy says.
 async fn one(
     api: &Api,
-    webhook: &Value,
-    kind: &Kind,
-    namespace: &str,
+    matched: &Matched,
+    review: &Review<'_>,
     object: &mut Value,
-    who: &Caller,
+    before: Option<&Value>,
 ) -> Result<Vec<String>, Refusal> {
+    let webhook = &matched.webhook;
     let name = webhook["name"].as_str().unwrap_or("?").to_owned();
-    let review = request(kind, namespace, object, who);
-    let uid = review["request"]["uid"].as_str().unwrap_or_default().to_owned();
+    let asking = request(review, &matched.version, object, before);
+    let uid = asking["request"]["uid"].as_str().unwrap_or_default().to_owned();
     let seconds = object::number(webhook, "/timeoutSeconds")
         .unwrap_or(10)
         .clamp(1, 30);
     let limit = Duration::from_secs(seconds.unsigned_abs());
-    let asked = match tokio::time::timeout(limit, ask(api, webhook, &review, seconds)).await {
+    let asked = match tokio::time::timeout(limit, ask::ask(api, webhook, &asking, seconds)).await {
         Ok(answer) => answer.and_then(|answer| read(&answer, &uid)),
         Err(_) => Err(format!("no answer within {seconds} s")),
     };
     let outcome = match asked {
         Ok(Verdict::Denied(code, message)) => {
+            let code = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::FORBIDDEN);
+            let reason = if code == http::StatusCode::FORBIDDEN {
+                "Forbidden"
+            } else {
+                "BadRequest"
+            };
             return Err(Refusal::new(
-                http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::FORBIDDEN),
-                "Forbidden",
+                code,
+                reason,
                 format!("admission webhook {name:?} denied the request: {message}"),
             ));
+        }
+        Ok(Verdict::Allowed(patch, warnings)) if patch.0.is_empty() => Ok(warnings),
+        Ok(Verdict::Allowed(..)) if matched.phase == Phase::Validating => {
+            Err("a validating webhook may not answer with a patch".to_owned())
         }
         Ok(Verdict::Allowed(patch, warnings)) => {
             let mut changed = object.clone();
             match json_patch::patch(&mut changed, &patch) {
                 Ok(()) => {
                     *object = changed;
-                    return Ok(warnings);
+                    Ok(warnings)
                 }
                 Err(e) => Err(format!("its patch does not fit the object: {e}")),
             }
@@ -143,29 +278,46 @@ async fn one(
         Err(why) => Err(why),
     };
     match outcome {
+        // As an API server does: in its log, not in the way of the write.
         Err(why) if webhook["failurePolicy"] == "Ignore" => {
-            Ok(vec![format!("webhook {name} was skipped: {why}")])
+            tracing::warn!("webhook {name} was skipped: {why}");
+            Ok(Vec::new())
         }
         Err(why) => Err(Refusal::internal(format!(
-            "failed calling webhook {name:?}: {why}"
+            "Internal error occurred: failed calling webhook {name:?}: {why}"
         ))),
         Ok(warnings) => Ok(warnings),
     }
 }
 
-fn request(kind: &Kind, namespace: &str, object: &Value, who: &Caller) -> Value {
-    let version = kind.versions.first().map_or("v1", String::as_str);
+fn request(review: &Review<'_>, version: &str, object: &Value, before: Option<&Value>) -> Value {
+    let kind = review.kind;
     let gvk = json!({"group": kind.group, "version": version, "kind": kind.kind});
     let gvr = json!({"group": kind.group, "version": version, "resource": kind.plural});
-    json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": object::new_uid(), "kind": gvk, "resource": gvr, "requestKind": gvk, "requestResource": gvr,
-            "name": object::name(object), "namespace": namespace, "operation": "CREATE", "userInfo": who.to_user(),
-            "object": object, "oldObject": null, "dryRun": false,
-            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
-        },
-    })
+    let as_version = |object: &Value| {
+        let mut object = object.clone();
+        if object.is_object() {
+            object["apiVersion"] = kind.api_version_as(version).into();
+        }
+        object
+    };
+    let named = if object.is_null() {
+        before.unwrap_or(object)
+    } else {
+        object
+    };
+    let mut request = json!({
+        "uid": object::new_uid(), "kind": gvk, "resource": gvr, "requestKind": gvk, "requestResource": gvr,
+        "name": object::name(named), "namespace": review.namespace, "operation": review.operation.word(),
+        "userInfo": review.who.to_user(), "object": as_version(object),
+        "oldObject": before.map_or(Value::Null, as_version), "dryRun": review.dry,
+        "options": {"apiVersion": "meta.k8s.io/v1", "kind": review.operation.options()},
+    });
+    if !review.sub.is_empty() {
+        request["subResource"] = review.sub.into();
+        request["requestSubResource"] = review.sub.into();
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
 }
 
 enum Verdict {
@@ -213,156 +365,6 @@ fn read(answer: &[u8], uid: &str) -> Result<Verdict, String> {
         .map(|w| w.chars().take(MAX_WARNINGS.1).collect())
         .collect();
     Ok(Verdict::Allowed(patch, warnings))
-}
-
-/// Where a webhook is.
-struct Target {
-    address: SocketAddr,
-    host: String,
-    path: String,
-}
-
-/// Sends the review over HTTPS and returns the answer's body.
-async fn ask(api: &Api, webhook: &Value, review: &Value, seconds: i64) -> Result<Bytes, String> {
-    let target = locate(api, &webhook["clientConfig"])?;
-    let bundle = object::string(webhook, "/clientConfig/caBundle").unwrap_or_default();
-    let bundle = base64::engine::general_purpose::STANDARD
-        .decode(bundle)
-        .map_err(|e| format!("caBundle: {e}"))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&bundle) {
-        let certificate = certificate.map_err(|e| format!("caBundle: {e}"))?;
-        roots.add(certificate).map_err(|e| format!("caBundle: {e}"))?;
-    }
-    if roots.is_empty() {
-        return Err("caBundle has no certificate".to_owned());
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let server =
-        ServerName::try_from(target.host.clone()).map_err(|_| format!("{:?} is not a name", target.host))?;
-    let stream = tokio::net::TcpStream::connect(target.address)
-        .await
-        .map_err(|e| format!("dial {} ({}): {e}", target.host, target.address))?;
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(server, stream)
-        .await
-        .map_err(|e| format!("TLS with {}: {e}", target.host))?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| format!("HTTP with {}: {e}", target.host))?;
-    let driver = tokio::spawn(connection);
-    let request = http::Request::post(format!("{}?timeout={seconds}s", target.path))
-        .header("host", &target.host)
-        .header("content-type", "application/json")
-        .header("accept", "application/json")
-        .body(Full::new(Bytes::from(review.to_string())))
-        .map_err(|e| e.to_string())?;
-    let answer = async {
-        let response = send.send_request(request).await.map_err(|e| e.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|e| e.to_string())?;
-        if status.is_success() {
-            Ok(body.to_bytes())
-        } else {
-            Err(format!("{} answered {status}", target.host))
-        }
-    }
-    .await;
-    driver.abort();
-    answer
-}
-
-fn locate(api: &Api, client: &Value) -> Result<Target, String> {
-    if let Some(url) = client["url"].as_str() {
-        let url: http::Uri = url.parse().map_err(|e| format!("url: {e}"))?;
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let address: IpAddr = host
-            .parse()
-            .map_err(|_| format!("url: {host:?} is not an IP address"))?;
-        if url.scheme_str() != Some("https") {
-            return Err("url: is not https".to_owned());
-        }
-        let address = SocketAddr::new(address, url.port_u16().unwrap_or(443));
-        return Ok(Target {
-            address,
-            host,
-            path: url.path().to_owned(),
-        });
-    }
-    let service = &client["service"];
-    let (namespace, name) = (
-        service["namespace"].as_str().unwrap_or("default"),
-        service["name"].as_str().unwrap_or(""),
-    );
-    let port = service["port"].as_u64().unwrap_or(443);
-    let address = endpoint(api, namespace, name, port)?;
-    let path = service["path"]
-        .as_str()
-        .filter(|p| p.starts_with('/'))
-        .unwrap_or("/")
-        .to_owned();
-    Ok(Target {
-        address,
-        host: format!("{name}.{namespace}.svc"),
-        path,
-    })
-}
-
-/// The address of a ready pod behind a port of a Service.
-///
-/// # Errors
-/// A sentence: no such service, port, or ready endpoint.
-pub fn endpoint(api: &Api, namespace: &str, name: &str, port: u64) -> Result<SocketAddr, String> {
-    let service = api
-        .store
-        .get("services", namespace, name)
-        .ok_or_else(|| format!("service {namespace}/{name} does not exist"))?;
-    let entry = object::list(&service, "/spec/ports")
-        .iter()
-        .find(|p| p["port"].as_u64() == Some(port))
-        .ok_or_else(|| format!("service {namespace}/{name} has no port {port}"))?;
-    let wanted = entry["name"].as_str().unwrap_or_default();
-    let mut ready = Vec::new();
-    for slice in api
-        .store
-        .list("endpointslices.discovery.k8s.io", Some(namespace))
-        .0
-    {
-        if object::label(&slice, SERVICE_LABEL) != Some(name) {
-            continue;
-        }
-        let port = object::list(&slice, "/ports")
-            .iter()
-            .find(|p| p["name"].as_str().unwrap_or_default() == wanted)
-            .and_then(|p| u16::try_from(p["port"].as_u64()?).ok());
-        let Some(port) = port else { continue };
-        for endpoint in object::list(&slice, "/endpoints") {
-            if endpoint["conditions"]["ready"] == true
-                && let Some(address) = endpoint["addresses"][0].as_str().and_then(|a| a.parse().ok())
-            {
-                ready.push(SocketAddr::new(address, port));
-            }
-        }
-    }
-    ready.sort_by_key(SocketAddr::is_ipv6);
-    let v4 = ready
-        .iter()
-        .filter(|a| a.is_ipv4())
-        .count()
-        .max(usize::from(!ready.is_empty()));
-    if v4 == 0 {
-        return Err(format!("no endpoints available for service {namespace}/{name}"));
-    }
-    Ok(ready[rand::random_range(0..v4)])
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const FIRST: u16 = 256;
 const LAST: u16 = 65_534;
 
 /// What is taken.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Allocator {
     addresses: HashSet<IpAddr>,
     ports: HashSet<u16>,

@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::refusal::Refusal;
 use super::tokens::Caller;
-use super::verbs::{Part, Written};
+use super::verbs::{Write, Written};
 use super::{Api, object, patch};
 
 impl Api {
     /// Makes or updates an object of a known type, as `kubectl apply` would: for manifests.
     ///
     /// # Errors
-    /// What `create` and `patch` refuse with; 400 for an unknown kind.
+    /// What `create` and `update` refuse with; 400 for an unknown kind.
     pub async fn apply(&self, new: Value, default_namespace: &str) -> Result<Written, Refusal> {
         let api_version = new["apiVersion"].as_str().unwrap_or_default().to_owned();
         let word = new["kind"].as_str().unwrap_or_default().to_owned();
@@ -34,7 +34,11 @@ impl Api {
             return self.create(&kind, &namespace, remembered, &Caller::Admin).await;
         }
         // As a three-way merge would: what the last applied manifest had and this one lacks goes away.
-        self.edit(&kind, &namespace, &name, Part::Main, |current| {
+        let how = Write {
+            manager: "weft",
+            ..Write::by(&Caller::Admin)
+        };
+        self.update(&kind, &namespace, &name, &how, |current| {
             let last: Option<Value> =
                 object::string(current, LAST_APPLIED).and_then(|t| serde_json::from_str(t).ok());
             if let Some(last) = last {
@@ -44,6 +48,7 @@ impl Api {
             remember(current, &new);
             Ok(())
         })
+        .await
     }
 }
 

@@ -8,12 +8,21 @@ use serde_json::{Map, Value, json};
 use super::kinds::Kind;
 use super::object;
 
+mod workloads;
+
+/// The machine's architecture, as images and nodes name it.
+pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    "amd64"
+};
+
 /// Fills in the defaults of the kinds that the sandbox acts on. Doing it twice changes nothing.
 pub fn fill(kind: &Kind, object: &mut Value) {
     match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => pod(object),
         ("", "Service") => service(object),
-        ("", "Secret") => secret(object),
+        ("", "Secret") => encode_secret(object),
         ("", "Namespace") => {
             let name = object::name(object).to_owned();
             object::member(&mut object["metadata"], "labels")
@@ -25,8 +34,9 @@ pub fn fill(kind: &Kind, object: &mut Value) {
             default(object::member(object, "spec"), "replicas", 1);
             template(object);
         }
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => webhooks(object),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
+        ("apps", "StatefulSet" | "DaemonSet") | ("batch", "Job") => workloads::fill(object),
+        ("admissionregistration.k8s.io", _) => webhooks(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => super::definitions::complete(object),
         _ => {}
     }
 }
@@ -49,11 +59,8 @@ fn each<'a>(value: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Ma
 
 fn pod(object: &mut Value) {
     let spec = object::member(object, "spec");
-    default(spec, "restartPolicy", "Always");
-    default(spec, "terminationGracePeriodSeconds", 30);
-    default(spec, "dnsPolicy", "ClusterFirst");
+    pod_words(spec);
     default(spec, "enableServiceLinks", true);
-    default(spec, "schedulerName", "default-scheduler");
     let account = spec
         .get("serviceAccountName")
         .or_else(|| spec.get("serviceAccount"))
@@ -66,18 +73,55 @@ fn pod(object: &mut Value) {
     containers(&mut object["spec"]);
 }
 
+/// The pods of a template get their defaults in the template, so that it reads as they will be.
 fn template(object: &mut Value) {
     if let Some(spec) = object
         .pointer_mut("/spec/template/spec")
         .filter(|s| s.is_object())
     {
+        if let Some(spec) = spec.as_object_mut() {
+            pod_words(spec);
+        }
         containers(spec);
+    }
+}
+
+fn pod_words(spec: &mut Map<String, Value>) {
+    default(spec, "restartPolicy", "Always");
+    default(spec, "terminationGracePeriodSeconds", 30);
+    default(spec, "dnsPolicy", "ClusterFirst");
+    default(spec, "securityContext", json!({}));
+    default(spec, "schedulerName", "default-scheduler");
+}
+
+/// Whether an image is fetched again: as its tag says.
+fn pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    match name.split_once(':') {
+        _ if name.contains('@') => "IfNotPresent",
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
     }
 }
 
 fn containers(spec: &mut Value) {
     for list in ["initContainers", "containers"] {
         for container in each(spec, list) {
+            let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+            let pull = pull_policy(image);
+            default(container, "imagePullPolicy", pull);
+            default(container, "terminationMessagePath", "/dev/termination-log");
+            default(container, "terminationMessagePolicy", "File");
+            default(container, "resources", json!({}));
+            let variables = container.get_mut("env").and_then(Value::as_array_mut);
+            for field in variables.into_iter().flatten() {
+                if let Some(from) = field
+                    .pointer_mut("/valueFrom/fieldRef")
+                    .and_then(Value::as_object_mut)
+                {
+                    default(from, "apiVersion", "v1");
+                }
+            }
             if let Some(ports) = container.get_mut("ports").and_then(Value::as_array_mut) {
                 for port in ports.iter_mut().filter_map(Value::as_object_mut) {
                     default(port, "protocol", "TCP");
@@ -156,7 +200,8 @@ fn service(object: &mut Value) {
     default(status, "loadBalancer", json!({}));
 }
 
-fn secret(object: &mut Value) {
+/// Puts `stringData` into `data`.
+pub(super) fn encode_secret(object: &mut Value) {
     use base64::Engine as _;
     let plain = object.as_object_mut().and_then(|o| o.remove("stringData"));
     if let Some(Value::Object(plain)) = plain {
@@ -195,10 +240,13 @@ fn deployment(object: &mut Value) {
 }
 
 fn webhooks(object: &mut Value) {
+    let mutating = object["kind"] == "MutatingWebhookConfiguration";
     for webhook in each(object, "webhooks") {
         default(webhook, "failurePolicy", "Fail");
         default(webhook, "matchPolicy", "Equivalent");
-        default(webhook, "reinvocationPolicy", "Never");
+        if mutating {
+            default(webhook, "reinvocationPolicy", "Never");
+        }
         default(webhook, "timeoutSeconds", 10);
         default(webhook, "namespaceSelector", json!({}));
         default(webhook, "objectSelector", json!({}));
@@ -212,16 +260,6 @@ fn webhooks(object: &mut Value) {
             default(service, "port", 443);
         }
     }
-}
-
-fn definition(object: &mut Value) {
-    let names = object.pointer("/spec/names").cloned().unwrap_or(Value::Null);
-    let at = object::string(object, "/metadata/creationTimestamp").map_or_else(object::now, str::to_owned);
-    let true_since = |kind: &str, reason: &str| json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": at});
-    object["status"] = json!({
-        "acceptedNames": names, "storedVersions": [],
-        "conditions": [true_since("NamesAccepted", "NoConflicts"), true_since("Established", "InitialNamesAccepted")],
-    });
 }
 
 /// The volume that holds a pod's own API credentials.

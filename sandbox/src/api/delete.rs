@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::kinds::Kind;
 use super::refusal::Refusal;
 use super::store::StoreError;
-use super::{Api, object, services};
+use super::{Api, definitions, object, services};
 
 /// How an object is to be deleted.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +19,22 @@ pub struct Deletion {
     pub grace: Option<i64>,
     /// The uid that the object must have.
     pub uid: Option<String>,
+    /// The resourceVersion that the object must have.
+    pub version: Option<String>,
     /// Whether dependants stay.
     pub orphan: bool,
+    /// Whether the object waits for its dependants to be gone.
+    pub foreground: bool,
+    /// Whether nothing is deleted.
+    pub dry: bool,
+}
+
+/// The finalizer of an object that waits for its dependants.
+pub const FOREGROUND: &str = "foregroundDeletion";
+
+/// Whether something has to happen before an object may go.
+fn is_held(object: &Value) -> bool {
+    !object::list(object, "/metadata/finalizers").is_empty()
 }
 
 impl Api {
@@ -40,9 +54,20 @@ impl Api {
         let uid = object::uid(&current).to_owned();
         if how.uid.as_ref().is_some_and(|u| *u != uid) {
             return Err(Refusal::conflict(format!(
-                "{} {name:?} has another uid by now",
-                kind.plural
+                "{} {name:?}: Precondition failed: UID in precondition: {}, UID in object meta: {uid}",
+                kind.key(),
+                how.uid.as_deref().unwrap_or_default(),
             )));
+        }
+        let version = object::string(&current, "/metadata/resourceVersion").unwrap_or_default();
+        if how.version.as_deref().is_some_and(|v| v != version) {
+            return Err(Refusal::conflict(format!(
+                "{} {name:?}: Precondition failed: it is at resourceVersion {version}",
+                kind.key()
+            )));
+        }
+        if how.dry {
+            return Ok(current);
         }
         let same = |o: &Value| {
             if object::uid(o) == uid {
@@ -81,14 +106,62 @@ impl Api {
         if how.orphan {
             self.orphan(&uid, namespace);
         }
+        if is_held(&current) || how.foreground {
+            return self.store.modify::<Refusal>(&key, namespace, name, |o| {
+                same(o)?;
+                if !object::is_terminating(o) {
+                    o["metadata"]["deletionTimestamp"] = object::now().into();
+                }
+                o["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+                if how.foreground {
+                    let metadata = object::member(o, "metadata");
+                    let held = metadata
+                        .entry("finalizers")
+                        .or_insert_with(|| Value::Array(Vec::new()));
+                    if let Some(list) = held.as_array_mut().filter(|l| !l.iter().any(|f| f == FOREGROUND)) {
+                        list.push(FOREGROUND.into());
+                    }
+                }
+                Ok(())
+            });
+        }
         let last = self.store.remove::<Refusal>(&key, namespace, name, same)?;
+        self.after_removal(&key, &last);
+        Ok(last)
+    }
+
+    fn after_removal(&self, key: &str, last: &Value) {
         if key == "services" {
             services::release(
-                &last,
+                last,
                 &mut self.allocator.lock().unwrap_or_else(PoisonError::into_inner),
             );
         }
-        Ok(last)
+        if key == definitions::KEY {
+            self.undefine(last);
+        }
+    }
+
+    /// Removes an object that was only held by its finalizers, once it has none.
+    pub(crate) fn let_go(&self, kind: &Kind, changed: &Value) {
+        let key = kind.key();
+        let waits = object::number(changed, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) > 0;
+        if !object::is_terminating(changed) || is_held(changed) || key == "namespaces" || waits {
+            return;
+        }
+        let uid = object::uid(changed);
+        let removed =
+            self.store
+                .remove::<Refusal>(&key, object::namespace(changed), object::name(changed), |o| {
+                    if object::uid(o) == uid && !is_held(o) {
+                        Ok(())
+                    } else {
+                        Err(StoreError::Missing.into())
+                    }
+                });
+        if let Ok(last) = removed {
+            self.after_removal(&key, &last);
+        }
     }
 
     /// Whether a pod must be ended by its node before it can go.

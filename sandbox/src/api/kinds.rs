@@ -1,6 +1,6 @@
 //! The kinds that the API serves.
 //!
-//! In: a built-in table, and CustomResourceDefinitions that users apply. Out: [`Kind`], found by URL or by
+//! In: a built-in table, and CustomResourceDefinitions that users apply or delete. Out: [`Kind`], found by URL or by
 //! `apiVersion` and `kind`. Never: objects themselves.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,6 +26,8 @@ pub struct Kind {
     pub status: bool,
     /// Names that `kubectl` accepts besides the plural.
     pub short: Vec<String>,
+    /// Whether a CustomResourceDefinition defines it.
+    pub custom: bool,
 }
 
 impl Kind {
@@ -37,6 +39,28 @@ impl Kind {
         } else {
             format!("{}.{}", self.plural, self.group)
         }
+    }
+
+    /// The groups of kinds that it belongs to, as `kubectl get all` knows them.
+    #[must_use]
+    pub fn categories(&self) -> &'static [&'static str] {
+        match (self.group.as_str(), self.plural.as_str()) {
+            ("", "pods" | "services") | ("apps" | "batch", _) => &["all"],
+            ("admissionregistration.k8s.io" | "apiextensions.k8s.io", _) => &["api-extensions"],
+            (GATEWAY, _) => &["gateway-api"],
+            (ISTIO_NETWORKING | ISTIO_SECURITY, _) => &["istio-io"],
+            _ => &[],
+        }
+    }
+
+    /// Whether `…/scale` is served.
+    #[must_use]
+    pub fn scale(&self) -> bool {
+        self.group == "apps"
+            && matches!(
+                self.plural.as_str(),
+                "deployments" | "replicasets" | "statefulsets"
+            )
     }
 
     /// `v1` or `apps/v1`, in the version that objects are kept in.
@@ -71,6 +95,7 @@ const NETWORKING: &str = "networking.k8s.io";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 const ISTIO_NETWORKING: &str = "networking.istio.io";
 const ISTIO_SECURITY: &str = "security.istio.io";
+const MULTICLUSTER: &str = "multicluster.x-k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
 const V1: &[&str] = &["v1"];
 const GATEWAY_VERSIONS: &[&str] = &["v1", "v1beta1"];
@@ -91,10 +116,14 @@ const BUILT_IN: &[Row] = &[
     ("", V1, "Endpoints", "endpoints", true, false, &["ep"]),
     ("apps", V1, "Deployment", "deployments", true, true, &["deploy"]),
     ("apps", V1, "ReplicaSet", "replicasets", true, true, &["rs"]),
+    ("apps", V1, "StatefulSet", "statefulsets", true, true, &["sts"]),
+    ("apps", V1, "DaemonSet", "daemonsets", true, true, &["ds"]),
+    ("batch", V1, "Job", "jobs", true, true, &[]),
     ("discovery.k8s.io", V1, "EndpointSlice", "endpointslices", true, false, &[]),
     (NETWORKING, V1, "Ingress", "ingresses", true, true, &["ing"]),
     (NETWORKING, V1, "IngressClass", "ingressclasses", false, false, &[]),
     (NETWORKING, V1, "NetworkPolicy", "networkpolicies", true, false, &["netpol"]),
+    ("scheduling.k8s.io", V1, "PriorityClass", "priorityclasses", false, false, &["pc"]),
     ("coordination.k8s.io", V1, "Lease", "leases", true, false, &[]),
     ("policy", V1, "PodDisruptionBudget", "poddisruptionbudgets", true, true, &["pdb"]),
     ("rbac.authorization.k8s.io", V1, "Role", "roles", true, false, &[]),
@@ -102,6 +131,7 @@ const BUILT_IN: &[Row] = &[
     ("rbac.authorization.k8s.io", V1, "ClusterRole", "clusterroles", false, false, &[]),
     ("rbac.authorization.k8s.io", V1, "ClusterRoleBinding", "clusterrolebindings", false, false, &[]),
     (ADMISSION, V1, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false, false, &[]),
+    (ADMISSION, V1, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false, false, &[]),
     ("apiextensions.k8s.io", V1, "CustomResourceDefinition", "customresourcedefinitions", false, true, &["crd", "crds"]),
     (GATEWAY, GATEWAY_VERSIONS, "GatewayClass", "gatewayclasses", false, true, &["gc"]),
     (GATEWAY, GATEWAY_VERSIONS, "Gateway", "gateways", true, true, &["gtw"]),
@@ -122,16 +152,13 @@ const BUILT_IN: &[Row] = &[
     (ISTIO_NETWORKING, ISTIO_VERSIONS, "Sidecar", "sidecars", true, true, &[]),
     (ISTIO_NETWORKING, ISTIO_VERSIONS, "Gateway", "gateways", true, true, &[]),
     (ISTIO_NETWORKING, ISTIO_VERSIONS, "WorkloadEntry", "workloadentries", true, true, &["we"]),
-    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceExport", "serviceexports", true, true, &["svcex"]),
-    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceImport", "serviceimports", true, true, &["svcim"]),
+    (MULTICLUSTER, &["v1alpha1"], "ServiceExport", "serviceexports", true, true, &["svcex"]),
+    (MULTICLUSTER, &["v1alpha1"], "ServiceImport", "serviceimports", true, true, &["svcim"]),
 ];
 
 /// Kinds that people use and that the sandbox does not run, with what to use instead.
 const NOT_RUN: &[(&str, &str, &str)] = &[
-    ("apps", "StatefulSet", "use a Deployment"),
-    ("apps", "DaemonSet", "use a Deployment"),
-    ("batch", "Job", "use a Pod with restartPolicy: Never"),
-    ("batch", "CronJob", "use a Pod with restartPolicy: Never"),
+    ("batch", "CronJob", "use a Job"),
     ("", "ReplicationController", "use a Deployment"),
     ("", "PersistentVolumeClaim", "use an emptyDir volume"),
     ("", "PersistentVolume", "use an emptyDir volume"),
@@ -164,6 +191,7 @@ impl Default for Kinds {
                     namespaced,
                     status,
                     short: short.iter().map(|s| (*s).to_owned()).collect(),
+                    custom: [GATEWAY, ISTIO_NETWORKING, ISTIO_SECURITY, MULTICLUSTER].contains(&group),
                 })
             })
             .collect();
@@ -218,7 +246,7 @@ impl Kinds {
         })
     }
 
-    /// Adds the kind that a CustomResourceDefinition defines. A kind that is built in stays as it is.
+    /// Adds or changes the kind that a CustomResourceDefinition defines.
     ///
     /// # Errors
     /// A sentence naming the field that is missing or the bound that is exceeded.
@@ -262,17 +290,17 @@ impl Kinds {
                 .and_then(Value::as_array)
                 .map(|l| l.iter().filter_map(Value::as_str).map(str::to_owned).collect())
                 .unwrap_or_default(),
+            custom: true,
         });
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = list
             .iter()
             .position(|k| k.group == new.group && k.plural == new.plural)
         {
-            if at >= BUILT_IN.len() {
-                list[at] = Arc::clone(&new);
-            } else {
-                return Ok(Arc::clone(&list[at]));
+            if !list[at].custom {
+                return Err(format!("{} is a kind of Kubernetes' own", new.key()));
             }
+            list[at] = Arc::clone(&new);
         } else if list.len() >= BUILT_IN.len() + MAX_CUSTOM {
             return Err(format!("more than {MAX_CUSTOM} custom kinds"));
         } else {
@@ -280,6 +308,33 @@ impl Kinds {
         }
         Ok(new)
     }
+
+    /// Takes away the kind that a CustomResourceDefinition has defined.
+    pub fn forget(&self, key: &str) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|k| !(k.custom && k.key() == key));
+    }
+}
+
+/// In what order versions of a group are preferred: `v2`, `v1`, `v1beta1`, `v1alpha3`, then all others by name.
+#[must_use]
+pub fn preference(version: &str) -> impl Ord + use<> {
+    let read = || {
+        let rest = version.strip_prefix('v')?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let major: u32 = rest[..digits].parse().ok()?;
+        let (stage, minor) = match &rest[digits..] {
+            "" => (0, 0),
+            other => match (other.strip_prefix("beta"), other.strip_prefix("alpha")) {
+                (Some(n), _) => (1, n.parse::<u32>().ok()?),
+                (_, Some(n)) => (2, n.parse::<u32>().ok()?),
+                _ => return None,
+            },
+        };
+        Some((stage, std::cmp::Reverse(major), std::cmp::Reverse(minor)))
+    };
+    let found = read();
+    (found.is_none(), found, version.to_owned())
 }
 
 /// Why an object of an unknown kind is refused, in words that help.
@@ -362,12 +417,23 @@ mod tests {
             Ok("x.io/v1".to_owned())
         );
         assert!(kinds.by_type("x.io/v1a", "Thing").is_some());
+        kinds.forget("things.x.io");
+        assert!(kinds.by_type("x.io/v1a", "Thing").is_none());
+        kinds.forget("pods");
+        assert!(kinds.by_key("pods").is_some(), "what is Kubernetes' own stays");
         assert!(kinds.define(&json!({"spec": {"group": "x.io"}})).is_err());
     }
 
     #[test]
+    fn versions_have_an_order() {
+        let mut versions = ["v1alpha2", "v1beta1", "odd", "v1", "v1alpha3", "v2"];
+        versions.sort_by_cached_key(|v| preference(v));
+        assert_eq!(versions, ["v2", "v1", "v1beta1", "v1alpha3", "v1alpha2", "odd"]);
+    }
+
+    #[test]
     fn refusals_name_an_alternative() {
-        assert!(unsupported("apps/v1", "StatefulSet").contains("use a Deployment"));
+        assert!(unsupported("batch/v1", "CronJob").contains("use a Job"));
         assert!(unsupported("extensions/v1beta1", "Ingress").contains("networking.k8s.io/v1"));
         assert!(unsupported("foo/v1", "Bar").contains("CustomResourceDefinition"));
     }

@@ -4,25 +4,36 @@
 //! lists, watches, tokens, refusals. Never: anything on disk, a lock held over an await, a claim to serve what it
 //! does not.
 //!
-//! In order of travel: `serve` → `route` → `verbs` (→ `defaults` → `admission` → `validate` → `services`) → `store`.
+//! In order of travel: `serve` → `route` → `rbac` → `verbs`, `change`, `delete` (→ `defaults` → `admission` → `validate` →
+//! `services`) → `store` → `table`.
 
 pub mod admission;
 pub mod allocate;
 mod apply;
 pub mod authority;
+pub mod change;
 pub mod defaults;
+mod definitions;
 mod delete;
 mod discovery;
 pub mod events;
+mod immutable;
 pub mod kinds;
 pub mod object;
+mod openapi;
+mod ownership;
+mod pages;
 pub mod patch;
+pub mod rbac;
 pub mod refusal;
+mod review;
 pub mod route;
+mod scale;
 pub mod selector;
 pub mod serve;
 mod services;
 pub mod store;
+pub mod table;
 pub mod tokens;
 pub mod validate;
 pub mod verbs;
@@ -48,6 +59,7 @@ pub struct Api {
     pub authority: authority::Authority,
     allocator: Mutex<allocate::Allocator>,
     logs: PathBuf,
+    pages: pages::Pages,
 }
 
 /// Names that the API's certificate carries.
@@ -65,14 +77,17 @@ impl Api {
     /// # Errors
     /// A sentence, where no keys or certificates can be made.
     pub fn new(logs: PathBuf) -> Result<Arc<Self>, String> {
-        Ok(Arc::new(Self {
+        let api = Arc::new(Self {
             store: Arc::new(Store::default()),
             kinds: Kinds::default(),
             tokens: tokens::Tokens::new()?,
             authority: authority::Authority::new("weft-sandbox").map_err(|e| e.to_string())?,
             allocator: Mutex::default(),
             logs,
-        }))
+            pages: pages::Pages::default(),
+        });
+        definitions::seed(&api);
+        Ok(api)
     }
 
     /// A serving certificate for the API.

@@ -16,7 +16,7 @@ pub enum Style {
     Json,
     /// Kubernetes' merge with keyed lists.
     Strategic,
-    /// Server-side apply, done as a strategic merge that creates what is missing. Field ownership is not tracked.
+    /// Server-side apply.
     Apply,
 }
 
@@ -65,7 +65,9 @@ pub fn apply(style: Style, object: &mut Value, patch: &Value) -> Result<(), Refu
                 )
             })?;
         }
-        Style::Strategic | Style::Apply => {
+        // Server-side apply knows owners; `ownership` does it.
+        Style::Apply => return Err(Refusal::bad_request("an apply patch has an owner")),
+        Style::Strategic => {
             bounded(patch, 0)?;
             strategic(object, patch, "");
         }
@@ -98,8 +100,11 @@ pub(super) fn merge_key(list: &str, entries: &[Value]) -> Option<&'static str> {
         | "imagePullSecrets"
         | "containerStatuses"
         | "initContainerStatuses"
+        | "secrets"
         | "webhooks"
         | "listeners" => &["name"],
+        "taints" => &["key"],
+        "volumeDevices" => &["devicePath"],
         "ports" => &["containerPort", "port"],
         "conditions" | "addresses" => &["type"],
         "volumeMounts" => &["mountPath"],
@@ -129,8 +134,11 @@ fn strategic(target: &mut Value, patch: &Value, field: &str) {
                     if let (Some(Value::Array(have)), Value::Array(gone)) = (fields.get_mut(list), change) {
                         have.retain(|v| !gone.contains(v));
                     }
+                } else if key == "$retainKeys" {
+                    let kept = change.as_array().map_or(&[][..], Vec::as_slice);
+                    fields.retain(|k, _| kept.iter().any(|v| v == k));
                 } else if key.starts_with('$') {
-                    // Ordering and key-retention directives only matter to clients that print the list.
+                    // The order of a list only matters to those who read it.
                 } else if change.is_null() {
                     fields.remove(key);
                 } else {
@@ -212,6 +220,17 @@ mod tests {
             json!({"spec": {"containers": [
                 {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}], "args": ["r"]},
                 {"name": "c"}]}})
+        );
+    }
+
+    #[test]
+    fn a_volume_can_become_another() {
+        let mut pod = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
+        let patch = json!({"volumes": [{"name": "v", "$retainKeys": ["name", "configMap"], "configMap": {"name": "c"}}]});
+        apply(Style::Strategic, &mut pod, &patch).unwrap();
+        assert_eq!(
+            pod,
+            json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]})
         );
     }
 

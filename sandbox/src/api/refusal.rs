@@ -18,6 +18,8 @@ pub struct Refusal {
     pub reason: &'static str,
     /// What is wrong, where, and what to do next.
     pub message: String,
+    /// The object and the field, as clients read them; null where there is none.
+    pub details: Value,
 }
 
 impl Refusal {
@@ -27,7 +29,13 @@ impl Refusal {
             code,
             reason,
             message: message.into(),
+            details: Value::Null,
         }
+    }
+
+    fn about(mut self, details: Value) -> Self {
+        self.details = details;
+        self
     }
 
     /// 400: the request can't be read.
@@ -43,6 +51,7 @@ impl Refusal {
             "NotFound",
             format!("{kind} {name:?} not found"),
         )
+        .about(json!({"name": name, "kind": kind}))
     }
 
     /// 404: nothing is served at this path.
@@ -52,6 +61,16 @@ impl Refusal {
             StatusCode::NOT_FOUND,
             "NotFound",
             format!("the sandbox's API serves nothing at {path}"),
+        )
+    }
+
+    /// 404: Kubernetes has this, the sandbox does not.
+    #[must_use]
+    pub fn not_in_sandbox(what: &str, instead: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("the sandbox's API does not serve {what}: use `{instead}`"),
         )
     }
 
@@ -100,6 +119,26 @@ impl Refusal {
         )
     }
 
+    /// 406: none of the media types that the caller takes is served.
+    #[must_use]
+    pub fn not_acceptable(accept: &str) -> Self {
+        let accept: String = accept.chars().take(200).collect();
+        Self::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "NotAcceptable",
+            format!("the sandbox's API answers in application/json, not in {accept:?}"),
+        )
+    }
+
+    /// 415: a body of a type that is not read.
+    pub fn unsupported_media(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+    }
+
     /// 422: a field is wrong.
     #[must_use]
     pub fn invalid(kind: &str, name: &str, field: &str, why: impl std::fmt::Display) -> Self {
@@ -108,6 +147,8 @@ impl Refusal {
             "Invalid",
             format!("{kind} {name:?} is invalid: {field}: {why}"),
         )
+        .about(json!({"name": name, "kind": kind,
+            "causes": [{"reason": "FieldValueInvalid", "field": field, "message": why.to_string()}]}))
     }
 
     /// 500: something that should have worked did not (a webhook).
@@ -123,9 +164,13 @@ impl Refusal {
                 StatusCode::CONFLICT,
                 "AlreadyExists",
                 format!("{kind} {name:?} already exists"),
-            ),
+            )
+            .about(json!({"name": name, "kind": kind})),
             StoreError::Missing => Self::not_found(kind, name),
-            StoreError::Conflict => Self::conflict(format!("{kind} {name:?}: {error}")),
+            StoreError::Conflict => Self::conflict(format!(
+                "Operation cannot be fulfilled on {kind} {name:?}: {error}"
+            ))
+            .about(json!({"name": name, "kind": kind})),
             StoreError::Full => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "InternalError",
@@ -137,10 +182,14 @@ impl Refusal {
     /// The `Status` object that the caller gets.
     #[must_use]
     pub fn to_status(&self) -> Value {
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
-        })
+        });
+        if !self.details.is_null() {
+            status["details"] = self.details.clone();
+        }
+        status
     }
 
     /// Whether the object is simply not there.

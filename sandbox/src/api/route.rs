@@ -23,8 +23,10 @@ pub enum Target {
     Group(String),
     /// `/api/v1`, `/apis/<group>/<version>`.
     Resources(String, String),
-    /// `tokenreviews`.
-    TokenReview,
+    /// `/openapi/v3`, or one of its documents (`apis/apps/v1`).
+    OpenApi(String),
+    /// A question: its group, plural and namespace.
+    Review(String, String, String),
     /// Objects of a kind.
     Objects(Place),
 }
@@ -40,7 +42,7 @@ pub struct Place {
     pub namespace: Option<String>,
     /// The object's name.
     pub name: Option<String>,
-    /// `status`, `log`, `token`.
+    /// `status`, `scale`, `log`, `token`, `eviction`.
     pub sub: Option<String>,
 }
 
@@ -66,6 +68,7 @@ pub fn target(kinds: &Kinds, path: &str) -> Result<Target, Refusal> {
     let (group, version, rest) = match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => return Ok(Target::Health),
         ["version"] => return Ok(Target::Version),
+        ["openapi", "v3", rest @ ..] => return Ok(Target::OpenApi(rest.join("/"))),
         ["api"] => return Ok(Target::Core),
         ["apis"] => return Ok(Target::Groups),
         ["apis", group] => return Ok(Target::Group((*group).to_owned())),
@@ -76,8 +79,12 @@ pub fn target(kinds: &Kinds, path: &str) -> Result<Target, Refusal> {
     if rest.is_empty() {
         return Ok(Target::Resources(group.to_owned(), version.to_owned()));
     }
-    if (group, version, rest) == ("authentication.k8s.io", "v1", &["tokenreviews"]) {
-        return Ok(Target::TokenReview);
+    if let Some((plural, namespace)) = review(group, version, rest) {
+        return Ok(Target::Review(
+            group.to_owned(),
+            plural.to_owned(),
+            namespace.to_owned(),
+        ));
     }
     let (namespace, rest) = match rest {
         ["namespaces", _, "status" | "finalize"] => (None, rest),
@@ -97,8 +104,18 @@ pub fn target(kinds: &Kinds, path: &str) -> Result<Target, Refusal> {
     let served = match sub.as_deref() {
         None => true,
         Some("status") => kind.status,
+        Some("scale") => kind.scale(),
+        Some("eviction") => kind.key() == "pods",
         Some("log") => kind.key() == "pods",
         Some("token") => kind.key() == "serviceaccounts",
+        Some(part @ ("exec" | "attach" | "portforward")) if kind.key() == "pods" => {
+            let instead = if part == "portforward" {
+                "weft port-forward"
+            } else {
+                "weft exec"
+            };
+            return Err(Refusal::not_in_sandbox(&format!("pods/{part}"), instead));
+        }
         Some(_) => false,
     };
     if !served {
@@ -111,6 +128,22 @@ pub fn target(kinds: &Kinds, path: &str) -> Result<Target, Refusal> {
         name,
         sub,
     }))
+}
+
+/// The plural and the namespace of a question.
+fn review<'a>(group: &str, version: &str, rest: &[&'a str]) -> Option<(&'a str, &'a str)> {
+    match (group, version, rest) {
+        ("authentication.k8s.io", "v1", [plural @ ("tokenreviews" | "selfsubjectreviews")])
+        | (
+            "authorization.k8s.io",
+            "v1",
+            [plural @ ("selfsubjectaccessreviews" | "selfsubjectrulesreviews" | "subjectaccessreviews")],
+        ) => Some((plural, "")),
+        ("authorization.k8s.io", "v1", ["namespaces", namespace, plural @ "localsubjectaccessreviews"]) => {
+            Some((plural, namespace))
+        }
+        _ => None,
+    }
 }
 
 /// The options in a query string.
@@ -138,6 +171,13 @@ impl Query {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Refusal::bad_request("the query is not properly escaped"))?;
         Ok(Self { pairs })
+    }
+
+    /// The options of a body, for those that the query does not have.
+    pub fn add(&mut self, key: &str, value: &str) {
+        if self.get(key).is_none() {
+            self.pairs.push((key.to_owned(), value.to_owned()));
+        }
     }
 
     /// The first value of an option.
@@ -248,7 +288,11 @@ mod tests {
         let kinds = Kinds::default();
         assert_eq!(
             target(&kinds, "/apis/authentication.k8s.io/v1/tokenreviews"),
-            Ok(Target::TokenReview)
+            Ok(Target::Review(
+                "authentication.k8s.io".to_owned(),
+                "tokenreviews".to_owned(),
+                String::new()
+            ))
         );
         assert_eq!(
             target(&kinds, "/readyz?verbose"),

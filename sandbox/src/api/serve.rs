@@ -5,6 +5,7 @@
 
 mod answer;
 mod logs;
+mod parts;
 mod stream;
 
 use std::convert::Infallible;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -24,6 +25,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::rbac::Want;
 use super::refusal::Refusal;
 use super::tokens::{Caller, ISSUER};
 use super::{Api, object, route};
@@ -43,6 +45,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 enum Reply {
     /// One object.
     Json(StatusCode, Value, Vec<String>),
+    /// One object, of a media type of its own.
+    Typed(&'static str, Value),
     /// Plain text.
     Text(String),
     /// Pieces as they come; the content type.
@@ -139,6 +143,9 @@ async fn respond(api: Arc<Api>, request: Request<Incoming>) -> Response<Body> {
     }
     let (status, value, warnings) = match reply {
         Ok(Reply::Json(status, value, warnings)) => (status, value, warnings),
+        Ok(Reply::Typed(content, value)) => {
+            return finished(StatusCode::OK, content, value.to_string().into(), &[]);
+        }
         Ok(Reply::Text(text)) => return finished(StatusCode::OK, "text/plain", text.into(), &[]),
         Ok(Reply::Stream(pieces, content)) => return streamed(pieces, content),
         Err(refusal) => (refusal.code, refusal.to_status(), Vec::new()),
@@ -189,7 +196,11 @@ async fn handle(api: &Arc<Api>, request: Request<Incoming>) -> Result<Reply, Ref
         _ => {}
     }
     let who = caller(api, request.headers())?;
-    allowed(&who, &target)?;
+    let query = route::Query::parse(request.uri().query().unwrap_or_default())?;
+    let want = wanted(request.method(), request.uri().path(), &query, &target);
+    if super::rbac::allows(&api.store, &who, &want).is_none() {
+        return Err(super::rbac::forbidden(&who, &want));
+    }
     let (head, body) = request.into_parts();
     let body = tokio::time::timeout(PATIENCE * 3, Limited::new(body, MAX_BODY).collect())
         .await
@@ -199,45 +210,92 @@ async fn handle(api: &Arc<Api>, request: Request<Incoming>) -> Result<Reply, Ref
     let asked = answer::Asked {
         method: head.method,
         path: head.uri.path().to_owned(),
-        query: route::Query::parse(head.uri.query().unwrap_or_default())?,
-        content: head
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-            .to_owned(),
+        query,
+        content: word(&head.headers, CONTENT_TYPE),
+        accept: word(&head.headers, ACCEPT),
+        agent: word(&head.headers, USER_AGENT),
         body,
         who,
     };
     answer::to(api, target, asked).await
 }
 
-/// Who is asking.
+fn word(headers: &http::HeaderMap, name: http::HeaderName) -> String {
+    let value = headers.get(name).and_then(|v| v.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+/// Who is asking, or whom the administrator acts as.
 fn caller(api: &Api, headers: &http::HeaderMap) -> Result<Caller, Refusal> {
     let token = headers
         .get(AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.strip_prefix("Bearer "))
-        .ok_or_else(|| Refusal::unauthorized("a bearer token is required"))?;
-    api.tokens.check(token.trim(), &[ISSUER.to_owned()], &api.store)
+        .ok_or_else(|| Refusal::unauthorized("Unauthorized: a bearer token is required"))?;
+    let who = api.tokens.check(token.trim(), &[ISSUER.to_owned()], &api.store)?;
+    let Some(user) = headers.get("impersonate-user") else {
+        return Ok(who);
+    };
+    if who != Caller::Admin {
+        return Err(Refusal::forbidden(format!(
+            "{} may not act as another user",
+            who.username()
+        )));
+    }
+    let user = user
+        .to_str()
+        .map_err(|_| Refusal::bad_request("Impersonate-User is not a name"))?;
+    let groups = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|g| g.to_str().ok());
+    Ok(Caller::acted(user, groups.map(str::to_owned).collect()))
 }
 
-/// The sandbox's own parts may do everything; other accounts may see what is served.
-fn allowed(who: &Caller, target: &route::Target) -> Result<(), Refusal> {
-    match (who, target) {
-        (Caller::Admin, _) => Ok(()),
-        (Caller::Account { namespace, .. }, _) if namespace == crate::SYSTEM_NAMESPACE => Ok(()),
-        (_, route::Target::Objects(place)) => Err(Refusal::forbidden(format!(
-            "{} may not use {}: in the sandbox only accounts of {} and the holder of its kubeconfig may",
-            who.username(),
-            place.kind.plural,
-            crate::SYSTEM_NAMESPACE,
-        ))),
-        (_, route::Target::TokenReview) => Err(Refusal::forbidden(format!(
-            "{} may not review tokens",
-            who.username()
-        ))),
-        _ => Ok(()),
+/// What a request wants, in the words of roles.
+fn wanted(method: &http::Method, path: &str, query: &route::Query, target: &route::Target) -> Want {
+    let verb = |named: bool| match method.as_str() {
+        "GET" | "HEAD" if query.flag("watch") => "watch",
+        "GET" | "HEAD" if named => "get",
+        "GET" | "HEAD" => "list",
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" if named => "delete",
+        "DELETE" => "deletecollection",
+        _ => "other",
+    };
+    match target {
+        route::Target::Objects(place) => {
+            let plural = &place.kind.plural;
+            let resource = place
+                .sub
+                .as_ref()
+                .map_or_else(|| plural.clone(), |sub| format!("{plural}/{sub}"));
+            let selected = query
+                .get("fieldSelector")
+                .and_then(|f| f.strip_prefix("metadata.name="));
+            Want {
+                verb: verb(place.name.is_some()).to_owned(),
+                group: place.kind.group.clone(),
+                resource,
+                namespace: place.namespace.clone().unwrap_or_default(),
+                name: place.name.as_deref().or(selected).unwrap_or_default().to_owned(),
+                path: None,
+            }
+        }
+        route::Target::Review(group, plural, namespace) => Want {
+            verb: verb(false).to_owned(),
+            group: group.clone(),
+            resource: plural.clone(),
+            namespace: namespace.clone(),
+            ..Want::default()
+        },
+        _ => Want {
+            verb: method.as_str().to_lowercase(),
+            path: Some(path.to_owned()),
+            ..Want::default()
+        },
     }
 }
 

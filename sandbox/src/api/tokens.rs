@@ -69,6 +69,13 @@ pub enum Caller {
         /// Those audiences of the token that were asked for.
         audiences: Vec<String>,
     },
+    /// Somebody whom the administrator acts as, or asks about.
+    User {
+        /// The user name.
+        name: String,
+        /// The groups.
+        groups: Vec<String>,
+    },
 }
 
 impl Caller {
@@ -78,34 +85,73 @@ impl Caller {
         match self {
             Self::Admin => "kubernetes-admin".to_owned(),
             Self::Account { namespace, name, .. } => format!("system:serviceaccount:{namespace}:{name}"),
+            Self::User { name, .. } => name.clone(),
+        }
+    }
+
+    /// The groups that Kubernetes gives this caller.
+    #[must_use]
+    pub fn groups(&self) -> Vec<String> {
+        match self {
+            Self::Admin => vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+            Self::Account { namespace, .. } => account_groups(namespace),
+            Self::User { groups, .. } => groups.clone(),
+        }
+    }
+
+    /// An account, without the proof of a token: for questions about it.
+    #[must_use]
+    pub fn account(namespace: &str, name: &str) -> Self {
+        Self::Account {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: String::new(),
+            pod: None,
+            audiences: Vec::new(),
+        }
+    }
+
+    /// Whom the administrator acts as.
+    #[must_use]
+    pub fn acted(name: &str, mut groups: Vec<String>) -> Self {
+        let account = name.strip_prefix("system:serviceaccount:");
+        if let Some((namespace, _)) = account.and_then(|rest| rest.split_once(':'))
+            && groups.is_empty()
+        {
+            groups = account_groups(namespace);
+        }
+        if !groups.iter().any(|g| g == "system:authenticated") {
+            groups.push("system:authenticated".to_owned());
+        }
+        Self::User {
+            name: name.to_owned(),
+            groups,
         }
     }
 
     /// `userInfo` for reviews.
     #[must_use]
     pub fn to_user(&self) -> Value {
-        match self {
-            Self::Admin => {
-                json!({"username": self.username(), "groups": ["system:masters", "system:authenticated"]})
-            }
-            Self::Account {
-                namespace, uid, pod, ..
-            } => {
-                let mut user = json!({
-                    "username": self.username(), "uid": uid,
-                    "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{namespace}"),
-                               "system:authenticated"],
+        let mut user = json!({"username": self.username(), "groups": self.groups()});
+        if let Self::Account { uid, pod, .. } = self {
+            user["uid"] = uid.clone().into();
+            if let Some((name, uid)) = pod {
+                user["extra"] = json!({
+                    "authentication.kubernetes.io/pod-name": [name],
+                    "authentication.kubernetes.io/pod-uid": [uid],
                 });
-                if let Some((name, uid)) = pod {
-                    user["extra"] = json!({
-                        "authentication.kubernetes.io/pod-name": [name],
-                        "authentication.kubernetes.io/pod-uid": [uid],
-                    });
-                }
-                user
             }
         }
+        user
     }
+}
+
+fn account_groups(namespace: &str) -> Vec<String> {
+    vec![
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        "system:authenticated".to_owned(),
+    ]
 }
 
 /// What a token is to be good for.
@@ -250,7 +296,7 @@ impl Tokens {
         let status = match self.check(token, &audiences, store) {
             Ok(caller) => {
                 let audiences = match &caller {
-                    Caller::Admin => audiences,
+                    Caller::Admin | Caller::User { .. } => audiences,
                     Caller::Account { audiences, .. } => audiences.clone(),
                 };
                 json!({"authenticated": true, "user": caller.to_user(), "audiences": audiences})

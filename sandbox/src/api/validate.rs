@@ -5,7 +5,8 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -15,6 +16,8 @@ use serde_json::Value;
 use super::kinds::Kind;
 use super::object;
 use super::selector::Labels;
+
+mod workloads;
 
 /// A field and what is wrong with it.
 pub type Problem = (String, String);
@@ -63,8 +66,9 @@ pub fn check(kind: &Kind, object: &Value) -> Result<(), Problem> {
             "metadata.name",
             "is not a DNS label of at most 63 letters",
         )),
-        ("apps", "Deployment" | "ReplicaSet") => workload(object),
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => webhooks(object),
+        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => workload(object),
+        ("batch", "Job") => workloads::job(object),
+        ("admissionregistration.k8s.io", _) => webhooks(object),
         _ => Ok(()),
     }
 }
@@ -230,7 +234,10 @@ fn service(object: &Value) -> Result<(), Problem> {
 }
 
 fn workload(object: &Value) -> Result<(), Problem> {
-    if object::number(object, "/spec/replicas").is_none_or(|r| !(0..=1000).contains(&r)) {
+    workloads::not_run(object)?;
+    if object["kind"] != "DaemonSet"
+        && object::number(object, "/spec/replicas").is_none_or(|r| !(0..=1000).contains(&r))
+    {
         return Err(problem("spec.replicas", "is not between 0 and 1000"));
     }
     let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
@@ -256,7 +263,10 @@ fn workload(object: &Value) -> Result<(), Problem> {
     if object::string(template, "/spec/restartPolicy").is_some_and(|p| p != "Always") {
         return Err(problem(
             "spec.template.spec.restartPolicy",
-            "must be Always in a Deployment or ReplicaSet",
+            format!(
+                "must be Always in a {}",
+                object["kind"].as_str().unwrap_or_default()
+            ),
         ));
     }
     pod_spec(template.get("spec").unwrap_or(&Value::Null), "spec.template.spec")
@@ -316,6 +326,9 @@ pub fn fields(kind: &Kind, object: &Value) -> Result<Vec<String>, String> {
         ("", "Node") => read::<Node>(object),
         ("apps", "Deployment") => read::<Deployment>(object),
         ("apps", "ReplicaSet") => read::<ReplicaSet>(object),
+        ("apps", "StatefulSet") => read::<StatefulSet>(object),
+        ("apps", "DaemonSet") => read::<DaemonSet>(object),
+        ("batch", "Job") => read::<Job>(object),
         ("discovery.k8s.io", "EndpointSlice") => read::<EndpointSlice>(object),
         ("networking.k8s.io", "Ingress") => read::<Ingress>(object),
         ("networking.k8s.io", "NetworkPolicy") => read::<NetworkPolicy>(object),

@@ -1,18 +1,18 @@
-//! Create, read, update, patch: what the API does once it knows who asks for what.
+//! Create and read, and changes by the sandbox's own controllers: what the API does once it knows who asks for what.
 //!
-//! In: a kind, a name, an object or a patch. Out: the object as stored. Never: HTTP; a check of who is asking.
+//! In: a kind, a name, an object. Out: the object as stored. Never: HTTP; a check of who is asking.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
-pub use super::delete::Deletion;
+pub use super::delete::{Deletion, FOREGROUND};
 use super::kinds::Kind;
 use super::refusal::Refusal;
 use super::store::StoreError;
 use super::tokens::Caller;
-use super::{Api, admission, defaults, object, patch, services, validate};
+use super::{Api, admission, defaults, definitions, object, services, validate};
 
 /// An object as stored, and what its author should know.
 #[derive(Debug, Clone)]
@@ -23,6 +23,47 @@ pub struct Written {
     pub warnings: Vec<String>,
     /// Whether it is new.
     pub created: bool,
+}
+
+/// How a write is meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Write<'a> {
+    /// Who writes.
+    pub who: &'a Caller,
+    /// What is written.
+    pub part: Part,
+    /// Whether everything is done but storing it.
+    pub dry: bool,
+    /// Whether fields that the kind does not have are refused.
+    pub strict: bool,
+    /// Who counts as the owner of the fields.
+    pub manager: &'a str,
+    /// Whether the object comes with its owners, as a server-side apply has written them.
+    pub owned: bool,
+}
+
+impl<'a> Write<'a> {
+    /// A write of the main part by this caller.
+    #[must_use]
+    pub fn by(who: &'a Caller) -> Self {
+        Self {
+            who,
+            part: Part::Main,
+            dry: false,
+            strict: false,
+            manager: "unknown",
+            owned: false,
+        }
+    }
+
+    /// Refuses unknown fields where they are to be refused.
+    pub(super) fn accept(&self, unknown: &[String]) -> Result<(), Refusal> {
+        if !self.strict || unknown.is_empty() {
+            return Ok(());
+        }
+        let all = unknown.join(", ");
+        Err(Refusal::bad_request(format!("strict decoding error: {all}")))
+    }
 }
 
 /// Which part of an object a write is meant for.
@@ -44,7 +85,7 @@ impl Api {
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>, Refusal> {
         self.store
             .get(&kind.key(), namespace, name)
-            .ok_or_else(|| Refusal::not_found(&kind.plural, name))
+            .ok_or_else(|| Refusal::not_found(&kind.key(), name))
     }
 
     /// Makes an object: defaults, admission, checks, addresses, then the store.
@@ -55,8 +96,22 @@ impl Api {
         &self,
         kind: &Kind,
         namespace: &str,
-        mut new: Value,
+        new: Value,
         who: &Caller,
+    ) -> Result<Written, Refusal> {
+        self.create_as(kind, namespace, new, &Write::by(who)).await
+    }
+
+    /// The same, by somebody in particular or only for show.
+    ///
+    /// # Errors
+    /// As [`Api::create`].
+    pub async fn create_as(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        mut new: Value,
+        how: &Write<'_>,
     ) -> Result<Written, Refusal> {
         self.settle_metadata(kind, namespace, &mut new)?;
         let name = object::name(&new).to_owned();
@@ -69,7 +124,7 @@ impl Api {
             ));
         }
         if !name.is_empty() && self.store.get(&kind.key(), namespace, &name).is_some() {
-            return Err(Refusal::of_store(StoreError::Exists, &kind.plural, &name));
+            return Err(Refusal::of_store(StoreError::Exists, &kind.key(), &name));
         }
         if kind.status
             && let Some(map) = new.as_object_mut()
@@ -81,18 +136,18 @@ impl Api {
                 "resourceVersion",
                 "deletionTimestamp",
                 "deletionGracePeriodSeconds",
-                "managedFields",
             ] {
                 metadata.remove(field);
+            }
+            if !how.owned {
+                metadata.remove("managedFields");
             }
             metadata.insert("uid".into(), object::new_uid().into());
             metadata.insert("creationTimestamp".into(), object::now().into());
             metadata.insert("generation".into(), 1.into());
         }
         let mut warnings = self.complete(kind, namespace, &mut new)?;
-        warnings.extend(admission::call(self, kind, namespace, &mut new, who).await?);
-        // What webhooks added gets its defaults too.
-        self.complete(kind, namespace, &mut new)?;
+        how.accept(&warnings)?;
         if name.is_empty() {
             let prefix = object::string(&new, "/metadata/generateName").unwrap_or_default();
             let name = format!(
@@ -102,8 +157,32 @@ impl Api {
             );
             new["metadata"]["name"] = name.into();
         }
-        self.finish(kind, &mut new, None)?;
+        let review = admission::Review {
+            kind,
+            sub: "",
+            namespace,
+            operation: admission::Operation::Create,
+            who: how.who,
+            dry: how.dry,
+        };
+        warnings.extend(admission::mutate(self, &review, &mut new, None).await?);
+        // What webhooks added gets its defaults too.
+        self.complete(kind, namespace, &mut new)?;
+        validate::check(kind, &new)
+            .map_err(|(field, why)| Refusal::invalid(&kind.kind, object::name(&new), &field, why))?;
+        warnings.extend(admission::validate(self, &review, &new, None).await?);
+        self.finish(kind, &mut new, None, how.dry)?;
         let name = object::name(&new).to_owned();
+        if how.dry {
+            return Ok(Written {
+                object: Arc::new(new),
+                warnings,
+                created: true,
+            });
+        }
+        if kind.key() == definitions::KEY {
+            self.define(&new)?;
+        }
         let allocated = (kind.key() == "services").then(|| new.clone());
         let stored = self.store.create(&kind.key(), new).map_err(|e| {
             if let Some(service) = allocated {
@@ -112,13 +191,8 @@ impl Api {
                     &mut self.allocator.lock().unwrap_or_else(PoisonError::into_inner),
                 );
             }
-            Refusal::of_store(e, &kind.plural, &name)
+            Refusal::of_store(e, &kind.key(), &name)
         })?;
-        if kind.key() == "customresourcedefinitions.apiextensions.k8s.io" {
-            self.kinds
-                .define(&stored)
-                .map_err(|why| Refusal::invalid(&kind.kind, &name, "spec", why))?;
-        }
         Ok(Written {
             object: stored,
             warnings,
@@ -127,7 +201,12 @@ impl Api {
     }
 
     /// Makes the type and the namespace of an object agree with where it is put.
-    fn settle_metadata(&self, kind: &Kind, namespace: &str, new: &mut Value) -> Result<(), Refusal> {
+    pub(super) fn settle_metadata(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        new: &mut Value,
+    ) -> Result<(), Refusal> {
         if !new.is_object() {
             return Err(Refusal::bad_request("the body is not an object"));
         }
@@ -154,7 +233,7 @@ impl Api {
             .unwrap_or_default();
         if !said.is_empty() && said != namespace {
             return Err(Refusal::bad_request(format!(
-                "the namespace of the object ({said}) is not that of the request ({namespace})"
+                "the namespace of the provided object does not match the namespace sent on the request ({said}, {namespace})"
             )));
         }
         metadata.insert("namespace".into(), namespace.into());
@@ -168,7 +247,12 @@ impl Api {
     }
 
     /// Defaults and types; returns warnings.
-    fn complete(&self, kind: &Kind, namespace: &str, new: &mut Value) -> Result<Vec<String>, Refusal> {
+    pub(super) fn complete(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        new: &mut Value,
+    ) -> Result<Vec<String>, Refusal> {
         defaults::fill(kind, new);
         if kind.key() == "pods" {
             let account = object::string(new, "/spec/serviceAccountName")
@@ -193,101 +277,24 @@ impl Api {
     }
 
     /// Checks an object and gives it addresses: the last step before the store.
-    fn finish(&self, kind: &Kind, new: &mut Value, before: Option<&Value>) -> Result<(), Refusal> {
+    pub(super) fn finish(
+        &self,
+        kind: &Kind,
+        new: &mut Value,
+        before: Option<&Value>,
+        dry: bool,
+    ) -> Result<(), Refusal> {
         let invalid = |new: &Value, (field, why): (String, String)| {
             Refusal::invalid(&kind.kind, object::name(new), &field, why)
         };
         validate::check(kind, new).map_err(|p| invalid(new, p))?;
         if kind.key() == "services" {
             let mut all = self.allocator.lock().unwrap_or_else(PoisonError::into_inner);
-            services::allocate(new, before, &mut all).map_err(|p| invalid(new, p))?;
+            let mut scratch = dry.then(|| all.clone());
+            let all = scratch.as_mut().unwrap_or(&mut all);
+            services::allocate(new, before, all).map_err(|p| invalid(new, p))?;
         }
         Ok(())
-    }
-
-    /// Puts a whole object in the place of another.
-    ///
-    /// # Errors
-    /// 404, 409 where it carries an older resourceVersion, 422.
-    pub fn replace(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        name: &str,
-        mut new: Value,
-        part: Part,
-    ) -> Result<Written, Refusal> {
-        self.settle_type(kind, namespace, &mut new)?;
-        if !object::name(&new).is_empty() && object::name(&new) != name {
-            return Err(Refusal::bad_request(format!(
-                "the name of the object ({}) is not that of the request ({name})",
-                object::name(&new)
-            )));
-        }
-        new["metadata"]["name"] = name.into();
-        self.edit(kind, namespace, name, part, move |current| {
-            let asked = object::string(&new, "/metadata/resourceVersion").unwrap_or_default();
-            if !asked.is_empty() && Some(asked) != object::string(current, "/metadata/resourceVersion") {
-                return Err(StoreError::Conflict.into());
-            }
-            let asked = object::uid(&new);
-            if !asked.is_empty() && asked != object::uid(current) {
-                return Err(Refusal::conflict(
-                    "the uid is that of another object of this name",
-                ));
-            }
-            *current = new;
-            Ok(())
-        })
-    }
-
-    fn settle_type(&self, kind: &Kind, namespace: &str, new: &mut Value) -> Result<(), Refusal> {
-        if !new.is_object() {
-            return Err(Refusal::bad_request("the body is not an object"));
-        }
-        new["apiVersion"] = kind.api_version().into();
-        new["kind"] = kind.kind.clone().into();
-        let metadata = object::member(new, "metadata");
-        if kind.namespaced {
-            metadata.insert("namespace".into(), namespace.into());
-        }
-        Ok(())
-    }
-
-    /// Patches an object; an apply patch makes it if it is missing.
-    ///
-    /// # Errors
-    /// 404, 409, 422, and what `create` refuses with.
-    pub async fn patch(
-        &self,
-        kind: &Kind,
-        (namespace, name): (&str, &str),
-        style: patch::Style,
-        change: Value,
-        (part, who): (Part, &Caller),
-    ) -> Result<Written, Refusal> {
-        if style == patch::Style::Apply && self.store.get(&kind.key(), namespace, name).is_none() {
-            if part == Part::Status {
-                return Err(Refusal::not_found(&kind.plural, name));
-            }
-            let mut new = change;
-            object::member(&mut new, "metadata").insert("name".into(), name.into());
-            return self.create(kind, namespace, new, who).await;
-        }
-        self.edit(kind, namespace, name, part, |current| {
-            let version = change
-                .pointer("/metadata/resourceVersion")
-                .and_then(Value::as_str);
-            if style != patch::Style::Json
-                && version.is_some_and(|v| Some(v) != object::string(current, "/metadata/resourceVersion"))
-            {
-                return Err(StoreError::Conflict.into());
-            }
-            patch::apply(style, current, &change)?;
-            current["apiVersion"] = kind.api_version().into();
-            current["kind"] = kind.kind.clone().into();
-            Ok(())
-        })
     }
 
     /// Changes an object in place. What a caller may not change (uid, name, times, the other part) stays.
@@ -323,7 +330,7 @@ impl Api {
                     frozen_pod(&before, current)?;
                 }
                 warnings = validate::fields(kind, current).map_err(Refusal::bad_request)?;
-                self.finish(kind, current, Some(&before))?;
+                self.finish(kind, current, Some(&before), false)?;
             }
             if spec_differs(&before, current) {
                 let generation = object::number(&before, "/metadata/generation").unwrap_or(1) + 1;
@@ -332,14 +339,9 @@ impl Api {
             Ok(())
         });
         let object = result.map_err(|e| match e.reason {
-            "NotFound" => Refusal::not_found(&kind.plural, name),
+            "NotFound" => Refusal::not_found(&kind.key(), name),
             _ => e,
         })?;
-        if key == "customresourcedefinitions.apiextensions.k8s.io" {
-            self.kinds
-                .define(&object)
-                .map_err(|why| Refusal::invalid(&kind.kind, name, "spec", why))?;
-        }
         Ok(Written {
             object,
             warnings,
@@ -394,7 +396,7 @@ fn pod_name(pod: &Value) -> &str {
     }
 }
 
-fn put(object: &mut Value, key: &str, value: Option<Value>) {
+pub(super) fn put(object: &mut Value, key: &str, value: Option<Value>) {
     if let Some(map) = object.as_object_mut() {
         match value {
             Some(value) => map.insert(key.to_owned(), value),
@@ -404,7 +406,7 @@ fn put(object: &mut Value, key: &str, value: Option<Value>) {
 }
 
 /// Name, uid and times belong to the API.
-fn keep_system_fields(object: &mut Value, before: &Value) {
+pub(super) fn keep_system_fields(object: &mut Value, before: &Value) {
     object::member(object, "metadata");
     for field in [
         "name",
@@ -416,16 +418,14 @@ fn keep_system_fields(object: &mut Value, before: &Value) {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generateName",
+        "managedFields",
     ] {
         let kept = before["metadata"].get(field).cloned();
         put(&mut object["metadata"], field, kept);
     }
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
-    }
 }
 
-fn spec_differs(before: &Value, after: &Value) -> bool {
+pub(super) fn spec_differs(before: &Value, after: &Value) -> bool {
     let rest = |o: &Value| {
         o.as_object().map(|m| {
             m.iter()
@@ -438,7 +438,7 @@ fn spec_differs(before: &Value, after: &Value) -> bool {
 }
 
 /// A pod's spec can't change, but for images, and its node when it has none.
-fn frozen_pod(before: &Value, after: &Value) -> Result<(), Refusal> {
+pub(super) fn frozen_pod(before: &Value, after: &Value) -> Result<(), Refusal> {
     let frozen = |o: &Value| {
         let mut spec = o["spec"].clone();
         put(&mut spec, "nodeName", None);

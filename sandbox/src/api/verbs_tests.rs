@@ -1,6 +1,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::change::Patching;
+use crate::api::patch;
 use crate::api::store::Change;
 
 async fn cluster() -> Arc<Api> {
@@ -102,19 +104,26 @@ async fn writes_keep_to_their_part_and_version() {
     let mut status = (*made).clone();
     status["status"] = json!({"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}});
     status["spec"]["type"] = "NodePort".into();
+    let of_status = Write {
+        part: Part::Status,
+        ..Write::by(&Caller::Admin)
+    };
     let after = api
-        .replace(&kind, "shop", "web", status, Part::Status)
+        .replace(&kind, "shop", "web", status, &of_status)
+        .await
         .unwrap()
         .object;
     assert_eq!(after["spec"]["type"], "ClusterIP");
     assert_eq!(after["status"]["loadBalancer"]["ingress"][0]["ip"], "1.2.3.4");
-    let stale = api.replace(&kind, "shop", "web", (*made).clone(), Part::Main);
+    let main = Write::by(&Caller::Admin);
+    let stale = api.replace(&kind, "shop", "web", (*made).clone(), &main).await;
     assert_eq!(stale.unwrap_err().reason, "Conflict");
     let mut fresh = (*after).clone();
     fresh["spec"]["type"] = "NodePort".into();
     fresh["metadata"]["uid"] = "".into();
     let after = api
-        .replace(&kind, "shop", "web", fresh, Part::Main)
+        .replace(&kind, "shop", "web", fresh, &main)
+        .await
         .unwrap()
         .object;
     assert!(after["spec"]["ports"][0]["nodePort"].is_number());
@@ -157,19 +166,25 @@ async fn server_side_apply_creates_and_merges() {
     let kind = api.kinds.by_key("configmaps").unwrap();
     for value in ["1", "2"] {
         let patch = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {value: value}});
-        api.patch(
-            &kind,
-            ("shop", "c"),
-            patch::Style::Apply,
-            patch,
-            (Part::Main, &Caller::Admin),
-        )
-        .await
-        .unwrap();
+        let by = |manager| Patching {
+            style: patch::Style::Apply,
+            force: false,
+            how: Write {
+                manager,
+                ..Write::by(&Caller::Admin)
+            },
+        };
+        api.patch(&kind, ("shop", "c"), patch, &by("test")).await.unwrap();
     }
+    let there = api.get(&kind, "shop", "c").unwrap();
     assert_eq!(
-        api.get(&kind, "shop", "c").unwrap()["data"],
-        json!({"1": "1", "2": "2"})
+        there["data"],
+        json!({"2": "2"}),
+        "what is not applied any more is gone"
+    );
+    assert_eq!(
+        there.pointer("/metadata/managedFields/0/fieldsV1/f:data"),
+        Some(&json!({"f:2": {}}))
     );
     api.record(&api.get(&kind, "shop", "c").unwrap(), true, "Odd", "twice");
     api.record(&api.get(&kind, "shop", "c").unwrap(), true, "Odd", "twice");

@@ -158,7 +158,7 @@ async fn apply(sandbox: &Sandbox, objects: Vec<Value>) -> Vec<Applied> {
     let mut waited = false;
     for (object, outcome) in objects.iter().zip(&mut outcomes).filter(|(o, _)| !is_node(o)) {
         // Only what makes pods has to wait for the injector.
-        if !waited && matches!(object["kind"].as_str(), Some("Pod" | "ReplicaSet" | "Deployment")) {
+        if !waited && makes_pods(object) {
             sandbox.injector_ready().await;
             waited = true;
         }
@@ -171,6 +171,18 @@ async fn apply(sandbox: &Sandbox, objects: Vec<Value>) -> Vec<Applied> {
             .push(format!("the mesh's own parts could not be installed: {refusal}"));
     }
     outcomes
+}
+
+fn makes_pods(object: &Value) -> bool {
+    let makers = [
+        "Pod",
+        "ReplicaSet",
+        "Deployment",
+        "StatefulSet",
+        "DaemonSet",
+        "Job",
+    ];
+    makers.iter().any(|kind| object["kind"] == *kind)
 }
 
 async fn apply_one(sandbox: &Sandbox, object: &Value) -> Applied {

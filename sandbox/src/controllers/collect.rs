@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::api::verbs::Deletion;
+use crate::api::store::StoreError;
+use crate::api::verbs::{Deletion, FOREGROUND};
 use crate::api::{Api, Change, object};
 
 /// Collects, for ever.
@@ -19,9 +20,12 @@ pub async fn run(api: Arc<Api>) {
             Ok(events) => {
                 for event in events {
                     match event.change {
-                        Change::Deleted => dependants(&api, &event.object),
+                        Change::Deleted => {
+                            dependants(&api, &event.object);
+                            waiting_owners(&api, &event.object);
+                        }
                         Change::Added => check(&api, &event.kind, &event.object),
-                        Change::Modified => {}
+                        Change::Modified => foreground(&api, &event.kind, &event.object),
                     }
                 }
             }
@@ -51,6 +55,79 @@ fn dependants(api: &Api, owner: &Value) {
         for object in api.store.list(&kind, namespace).0 {
             if object::owner_uids(&object).any(|u| u == uid) {
                 check(api, &kind, &object);
+            }
+        }
+    }
+}
+
+/// An object that waits for its dependants: deletes them, and lets it go when there are none.
+fn foreground(api: &Api, key: &str, owner: &Value) {
+    let held = object::list(owner, "/metadata/finalizers")
+        .iter()
+        .any(|f| f == FOREGROUND);
+    let Some(kind) = api
+        .kinds
+        .by_key(key)
+        .filter(|_| held && object::is_terminating(owner))
+    else {
+        return;
+    };
+    let namespace = Some(object::namespace(owner)).filter(|n| !n.is_empty());
+    let mut left = 0;
+    for key in api.store.kinds() {
+        let Some(kind) = api.kinds.by_key(&key) else {
+            continue;
+        };
+        for dependant in api.store.list(&key, namespace).0 {
+            if !object::owner_uids(&dependant).any(|u| u == object::uid(owner)) {
+                continue;
+            }
+            left += 1;
+            if !object::is_terminating(&dependant) {
+                let how = Deletion {
+                    uid: Some(object::uid(&dependant).to_owned()),
+                    foreground: &*key != "pods",
+                    ..Deletion::default()
+                };
+                if let Err(e) = api.delete(
+                    &kind,
+                    object::namespace(&dependant),
+                    object::name(&dependant),
+                    &how,
+                ) {
+                    tracing::debug!("{key} {}: {e}", object::name(&dependant));
+                }
+            }
+        }
+    }
+    if left > 0 {
+        return;
+    }
+    let freed = api
+        .store
+        .modify::<StoreError>(key, object::namespace(owner), object::name(owner), |o| {
+            if let Some(Value::Array(list)) = o.pointer_mut("/metadata/finalizers") {
+                list.retain(|f| f != FOREGROUND);
+            }
+            Ok(())
+        });
+    if let Ok(freed) = freed {
+        api.let_go(&kind, &freed);
+    }
+}
+
+/// The owners of an object that is gone may have waited for it.
+fn waiting_owners(api: &Api, gone: &Value) {
+    for owner in object::list(gone, "/metadata/ownerReferences") {
+        let word = |f: &str| owner[f].as_str().unwrap_or_default();
+        if let Some(kind) = api.kinds.by_type(word("apiVersion"), word("kind")) {
+            let namespace = if kind.namespaced {
+                object::namespace(gone)
+            } else {
+                ""
+            };
+            if let Some(owner) = api.store.get(&kind.key(), namespace, word("name")) {
+                foreground(api, &kind.key(), &owner);
             }
         }
     }
@@ -118,7 +195,12 @@ mod tests {
         let task = tokio::spawn(run(Arc::clone(&api)));
         let kind = api.kinds.by_key("deployments.apps").unwrap();
         api.delete(&kind, "a", "d", &Deletion::default()).unwrap();
-        while !api.store.kinds().is_empty() {
+        while api
+            .store
+            .kinds()
+            .iter()
+            .any(|k| !k.starts_with("customresourcedefinitions"))
+        {
             watch.next().await.unwrap();
         }
         task.abort();

@@ -3,12 +3,16 @@
 //! In: changes in the store. Out: writes to the store. Never: a connection to a pod, a process, a file.
 
 pub mod collect;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
+pub mod job;
 pub mod namespace;
 pub mod node;
+mod pods;
 mod queue;
 pub mod replicaset;
+pub mod statefulset;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +43,9 @@ pub fn start(api: &Arc<Api>, patience: Patience, tasks: &mut JoinSet<()>) {
     tasks.spawn(collect::run(Arc::clone(api)));
     tasks.spawn(deployment::run(Arc::clone(api)));
     tasks.spawn(replicaset::run(Arc::clone(api)));
+    tasks.spawn(statefulset::run(Arc::clone(api)));
+    tasks.spawn(daemonset::run(Arc::clone(api)));
+    tasks.spawn(job::run(Arc::clone(api)));
     tasks.spawn(endpoints::run(Arc::clone(api)));
     tasks.spawn(node::run(Arc::clone(api), patience.node_grace));
     tasks.spawn(crate::schedule::run(Arc::clone(api)));

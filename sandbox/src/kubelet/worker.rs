@@ -83,7 +83,7 @@ pub async fn run(context: Arc<PodContext>) {
         let how = Deletion {
             grace: Some(0),
             uid: Some(context.uid.clone()),
-            orphan: false,
+            ..Deletion::default()
         };
         if let Err(e) = api.delete(&kind, &context.namespace, &context.name, &how)
             && !e.is_not_found()

@@ -4,6 +4,7 @@
 //! a watch that is too far behind ends with 410.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::super::refusal::Refusal;
 use super::super::route::{Place, Query};
 use super::super::selector::{Fields, Labels};
 use super::super::store::{Change, Event, Watch};
+use super::super::table::{self, Columns, Include, Shape};
 use super::{Reply, as_version};
 
 /// How often a watch that wants bookmarks gets one.
@@ -27,6 +29,10 @@ struct Filter {
     key: String,
     labels: Labels,
     fields: Fields,
+    shape: Shape,
+    columns: Columns,
+    /// Whether the next table is the first, which has the heads of the columns.
+    first: AtomicBool,
 }
 
 /// Begins a watch.
@@ -34,10 +40,13 @@ pub(super) fn start(
     api: &Arc<Api>,
     place: &Place,
     query: &Query,
-    labels: Labels,
-    fields: Fields,
+    (labels, fields): (Labels, Fields),
+    shape: Shape,
 ) -> Result<Reply, Refusal> {
     let filter = Filter {
+        shape,
+        columns: Columns::of(api, &place.kind, &place.version),
+        first: AtomicBool::new(true),
         key: place.kind.key(),
         place: place.clone(),
         labels,
@@ -64,7 +73,7 @@ pub(super) fn start(
     let watch = if initial {
         let (objects, version) = api.store.list(&filter.key, place.namespace.as_deref());
         for object in objects.iter().filter(|o| filter.selects(o)) {
-            first.push(line("ADDED", as_version((**object).clone(), place)));
+            first.push(filter.line("ADDED", as_version((**object).clone(), place)));
         }
         if query.flag("sendInitialEvents") && bookmarks {
             first.push(filter.bookmark(version, true));
@@ -143,7 +152,22 @@ impl Filter {
             (true, false) => "DELETED",
             (false, false) => return None,
         };
-        Some(line(kind, as_version((*event.object).clone(), &self.place)))
+        Some(self.line(kind, as_version((*event.object).clone(), &self.place)))
+    }
+
+    /// A change, in the shape that was asked for.
+    fn line(&self, kind: &str, object: Value) -> Bytes {
+        let object = match self.shape {
+            Shape::Whole => object,
+            Shape::Metadata => table::metadata_of(&object),
+            Shape::Table(include) => {
+                let head = self.first.swap(false, Ordering::Relaxed);
+                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                self.columns
+                    .table(std::slice::from_ref(&object), include, &metadata, head)
+            }
+        };
+        line(kind, object)
     }
 
     fn bookmark(&self, version: u64, initial: bool) -> Bytes {
@@ -151,10 +175,20 @@ impl Filter {
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let version = self.place.kind.api_version_as(&self.place.version);
+        let (kind, version) = match self.shape {
+            Shape::Whole => (
+                self.place.kind.kind.as_str(),
+                self.place.kind.api_version_as(&self.place.version),
+            ),
+            Shape::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            Shape::Table(_) => {
+                let table = self.columns.table(&[], Include::None, &metadata, false);
+                return line("BOOKMARK", table);
+            }
+        };
         line(
             "BOOKMARK",
-            json!({"kind": self.place.kind.kind, "apiVersion": version, "metadata": metadata}),
+            json!({"kind": kind, "apiVersion": version, "metadata": metadata}),
         )
     }
 }
