@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | `WEFT_TRUST_DOMAIN` | `cluster.local` | trust domain of every identity |
 //! | `POD_NAMESPACE` | `weft-system` | namespace of the control plane: its Secret, its mesh-wide policies |
+//! | `POD_NAME` | a random name | name of this replica in elections; must be its own |
 //! | `WEFT_LISTEN` | `[::]:15012` | xDS and CA, TLS |
 //! | `WEFT_HTTP_LISTEN` | `[::]:15014` | metrics and health, plain HTTP |
 //! | `WEFT_DEBUG_LISTEN` | `127.0.0.1:15010` | debug pages and the root roll; loopback only |
 //! | `WEFT_CERTIFICATE_TTL` | `24h` | lifetime of workload certificates, `10s` to `90d` |
 //! | `WEFT_DRAIN` | `5s` | how long a stopping control plane takes to part from its sidecars, `0s` to `60s` |
+//! | `WEFT_STREAM_AGE` | `30m` | about how old a stream of configuration gets before its sidecar is asked to reconnect, so that replicas even out, `10s` to `7d`; `0s`: for ever |
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +27,10 @@ pub const MIN_CERTIFICATE_TTL: Duration = Duration::from_secs(10);
 pub const MAX_CERTIFICATE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Longest time that a stopping control plane takes.
 pub const MAX_DRAIN: Duration = Duration::from_secs(60);
+/// Shortest age of a stream.
+pub const MIN_STREAM_AGE: Duration = Duration::from_secs(10);
+/// Longest age of a stream.
+pub const MAX_STREAM_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Checked settings of a control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// The control plane's own namespace.
     pub namespace: String,
+    /// Name of this replica in elections; empty: a random one.
+    pub replica: String,
     /// xDS and CA.
     pub listen: SocketAddr,
     /// Metrics and health.
@@ -43,6 +51,9 @@ pub struct Settings {
     pub certificate_ttl: Duration,
     /// How long a stopping control plane takes to part from its sidecars, at most [`MAX_DRAIN`].
     pub drain: Duration,
+    /// About how old a stream of configuration gets, within [`MIN_STREAM_AGE`] and [`MAX_STREAM_AGE`]; `None`: it may get as old
+    /// as its certificate.
+    pub stream_age: Option<Duration>,
 }
 
 /// A setting that can't be used.
@@ -64,11 +75,13 @@ impl Default for Settings {
             #[allow(clippy::expect_used)] // a constant that a test reads
             trust_domain: TrustDomain::new(TRUST_DOMAIN).expect("the default trust domain is valid"),
             namespace: SYSTEM_NAMESPACE.to_owned(),
+            replica: String::new(),
             listen: SocketAddr::new(any, PORT_CONTROL_PLANE),
             http_listen: SocketAddr::new(any, PORT_CONTROL_PLANE_METRICS),
             debug_listen: SocketAddr::from(([127, 0, 0, 1], PORT_DEBUG)),
             certificate_ttl: Duration::from_secs(24 * 3600),
             drain: Duration::from_secs(5),
+            stream_age: Some(Duration::from_secs(30 * 60)),
         }
     }
 }
@@ -95,6 +108,9 @@ impl Settings {
         }
         if let Some(value) = get(env::POD_NAMESPACE) {
             settings.namespace = value;
+        }
+        if let Some(value) = get(env::POD_NAME) {
+            settings.replica = value;
         }
         for (name, target) in [
             ("WEFT_LISTEN", &mut settings.listen),
@@ -125,6 +141,17 @@ impl Settings {
         }
         if let Some(value) = get("WEFT_DRAIN") {
             settings.drain = duration("WEFT_DRAIN", &value, Duration::ZERO, MAX_DRAIN)?;
+        }
+        if let Some(value) = get("WEFT_STREAM_AGE") {
+            settings.stream_age = match value.as_str() {
+                "0s" => None,
+                _ => Some(duration(
+                    "WEFT_STREAM_AGE",
+                    &value,
+                    MIN_STREAM_AGE,
+                    MAX_STREAM_AGE,
+                )?),
+            };
         }
         Ok(settings)
     }
@@ -200,6 +227,7 @@ mod tests {
             with("WEFT_LISTEN", "127.0.0.1:1").unwrap().listen,
             "127.0.0.1:1".parse().unwrap()
         );
+        assert_eq!(with("WEFT_STREAM_AGE", "0s").unwrap().stream_age, None);
         for (text, seconds) in [("10s", 10), ("2m", 120), ("24h", 86_400), ("90d", 7_776_000)] {
             assert_eq!(
                 with("WEFT_CERTIFICATE_TTL", text)
@@ -224,6 +252,7 @@ mod tests {
             ("WEFT_CERTIFICATE_TTL", "-1h"),
             ("WEFT_CERTIFICATE_TTL", "1é"),
             ("WEFT_DRAIN", "61s"),
+            ("WEFT_STREAM_AGE", "9s"),
         ] {
             let error = with(name, value).unwrap_err();
             assert_eq!((error.variable, error.value.as_str()), (name, value));

@@ -184,6 +184,19 @@ fn show(resource: &Resource) -> Value {
             "ports": service.ports.iter().map(|p| format!("{} {:?} {:?}", p.port, p.name, p.protocol)).collect::<Vec<_>>(),
             "origin": service.origin.to_string(),
         }),
+        Resource::Names(names) => json!({
+            "services": names.services().map(|named| format!("{}/{}{}", named.namespace, named.name, if named.plain { " plain" } else { "" })).collect::<Vec<_>>(),
+            "addresses": names.addresses(),
+            "podNetworks": names.networks().iter().map(|network| format!("{network:?}")).collect::<Vec<_>>(),
+        }),
+        Resource::Pod(pod) => json!({
+            "workload": pod.workload,
+            "locality": pod.locality,
+            "identity": pod.identity,
+            "ports": pod.ports.iter().map(|p| format!("{} {} {} {:?}", p.port, p.service, p.host, p.protocol)).collect::<Vec<_>>(),
+            "plain": pod.plain,
+            "exceptions": pod.exceptions,
+        }),
         Resource::Endpoints(endpoints) => endpoints.endpoints.iter().map(show_endpoint).collect(),
         Resource::Routes(routes) => routes.rules.iter().map(show_route).collect(),
     };

@@ -283,7 +283,11 @@ impl Stream {
         let request = DeltaDiscoveryRequest {
             node,
             type_url: kind.type_url().into(),
-            resource_names_subscribe: vec!["*".into()],
+            resource_names_subscribe: match kind {
+                Kind::Pod => vec!["10.244.0.1".into()],
+                kind if kind.on_demand() => vec!["shop/web".into()],
+                _ => vec!["*".into()],
+            },
             initial_resource_versions: held.iter().cloned().collect(),
             ..Default::default()
         };

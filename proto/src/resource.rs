@@ -1,7 +1,7 @@
 //! Type URLs, resource names and versions: the envelope around the model on the configuration stream.
 
 use crate::convert::Invalid;
-use crate::model::{Endpoints, Inbound, Policy, Routes, Service, TrustBundle};
+use crate::model::{Endpoints, Inbound, Names, Pod, Policy, Routes, Service, TrustBundle};
 use crate::wire::v1;
 use bytes::Bytes;
 use prost::Message as _;
@@ -15,12 +15,16 @@ pub enum Kind {
     Inbound,
     /// Policies that select the workload; named `namespace/name`.
     Policy,
+    /// Names and addresses of all Services, in shares; named by two hexadecimal digits.
+    Names,
     /// Services; named `namespace/name`.
     Service,
     /// Endpoints of a Service; named as the Service.
     Endpoints,
     /// Routes of a Service; named as the Service.
     Routes,
+    /// Pods with a sidecar; named by an address of theirs.
+    Pod,
 }
 
 /// One resource of any kind.
@@ -32,24 +36,35 @@ pub enum Resource {
     Inbound(Inbound),
     /// See [`Kind::Policy`].
     Policy(Policy),
+    /// See [`Kind::Names`].
+    Names(Names),
     /// See [`Kind::Service`].
     Service(Service),
     /// See [`Kind::Endpoints`].
     Endpoints(Endpoints),
     /// See [`Kind::Routes`].
     Routes(Routes),
+    /// See [`Kind::Pod`].
+    Pod(Pod),
 }
 
 impl Kind {
     /// Every kind, in the order in which they should be applied.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::TrustBundle,
         Self::Inbound,
         Self::Policy,
+        Self::Names,
         Self::Service,
         Self::Endpoints,
         Self::Routes,
+        Self::Pod,
     ];
+
+    /// Whether a sidecar gets resources of this kind by name only, of what it uses; else it gets all that concern it.
+    pub fn on_demand(self) -> bool {
+        matches!(self, Self::Service | Self::Endpoints | Self::Routes | Self::Pod)
+    }
 
     /// The type URL on the stream.
     pub fn type_url(self) -> &'static str {
@@ -57,9 +72,11 @@ impl Kind {
             Self::TrustBundle => "type.weft.dev/weft.v1.TrustBundle",
             Self::Inbound => "type.weft.dev/weft.v1.Inbound",
             Self::Policy => "type.weft.dev/weft.v1.Policy",
+            Self::Names => "type.weft.dev/weft.v1.Names",
             Self::Service => "type.weft.dev/weft.v1.Service",
             Self::Endpoints => "type.weft.dev/weft.v1.Endpoints",
             Self::Routes => "type.weft.dev/weft.v1.Routes",
+            Self::Pod => "type.weft.dev/weft.v1.Pod",
         }
     }
 
@@ -76,9 +93,11 @@ impl Resource {
             Self::TrustBundle(_) => Kind::TrustBundle,
             Self::Inbound(_) => Kind::Inbound,
             Self::Policy(_) => Kind::Policy,
+            Self::Names(_) => Kind::Names,
             Self::Service(_) => Kind::Service,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Routes(_) => Kind::Routes,
+            Self::Pod(_) => Kind::Pod,
         }
     }
 
@@ -88,9 +107,11 @@ impl Resource {
             Self::TrustBundle(bundle) => bundle.trust_domain.to_string(),
             Self::Inbound(_) => "self".to_owned(),
             Self::Policy(policy) => format!("{}/{}", policy.origin.namespace, policy.origin.name),
+            Self::Names(names) => names.resource_name(),
             Self::Service(service) => service.name.to_string(),
             Self::Endpoints(endpoints) => endpoints.service.to_string(),
             Self::Routes(routes) => routes.service.to_string(),
+            Self::Pod(pod) => pod.address.to_string(),
         }
     }
 
@@ -100,9 +121,11 @@ impl Resource {
             Self::TrustBundle(bundle) => v1::TrustBundle::from(bundle).encode_to_vec(),
             Self::Inbound(inbound) => v1::Inbound::from(inbound).encode_to_vec(),
             Self::Policy(policy) => v1::Policy::from(policy).encode_to_vec(),
+            Self::Names(names) => v1::Names::from(names).encode_to_vec(),
             Self::Service(service) => v1::Service::from(service).encode_to_vec(),
             Self::Endpoints(endpoints) => v1::Endpoints::from(endpoints).encode_to_vec(),
             Self::Routes(routes) => v1::Routes::from(routes).encode_to_vec(),
+            Self::Pod(pod) => v1::Pod::from(pod).encode_to_vec(),
         };
         bytes.into()
     }
@@ -119,9 +142,11 @@ impl Resource {
             Kind::TrustBundle => Self::TrustBundle(read::<v1::TrustBundle>(bytes)?.try_into()?),
             Kind::Inbound => Self::Inbound(read::<v1::Inbound>(bytes)?.try_into()?),
             Kind::Policy => Self::Policy(read::<v1::Policy>(bytes)?.try_into()?),
+            Kind::Names => Self::Names(read::<v1::Names>(bytes)?.try_into()?),
             Kind::Service => Self::Service(read::<v1::Service>(bytes)?.try_into()?),
             Kind::Endpoints => Self::Endpoints(read::<v1::Endpoints>(bytes)?.try_into()?),
             Kind::Routes => Self::Routes(read::<v1::Routes>(bytes)?.try_into()?),
+            Kind::Pod => Self::Pod(read::<v1::Pod>(bytes)?.try_into()?),
         })
     }
 }

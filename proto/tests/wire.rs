@@ -8,6 +8,8 @@ const PROTOS: &[&str] = &[
     "weft/v1/common.proto",
     "weft/v1/service.proto",
     "weft/v1/endpoints.proto",
+    "weft/v1/names.proto",
+    "weft/v1/pod.proto",
     "weft/v1/route.proto",
     "weft/v1/policy.proto",
     "weft/v1/inbound.proto",

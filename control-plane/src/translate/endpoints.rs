@@ -68,7 +68,7 @@ fn dirty(old: &Mesh, new: &Mesh) -> Option<BTreeSet<ServiceName>> {
 }
 
 /// Keys whose values differ.
-fn changed<K: Ord + Clone, V: PartialEq>(old: &Table<K, V>, new: &Table<K, V>) -> BTreeSet<K> {
+pub(super) fn changed<K: Ord + Clone, V: PartialEq>(old: &Table<K, V>, new: &Table<K, V>) -> BTreeSet<K> {
     if old.same(new) {
         return BTreeSet::new();
     }
@@ -222,7 +222,8 @@ impl<'a> Join<'a> {
     }
 }
 
-fn identity(mesh: &Mesh, pod: &Pod) -> Option<SpiffeId> {
+/// What a pod's sidecar proves.
+pub(super) fn identity(mesh: &Mesh, pod: &Pod) -> Option<SpiffeId> {
     SpiffeId::new(
         mesh.settings.trust_domain.clone(),
         &pod.name.namespace,

@@ -39,6 +39,17 @@ pub(super) fn plain_text_ports<'a>(mesh: &'a Mesh, pod: &Pod) -> impl Fn(u16) ->
     }
 }
 
+/// Whether a pod's ports take plain text only, and the ports for which the opposite holds.
+pub(super) fn plain_text(mesh: &Mesh, pod: &Pod) -> (bool, Vec<u16>) {
+    let levels = Levels::of(mesh, pod);
+    let plain = levels.authentication().mode == MtlsMode::Disable;
+    let own = levels.workload.into_iter().flat_map(|object| &object.ports);
+    let exceptions = own
+        .filter(|(_, mode)| mode.is_some_and(|mode| (mode == MtlsMode::Disable) != plain))
+        .map(|(port, _)| *port);
+    (plain, exceptions.collect())
+}
+
 /// The PeerAuthentications that hold for a pod, the nearest first.
 struct Levels<'a> {
     workload: Option<&'a PeerAuth>,

@@ -4,7 +4,7 @@
 //! together. Never: I/O, the clock, randomness, Kubernetes types. The same mesh gives the same resources, in
 //! whatever order it was read.
 //!
-//! Services, endpoints, routes and trust bundles are the same for (nearly) everybody: [`Shared`] holds them once per
+//! Names, Services, endpoints, routes, pods and trust bundles are the same for (nearly) everybody: [`Shared`] holds them once per
 //! mesh, and an item that didn't change is the very same `Arc` as in the last one. Only [`Scoped`] is per sidecar.
 
 /// Who asks: the whole cache key.
@@ -12,7 +12,9 @@ pub mod scope;
 /// A resource and its bytes, encoded once.
 pub mod item;
 
+mod names;
 mod services;
+mod pods;
 mod endpoints;
 mod routes;
 mod policies;
@@ -36,9 +38,11 @@ static NOTHING: LazyLock<Items> = LazyLock::new(Items::default);
 pub struct Shared {
     mesh: Arc<Mesh>,
     trust: Items,
+    names: Items,
     services: Items,
     endpoints: Items,
     routes: Items,
+    pods: Items,
     /// By the namespace of the callers.
     consumer_routes: BTreeMap<Arc<str>, Items>,
     findings: Arc<OnceLock<Arc<Vec<Diagnostic>>>>,
@@ -78,6 +82,26 @@ impl Shared {
             _ => Items::from_resources(services::services(&mesh), last.map(|last| &last.services)),
         };
         let endpoints = endpoints::endpoints(&mesh, last.map(|last| (&*last.mesh, &last.endpoints)));
+        let names = names::names(
+            &mesh,
+            &endpoints,
+            last.map(|last| names::Last {
+                mesh: &last.mesh,
+                endpoints: &last.endpoints,
+                names: &last.names,
+            }),
+        );
+        let pods = pods::pods(
+            &mesh,
+            &services,
+            &endpoints,
+            last.map(|last| pods::Last {
+                mesh: &last.mesh,
+                endpoints: &last.endpoints,
+                services: &last.services,
+                pods: &last.pods,
+            }),
+        );
         let (routes, consumer_routes) = match settled {
             Some(last) if last.mesh.routes.same(&mesh.routes) && last.mesh.services.same(&mesh.services) => {
                 (last.routes.clone(), last.consumer_routes.clone())
@@ -87,9 +111,11 @@ impl Shared {
         Self {
             mesh,
             trust,
+            names,
             services,
             endpoints,
             routes,
+            pods,
             consumer_routes,
             findings: Arc::default(),
         }
@@ -100,14 +126,15 @@ impl Shared {
         &self.mesh
     }
 
-    /// Items of a kind that everybody gets: TrustBundle, Service, Endpoints and (except where [`Scoped::routes`]
-    /// has the same name) Routes. Empty for Inbound and Policy.
+    /// Items of a kind that are the same for everybody: all but (where [`Scoped::routes`] has the same name) Routes. Empty for Inbound and Policy.
     pub fn items(&self, kind: Kind) -> &Items {
         match kind {
             Kind::TrustBundle => &self.trust,
+            Kind::Names => &self.names,
             Kind::Service => &self.services,
             Kind::Endpoints => &self.endpoints,
             Kind::Routes => &self.routes,
+            Kind::Pod => &self.pods,
             Kind::Inbound | Kind::Policy => &NOTHING,
         }
     }
@@ -177,6 +204,13 @@ pub fn findings(mesh: &Mesh) -> Vec<Diagnostic> {
     findings::findings(mesh)
 }
 
+/// What is wrong with where routes are attached and lead to, found while translating.
+pub fn route_findings(mesh: &Mesh) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    routes::routes(mesh, &mut findings);
+    findings
+}
+
 /// The pod that asks, if it is the one that the scope says.
 fn asker<'a>(mesh: &'a Mesh, scope: &Scope) -> Option<&'a Arc<Pod>> {
     let name = ServiceName {
@@ -224,6 +258,11 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
         Kind::TrustBundle => Items::from_resources(trust(mesh), None),
         Kind::Service => Items::from_resources(services::services(mesh), None),
         Kind::Endpoints => endpoints::endpoints(mesh, None),
+        Kind::Names => names::names(mesh, &endpoints::endpoints(mesh, None), None),
+        Kind::Pod => {
+            let services = Items::from_resources(services::services(mesh), None);
+            pods::pods(mesh, &services, &endpoints::endpoints(mesh, None), None)
+        }
         Kind::Inbound => Items::from_resources(
             pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, pod))),
             None,

@@ -54,6 +54,10 @@ async fn who_may_not_have_it_gets_a_clear_refusal() {
             .await;
         assert_eq!(client.error().await.code(), code, "{id} {url}");
     }
+    // Everything of what is given by name only.
+    let mut client = plane.web().await;
+    client.subscribe(Kind::Endpoints, &["*"]).await;
+    assert_eq!(client.error().await.code(), Code::PermissionDenied);
     // Silence.
     let mut client = plane.web().await;
     assert_eq!(client.error().await.code(), Code::DeadlineExceeded);

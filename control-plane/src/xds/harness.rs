@@ -120,7 +120,7 @@ impl ControlPlane {
     pub(super) async fn synced(&self) -> Client {
         let mut client = self.web().await;
         for kind in Kind::ALL {
-            client.subscribe(kind, &[]).await;
+            client.subscribe(kind, used(kind)).await;
         }
         for _ in Kind::ALL {
             let response = client.next().await;
@@ -171,6 +171,15 @@ impl Client {
             ..Default::default()
         })
         .await;
+    }
+}
+
+/// What a sidecar that uses Service web and calls its first pod directly asks for.
+pub(super) fn used(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Pod => &["10.244.0.1"],
+        kind if kind.on_demand() => &["shop/web"],
+        _ => &[],
     }
 }
 

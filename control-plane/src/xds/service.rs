@@ -31,6 +31,7 @@ const IN_FLIGHT: usize = 8;
 pub struct Stop {
     stopping: watch::Receiver<bool>,
     within: Duration,
+    age: Option<Duration>,
 }
 
 /// The configuration service.
@@ -45,17 +46,47 @@ pub struct Discovery {
 impl Stop {
     /// Streams end at random moments of `within` once `stopping` is true, so that their sidecars don't all reconnect at once.
     pub fn new(stopping: watch::Receiver<bool>, within: Duration) -> Self {
-        Self { stopping, within }
+        Self {
+            stopping,
+            within,
+            age: None,
+        }
     }
 
-    /// Resolves when one stream shall end; never if the control plane doesn't stop.
-    pub async fn wait(mut self) {
-        if self.stopping.wait_for(|stopping| *stopping).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        let share = rand::rng().next_u32() as f64 / f64::from(u32::MAX);
-        tokio::time::sleep(self.within.mul_f64(share)).await;
+    /// Streams end at about this age too, so that sidecars spread again over the replicas that there are by then.
+    #[must_use]
+    pub fn at_age(self, age: Option<Duration>) -> Self {
+        Self { age, ..self }
     }
+
+    /// Resolves when one stream shall end, and says why; never if the control plane doesn't stop and streams may get old.
+    pub async fn wait(mut self) -> &'static str {
+        let (now, part) = (Instant::now(), |whole: Duration| whole.mul_f64(share()));
+        // From three quarters of the age to five quarters.
+        let age = self.age.map(|age| now + age.mul_f64(0.75) + part(age / 2));
+        let old = async {
+            match age {
+                Some(age) => tokio::time::sleep_until(age).await,
+                None => std::future::pending().await,
+            }
+        };
+        let within = self.within;
+        let stopping = async {
+            if self.stopping.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(part(within)).await;
+        };
+        tokio::select! {
+            () = old => "this stream has lasted long enough; reconnect, maybe to another replica",
+            () = stopping => "the control plane is stopping; reconnect",
+        }
+    }
+}
+
+/// A random part of a whole.
+fn share() -> f64 {
+    f64::from(rand::rng().next_u32()) / f64::from(u32::MAX)
 }
 
 impl Discovery {

@@ -4,7 +4,7 @@
 use super::catalog::Catalog;
 use super::progress::Progress;
 use super::registry::Registration;
-use super::subscription::{Outcome, Subscription};
+use super::subscription::{BadRequest, Outcome, Subscription};
 use super::view::View;
 use crate::metrics::{Metrics, kind_label};
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse}
 
 /// How long a stream goes on after its pod has left the mesh.
 const GONE_GRACE: Duration = Duration::from_secs(60);
+
+/// Least time between two pushes of names: they concern everybody, and nobody in particular.
+const NAMES_EVERY: Duration = Duration::from_secs(1);
 
 /// What a stream sends.
 pub type Outbound = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
@@ -31,7 +34,7 @@ pub struct Session {
     pub node: String,
     /// When its certificate expires: a new stream needs a new one.
     pub expires: Instant,
-    /// Resolves when the control plane stops, after this stream's share of the drain.
+    /// Resolves when this stream shall end.
     pub stop: super::service::Stop,
     /// Its entry in the registry.
     pub registration: Registration,
@@ -44,6 +47,8 @@ struct State {
     progress: [Progress; Kind::ALL.len()],
     nonce: u64,
     gone_at: Option<Instant>,
+    /// Names wait until then.
+    names_at: Option<Instant>,
 }
 
 impl Session {
@@ -62,6 +67,7 @@ impl Session {
             progress: Default::default(),
             nonce: 0,
             gone_at: None,
+            names_at: None,
         };
         self.take(&mut state, &first)?;
         let stop = self.stop.clone().wait();
@@ -86,9 +92,8 @@ impl Session {
                     }
                     self.advance(&mut state);
                 }
-                () = &mut stop => {
-                    return Err(Status::unavailable("the control plane is stopping; reconnect"));
-                }
+                reason = &mut stop => return Err(Status::unavailable(reason)),
+                () = until(state.names_at) => state.names_at = None,
                 () = sleep_until(self.expires.min(gone)) => {
                     return Err(if state.gone_at.is_some() {
                         Status::permission_denied("the certificate's pod is not in the mesh any more")
@@ -122,7 +127,10 @@ impl Session {
                 request.type_url.chars().take(200).collect::<String>()
             )));
         };
-        let refused = |error: super::subscription::BadRequest| Status::invalid_argument(error.to_string());
+        let refused = |error: BadRequest| match error {
+            BadRequest::Wildcard => Status::permission_denied(error.to_string()),
+            _ => Status::invalid_argument(error.to_string()),
+        };
         let slot = &mut state.subscriptions[kind as usize];
         let progress = &mut state.progress[kind as usize];
         match slot {
@@ -185,6 +193,9 @@ impl Session {
 
     fn next_response(&self, state: &mut State, kind: Kind) -> Option<DeltaDiscoveryResponse> {
         let subscription = state.subscriptions[kind as usize].as_mut()?;
+        if kind == Kind::Names && state.names_at.is_some() {
+            return None;
+        }
         let items = self.view.items(kind)?;
         let changed = subscription.since();
         let response = subscription.respond(items, Instant::now(), || {
@@ -197,6 +208,9 @@ impl Session {
                 self.metrics.push_time.observe(changed.elapsed().as_secs_f64());
             }
         }
+        if kind == Kind::Names && response.is_some() && !subscription.unsaid() {
+            state.names_at = Some(Instant::now() + NAMES_EVERY);
+        }
         let (catalog, progress) = (self.view.catalog().sequence, &mut state.progress[kind as usize]);
         match response {
             Some(_) => progress.sent(catalog, !subscription.unsaid()),
@@ -205,5 +219,12 @@ impl Session {
         }
         self.registration.report(kind, subscription, *progress, catalog);
         response
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

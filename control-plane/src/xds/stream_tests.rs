@@ -1,9 +1,11 @@
 //! Whole streams: a client of the published protocol against the service, over an in-memory connection.
 
-use super::harness::{ControlPlane, decode, node, peer, ready};
+use super::harness::{ControlPlane, decode, node, peer, ready, used};
+use super::service::Stop;
 use super::subscription::REJECTED_TYPE_URL;
 use crate::testing;
-use weft_proto::resource::Kind;
+use std::time::Duration;
+use weft_proto::resource::{Kind, Resource};
 use weft_proto::wire::discovery::{self, DeltaDiscoveryRequest};
 use weft_proto::wire::v1::Rejected;
 
@@ -12,7 +14,7 @@ async fn every_kind_is_served_in_order_and_acknowledged() {
     let plane = ControlPlane::new(2);
     let mut client = plane.web().await;
     for kind in Kind::ALL {
-        client.subscribe(kind, &[]).await;
+        client.subscribe(kind, used(kind)).await;
     }
     let mut seen = Vec::new();
     for _ in Kind::ALL {
@@ -32,9 +34,11 @@ async fn every_kind_is_served_in_order_and_acknowledged() {
             count(Kind::TrustBundle),
             count(Kind::Inbound),
             count(Kind::Service),
-            count(Kind::Endpoints)
+            count(Kind::Endpoints),
+            count(Kind::Names),
+            count(Kind::Pod),
         ],
-        [1; 4]
+        [1, 1, 1, 1, 2, 1]
     );
     let synced = || {
         plane
@@ -47,7 +51,7 @@ async fn every_kind_is_served_in_order_and_acknowledged() {
         tokio::task::yield_now().await;
     }
     let session = plane.sessions.list().remove(0);
-    assert_eq!((session.node.as_str(), session.kinds.len()), ("shop/web-1", 6));
+    assert_eq!((session.node.as_str(), session.kinds.len()), ("shop/web-1", 8));
     drop(client);
     while !plane.sessions.is_empty() {
         tokio::task::yield_now().await;
@@ -83,7 +87,7 @@ async fn an_endpoint_that_goes_is_pushed_and_nothing_else() {
 async fn a_resumed_stream_gets_only_what_it_missed_from_any_replica() {
     let plane = ControlPlane::new(2);
     let mut client = plane.web().await;
-    client.subscribe(Kind::Endpoints, &[]).await;
+    client.subscribe(Kind::Endpoints, &["shop/web"]).await;
     let held = client.next().await.resources.remove(0);
     drop(client);
     // The version depends on nothing but the content: another replica resumes it.
@@ -91,6 +95,7 @@ async fn a_resumed_stream_gets_only_what_it_missed_from_any_replica() {
     let resume = || DeltaDiscoveryRequest {
         node: Some(node("shop/web-1")),
         type_url: Kind::Endpoints.type_url().into(),
+        resource_names_subscribe: vec!["shop/web".into()],
         initial_resource_versions: [(held.name.clone(), held.version.clone())].into(),
         ..Default::default()
     };
@@ -116,7 +121,7 @@ async fn a_resumed_stream_gets_only_what_it_missed_from_any_replica() {
 async fn a_refusal_is_shown_and_the_rest_goes_on() {
     let mut plane = ControlPlane::new(1);
     let mut client = plane.web().await;
-    client.subscribe(Kind::Service, &["*"]).await;
+    client.subscribe(Kind::Service, &["shop/web", "shop/more"]).await;
     let response = client.next().await;
     let rejected = Rejected {
         name: "shop/web".into(),
@@ -167,6 +172,7 @@ async fn many_sidecars_converge_on_one_change() {
                 .send(DeltaDiscoveryRequest {
                     node,
                     type_url: kind.type_url().into(),
+                    resource_names_subscribe: used(kind).iter().map(ToString::to_string).collect(),
                     ..Default::default()
                 })
                 .await;
@@ -197,4 +203,67 @@ async fn many_sidecars_converge_on_one_change() {
     while !settled() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_for_everybody_and_come_at_most_once_a_second() {
+    let mut plane = ControlPlane::new(2);
+    let mut client = plane.web().await;
+    client.subscribe(Kind::Names, &[]).await;
+    client.subscribe(Kind::Service, &[]).await;
+    let mut shards = Vec::new();
+    for _ in 0..2 {
+        let response = client.next().await;
+        shards.extend(response.resources.iter().map(decode));
+        client.ack(&response).await;
+    }
+    let names: Vec<String> = shards
+        .iter()
+        .flat_map(|shard| match shard {
+            Resource::Names(names) => names.services().map(|named| named.name.to_owned()).collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    assert_eq!(names, ["web"]);
+    // A Service that comes is told of at once, or a second after the last names; what nobody here uses is not.
+    let began = tokio::time::Instant::now();
+    let mut told = Vec::new();
+    for name in ["one", "two", "three"] {
+        plane
+            .store
+            .apply([testing::service(name), testing::slice(name, 1)]);
+        let response = client.next().await;
+        assert_eq!(response.type_url, Kind::Names.type_url());
+        told.push(began.elapsed());
+        client.ack(&response).await;
+    }
+    assert!(told[2] - told[1] >= Duration::from_secs(1), "{told:?}");
+    assert!(told[1] - told[0] >= Duration::from_secs(1), "{told:?}");
+    // Endpoints of others come and go, and nothing is said.
+    plane.store.apply([testing::slice("one", 2)]);
+    plane
+        .store
+        .apply([testing::slice("one", 1), testing::service("four")]);
+    let response = client.next().await;
+    assert_eq!(response.type_url, Kind::Names.type_url());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_its_age_so_that_replicas_even_out() {
+    let plane = ControlPlane::new(1);
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    let age = Duration::from_secs(1_800);
+    let began = tokio::time::Instant::now();
+    for _ in 0..20 {
+        let stop = Stop::new(stopping.clone(), Duration::from_secs(5)).at_age(Some(age));
+        let from = tokio::time::Instant::now();
+        assert!(stop.wait().await.contains("reconnect"));
+        let lasted = from.elapsed();
+        assert!(
+            lasted >= age.mul_f64(0.75) && lasted <= age.mul_f64(1.26),
+            "{lasted:?}"
+        );
+    }
+    assert!(began.elapsed() > age * 15);
+    drop(plane);
 }

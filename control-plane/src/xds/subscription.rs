@@ -61,6 +61,9 @@ pub enum BadRequest {
     /// Too many versions.
     #[error("at most {MAX_VERSIONS} versions can be brought along, of one kind")]
     Versions,
+    /// Everything of a kind that is given by name only.
+    #[error("resources of this kind are given by name only: what a sidecar doesn't use, it doesn't get")]
+    Wildcard,
     /// A name is too long.
     #[error("a resource name has 1 to {MAX_NAME} bytes")]
     Name,
@@ -106,8 +109,8 @@ impl Subscription {
         }
         let mut subscription = Self {
             kind,
-            // No name at all in the first request asks for everything.
-            wildcard: request.resource_names_subscribe.is_empty(),
+            // No name at all in the first request asks for everything, or for nothing yet where everything can't be had.
+            wildcard: request.resource_names_subscribe.is_empty() && !kind.on_demand(),
             names: BTreeSet::new(),
             held: HashMap::with_capacity(versions.len()),
             examine: BTreeSet::new(),
@@ -160,6 +163,9 @@ impl Subscription {
                 return Err(BadRequest::Name);
             }
             if name == "*" {
+                if self.kind.on_demand() {
+                    return Err(BadRequest::Wildcard);
+                }
                 self.wildcard = true;
                 self.examine_all = true;
                 continue;
@@ -268,6 +274,10 @@ impl Subscription {
                         response.resources.push(message(self.kind, item));
                         self.rejected
                             .retain(|rejected| !rejected.name.is_empty() && *rejected.name != *name);
+                        self.held.insert(item.name().clone(), wire.version.clone());
+                    } else {
+                        // What it brought along is kept in the memory that all streams share.
+                        self.held.remove(&name);
                         self.held.insert(item.name().clone(), wire.version.clone());
                     }
                 }

@@ -12,6 +12,9 @@ use weft_proto::resource::{Kind, Resource};
 use weft_proto::wire::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status};
 use weft_proto::wire::v1;
 
+/// A kind of which everything can be had; what is inside doesn't matter here.
+const KIND: Kind = Kind::Policy;
+
 fn service(name: &str, generation: usize) -> Resource {
     let name = ServiceName::new("shop", name);
     let hostnames = vec![format!("{}.shop.{generation}", name.name).into()];
@@ -38,7 +41,7 @@ fn version(items: &Items, name: &str) -> String {
 
 fn request() -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
-        type_url: Kind::Service.type_url().into(),
+        type_url: KIND.type_url().into(),
         ..Default::default()
     }
 }
@@ -52,7 +55,7 @@ fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
 }
 
 fn start(request: &DeltaDiscoveryRequest) -> Subscription {
-    Subscription::start(Kind::Service, request).unwrap()
+    Subscription::start(KIND, request).unwrap()
 }
 
 fn respond(subscription: &mut Subscription, items: &Items, nonce: &str) -> Option<DeltaDiscoveryResponse> {
@@ -84,7 +87,7 @@ fn a_wildcard_gets_everything_then_what_changes() {
     assert_eq!(names(&response), ["shop/a", "shop/b"]);
     assert_eq!(
         (response.nonce.as_str(), response.type_url.as_str()),
-        ("1", Kind::Service.type_url())
+        ("1", KIND.type_url())
     );
     assert_eq!(response.resources[0].version, version(&first, "shop/a"));
     assert!(matches!(ack(&mut sub, "1"), Outcome::Acked(_)));
@@ -117,7 +120,7 @@ fn the_bytes_are_shared_by_all() {
             .unwrap()
     };
     let (one, two) = (response(start(&request())), response(start(&request())));
-    assert_eq!(one.type_url, Kind::Service.type_url());
+    assert_eq!(one.type_url, KIND.type_url());
     assert_eq!(one.value.as_ptr(), two.value.as_ptr());
     assert_eq!(one.value.as_ptr(), all["shop/a"].wire().bytes.as_ptr());
 }
@@ -217,7 +220,7 @@ fn a_refused_resource_is_remembered_and_holds_nothing_up() {
     let mut sub = start(&request());
     respond(&mut sub, &all, "1").unwrap();
     let rejected = v1::Rejected {
-        type_url: Kind::Service.type_url().into(),
+        type_url: KIND.type_url().into(),
         name: "shop/bad".into(),
         field: "ports[0].port".into(),
         reason: "must be 1 to 65535".into(),
@@ -301,7 +304,7 @@ fn a_wildcard_can_be_taken_back() {
 
 #[test]
 fn what_a_stream_may_ask_for_is_bounded() {
-    let refused = |request: &DeltaDiscoveryRequest| Subscription::start(Kind::Service, request).unwrap_err();
+    let refused = |request: &DeltaDiscoveryRequest| Subscription::start(KIND, request).unwrap_err();
     assert_eq!(refused(&subscribe(&[""])), BadRequest::Name);
     assert_eq!(
         refused(&subscribe(&[&"x".repeat(MAX_NAME + 1)])),
@@ -333,4 +336,35 @@ fn what_a_sidecar_says_is_bounded() {
     assert!(sub.rejected()[0].reason.len() <= 1024 && sub.rejected()[0].name.is_empty());
     sub.changed(&name, Instant::now());
     assert!(respond(&mut sub, &items(&[("a", 2)]), "2").is_some());
+}
+
+#[test]
+fn what_is_given_by_name_is_not_given_as_a_whole() {
+    let all = items(&[("a", 1), ("b", 1)]);
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.on_demand()) {
+        let refused = Subscription::start(kind, &subscribe(&["*"])).unwrap_err();
+        assert_eq!(refused, BadRequest::Wildcard);
+        // Nothing yet: answered, so that the other side knows that it has everything.
+        let mut sub = Subscription::start(kind, &request()).unwrap();
+        let response = respond(&mut sub, &all, "1").unwrap();
+        assert!(response.resources.is_empty() && response.removed_resources.is_empty());
+        ack(&mut sub, "1");
+        assert_eq!(sub.request(&subscribe(&["*"])), Err(BadRequest::Wildcard));
+        // One is there, one isn't, and both are answered.
+        sub.request(&subscribe(&["shop/a", "shop/z"])).unwrap();
+        let response = respond(&mut sub, &all, "2").unwrap();
+        assert_eq!(names(&response), ["shop/a"]);
+        assert_eq!(response.removed_resources, ["shop/z"]);
+        ack(&mut sub, "2");
+        // What others have doesn't wake this one.
+        sub.changed(&"shop/b".into(), Instant::now());
+        assert_eq!(respond(&mut sub, &items(&[("a", 1), ("b", 2)]), "3"), None);
+        // What was given up isn't told any more, not even that it is gone.
+        let mut given_up = request();
+        given_up.resource_names_unsubscribe = vec!["shop/a".into()];
+        sub.request(&given_up).unwrap();
+        sub.changed(&"shop/a".into(), Instant::now());
+        assert_eq!(respond(&mut sub, &items(&[]), "4"), None);
+        assert_eq!(sub.held(), 0);
+    }
 }

@@ -79,7 +79,7 @@ impl View {
             Kind::Inbound => Some(&scoped.inbound),
             Kind::Policy => Some(&scoped.policies),
             Kind::Routes => Some(&scoped.routes),
-            Kind::TrustBundle | Kind::Service | Kind::Endpoints => None,
+            Kind::TrustBundle | Kind::Names | Kind::Service | Kind::Endpoints | Kind::Pod => None,
         });
         Some(Layered {
             shared: self.catalog.shared.items(kind),

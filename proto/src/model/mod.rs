@@ -12,8 +12,12 @@ pub mod origin;
 pub mod matcher;
 /// Services as callers see them.
 pub mod service;
+/// Every name of the mesh, in little memory.
+pub mod names;
 /// The pods behind a service.
 pub mod endpoints;
+/// Pods that are called by their own address.
+pub mod pod;
 /// Routes of a service.
 pub mod route;
 /// Authorization policies.
@@ -28,7 +32,9 @@ pub use identity::{SpiffeId, TrustBundle, TrustDomain};
 pub use inbound::{Inbound, InboundPort, MtlsMode, PeerAuthentication};
 pub use locality::{Distance, Locality};
 pub use matcher::StringMatch;
+pub use names::Names;
 pub use origin::Origin;
+pub use pod::{Pod, PodPort};
 pub use policy::{Action, Operation, Policy, PolicyRule, Source};
 pub use route::{Backend, HeaderChanges, RouteMatch, RouteRule, Routes};
 pub use service::{Protocol, Service, ServiceName, ServicePort};

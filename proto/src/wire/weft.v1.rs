@@ -189,6 +189,70 @@ impl Health {
         }
     }
 }
+/// A share of all names of the mesh: which Service an address belongs to. Everybody gets all of them. Resource name: two
+/// hexadecimal digits, the number of the shard; a Service's shard is a hash of `namespace/name`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Names {
+    /// 0 to 255.
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// By namespace and name.
+    #[prost(message, repeated, tag = "2")]
+    pub services: ::prost::alloc::vec::Vec<NamedService>,
+    /// Networks in which there are pods with a sidecar, by value: the first 3 bytes of an IPv4 address, the first 8 of an IPv6 one.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub pod_networks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedService {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Cluster addresses, 4 or 16 bytes each. Empty: headless.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// There are endpoints, and none has a sidecar: whoever can't learn more may go on in plain text.
+    #[prost(bool, tag = "4")]
+    pub plain: bool,
+}
+/// A pod that has a sidecar, for those who call it by its own address. Resource name: the address as text.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Pod {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub workload: ::core::option::Option<Workload>,
+    #[prost(message, optional, tag = "3")]
+    pub locality: ::core::option::Option<Locality>,
+    /// SPIFFE id that its sidecar proves.
+    #[prost(string, tag = "4")]
+    pub identity: ::prost::alloc::string::String,
+    /// Ports of Services that lead here.
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<PodPort>,
+    /// Its ports take plain text only (mode DISABLE); else they take TLS.
+    #[prost(bool, tag = "6")]
+    pub plain: bool,
+    /// Ports for which the opposite of `plain` holds.
+    #[prost(uint32, repeated, tag = "7")]
+    pub exceptions: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodPort {
+    /// The pod's port.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// The Service that sends here; the first by name, if there are several.
+    #[prost(message, optional, tag = "2")]
+    pub service: ::core::option::Option<ServiceRef>,
+    /// Its canonical host name.
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(enumeration = "Protocol", tag = "4")]
+    pub protocol: i32,
+}
 /// Every route that applies to a Service, in order of precedence. Resource name: `namespace/name` of the Service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Routes {
