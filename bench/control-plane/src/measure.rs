@@ -156,8 +156,8 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
     let idle = share(&plane, sleep(IDLE)).await?;
     let memory = plane.used()?.memory;
 
-    let mut popular = Histogram::new(3)?;
-    let mut usual = Histogram::new(3)?;
+    let mut popular = Histogram::new_with_bounds(1, 600_000_000, 3)?;
+    let mut usual = Histogram::new_with_bounds(1, 600_000_000, 3)?;
     let before = (Instant::now(), plane.used()?.processor);
     for change in 0..options.changes {
         changed(town, &mut crowd, 0, change, &mut popular).await?;
