@@ -1,12 +1,13 @@
 //! What changes in the API reaches a sidecar: endpoints, and kinds that did not exist before.
 
+use crate::definition::Defined;
 use crate::install::Plane;
 use crate::shop::Shop;
 use crate::sidecar::{Stream, addresses};
 use crate::suite::{Check, Running};
 use crate::trust::published;
-use crate::world::{OURS, World};
-use serde_json::{Value, json};
+use crate::world::World;
+use serde_json::json;
 use weft_proto::resource::{Kind, Resource};
 
 pub const CHECKS: &[Check] = &[
@@ -88,7 +89,6 @@ fn another_replica(world: &World) -> Running<'_> {
 
 fn later_kind(world: &World) -> Running<'_> {
     Box::pin(async {
-        const NAME: &str = "httproutes.gateway.networking.k8s.io";
         let plane = world.weft().await.plane.grpc;
         let shop = Shop::open(world, "weft-later", 1).await;
         published(world, shop.name).await;
@@ -97,11 +97,7 @@ fn later_kind(world: &World) -> Running<'_> {
         let service = shop.service();
         stream.subscribe(Kind::Routes, &[&service], &[]).await;
 
-        let api = "apiextensions.k8s.io/v1";
-        let there = world.get(api, "CustomResourceDefinition", None, NAME).await;
-        if there.is_none() {
-            world.apply(http_routes(NAME)).await;
-        }
+        let kind = Defined::make(world, "gateway.networking.k8s.io", "HTTPRoute", "httproutes").await;
         let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
             "metadata": {"namespace": shop.name, "name": "split"},
             "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
@@ -125,22 +121,8 @@ fn later_kind(world: &World) -> Running<'_> {
                 "split",
             )
             .await;
-        if there.is_none() {
-            world.delete(api, "CustomResourceDefinition", None, NAME).await;
-        }
+        kind.remove(world).await;
         shop.close().await;
         None
     })
-}
-
-/// The definition of a kind, as far as an API server needs one.
-fn http_routes(name: &str) -> Value {
-    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": name, "labels": {OURS.0: OURS.1},
-            "annotations": {"api-approved.kubernetes.io": "unapproved, a test's"}},
-        "spec": {"group": "gateway.networking.k8s.io", "scope": "Namespaced",
-            "names": {"kind": "HTTPRoute", "plural": "httproutes", "singular": "httproute", "listKind": "HTTPRouteList"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": anything, "status": anything}}}}]}})
 }

@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::Command;
 use tokio::sync::Mutex;
-use weft_proto::model::annotations::{
-    CONTROL_PLANE, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES, NAMESPACE_INJECTION, POD_INJECT,
-    SYSTEM_NAMESPACE, TOKEN_AUDIENCE,
-};
+use weft_proto::model::annotations::{CONTROL_PLANE, INJECTOR, SYSTEM_NAMESPACE, TOKEN_AUDIENCE};
 
 /// What a control plane that runs here answers on.
 pub struct Plane {
@@ -36,26 +33,27 @@ pub struct Installation {
     pub plane: Plane,
     /// The injector, started when it is first asked for.
     pub injector: tokio::sync::OnceCell<Injector>,
+    objects: Vec<Value>,
     ports: [SocketAddr; 2],
 }
 
 impl Installation {
     /// Applies the objects, and starts the control plane.
     pub async fn make(world: &World) -> Self {
-        world
-            .apply(json!({"apiVersion": "v1", "kind": "Namespace",
-                "metadata": {"name": SYSTEM_NAMESPACE, "labels": {OURS.0: OURS.1}}}))
-            .await;
-        for object in rights() {
+        let objects = rendered(world);
+        for object in objects.iter().filter(|object| !is_webhook(object)) {
+            let mut object = object.clone();
+            if object["kind"] == "Namespace" {
+                object["metadata"]["labels"][OURS.0] = json!(OURS.1);
+            }
             world.apply(object).await;
         }
-        world.account(SYSTEM_NAMESPACE, CONTROL_PLANE).await;
-        world.account(SYSTEM_NAMESPACE, INJECTOR).await;
         let ports = free().await;
         let plane = Plane::start(world, "control-plane", Some(ports[0])).await;
         Self {
             plane,
             injector: tokio::sync::OnceCell::new(),
+            objects,
             ports,
         }
     }
@@ -63,7 +61,7 @@ impl Installation {
     /// The injector and its webhooks.
     pub async fn injector(&self, world: &World) -> &Injector {
         self.injector
-            .get_or_init(|| Injector::start(world, &self.plane, self.ports[1]))
+            .get_or_init(|| Injector::start(world, &self.plane, self.ports[1], &self.objects))
             .await
     }
 
@@ -79,18 +77,15 @@ impl Installation {
 
     /// Takes the objects away.
     pub async fn remove(&self, world: &World) {
-        for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
-            world
-                .delete("admissionregistration.k8s.io/v1", kind, None, INJECTOR)
-                .await;
-        }
-        for object in rights() {
+        for object in self.objects.iter().rev() {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let namespace = object["metadata"]["namespace"].as_str();
             let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
-            world
-                .delete(&version, &kind, namespace, &text(&object["metadata"]["name"]))
-                .await;
+            if kind != "Namespace" {
+                world
+                    .delete(&version, &kind, namespace, &text(&object["metadata"]["name"]))
+                    .await;
+            }
         }
         world.delete_namespace(SYSTEM_NAMESPACE).await;
     }
@@ -133,20 +128,25 @@ impl Plane {
 }
 
 impl Injector {
-    async fn start(world: &World, plane: &Plane, https: SocketAddr) -> Self {
+    async fn start(world: &World, plane: &Plane, https: SocketAddr, objects: &[Value]) -> Self {
         for (name, address) in [(CONTROL_PLANE, plane.grpc), (INJECTOR, https)] {
             for object in at_home(world, name, address) {
                 world.apply(object).await;
             }
         }
-        for object in webhooks(plane.grpc.port(), https.port()) {
-            world.apply(object).await;
+        for object in objects.iter().filter(|object| is_webhook(object)) {
+            world
+                .apply(at_ports(object.clone(), plane.grpc.port(), https.port()))
+                .await;
         }
         // Its identity is a pod's: this one never runs, and needs not to.
         let pod = world
             .apply(json!({"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"namespace": SYSTEM_NAMESPACE, "name": INJECTOR},
-                "spec": {"serviceAccountName": INJECTOR, "containers": [{"name": "injector", "image": "weft.dev/weft"}]}}))
+                "spec": {"serviceAccountName": INJECTOR,
+                    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [{"name": "injector", "image": "weft.dev/weft",
+                        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}))
             .await;
         let uid = pod["metadata"]["uid"].as_str().unwrap();
         let own = world
@@ -209,160 +209,56 @@ fn at_home(world: &World, name: &str, address: SocketAddr) -> Vec<Value> {
     ]
 }
 
-/// What the two service accounts may do.
-fn rights() -> Vec<Value> {
-    let read = ["get", "list", "watch"];
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-    let named = |group: &str, resource: &str, names: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "resourceNames": names, "verbs": verbs});
-    let gateway = "gateway.networking.k8s.io";
-    let configurations = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
-    let cluster_rules = json!([
-        rule("", &["namespaces", "nodes", "pods", "services"], &read),
-        rule("discovery.k8s.io", &["endpointslices"], &read),
-        rule("networking.k8s.io", &["networkpolicies", "ingresses"], &read),
-        rule(
-            gateway,
-            &[
-                "gateways",
-                "httproutes",
-                "grpcroutes",
-                "tcproutes",
-                "tlsroutes",
-                "udproutes",
-                "backendtlspolicies"
-            ],
-            &read
-        ),
-        rule(
-            gateway,
-            &["httproutes/status", "grpcroutes/status"],
-            &["get", "update", "patch"]
-        ),
-        rule(
-            "security.istio.io",
-            &[
-                "peerauthentications",
-                "authorizationpolicies",
-                "requestauthentications"
-            ],
-            &read
-        ),
-        rule(
-            "networking.istio.io",
-            &[
-                "virtualservices",
-                "destinationrules",
-                "serviceentries",
-                "sidecars",
-                "gateways",
-                "envoyfilters",
-                "workloadentries",
-                "workloadgroups",
-                "proxyconfigs"
-            ],
-            &read
-        ),
-        rule(
-            "multicluster.x-k8s.io",
-            &["serviceexports", "serviceimports"],
-            &read
-        ),
-        rule("apiextensions.k8s.io", &["customresourcedefinitions"], &read),
-        rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
-        rule("", &["configmaps"], &["create"]),
-        named(
-            "",
-            "configmaps",
-            &["weft-ca-root-cert"],
-            &["get", "list", "watch", "update"]
-        ),
-        named("coordination.k8s.io", "leases", &["weft-control-plane"], &read),
-    ]);
-    let own_rules = json!([
-        rule("", &["secrets"], &["create"]),
-        named("", "secrets", &["weft-ca"], &["get", "list", "watch", "update"]),
-        named("", "secrets", &["cacerts"], &read),
-        rule("coordination.k8s.io", &["leases"], &["create"]),
-        named(
-            "coordination.k8s.io",
-            "leases",
-            &["weft-control-plane"],
-            &["get", "update"]
-        ),
-    ]);
-    let mut injector_rules = json!([named(
-        "admissionregistration.k8s.io",
-        configurations[0],
-        &[INJECTOR],
-        &["get", "list", "watch", "patch"]
-    )]);
-    injector_rules[0]["resources"] = json!(configurations);
-    let injector_own = json!([named("", "configmaps", &["weft-ca-root-cert"], &read)]);
-    let mut objects = Vec::new();
-    for (account, cluster, own) in [
-        (CONTROL_PLANE, cluster_rules, own_rules),
-        (INJECTOR, injector_rules, injector_own),
-    ] {
-        let subjects = json!([{"kind": "ServiceAccount", "namespace": SYSTEM_NAMESPACE, "name": account}]);
-        for (kind, namespace, rules) in [
-            ("ClusterRole", None, cluster),
-            ("Role", Some(SYSTEM_NAMESPACE), own),
-        ] {
-            let mut metadata = json!({"name": account});
-            if let Some(namespace) = namespace {
-                metadata["namespace"] = json!(namespace);
-            }
-            let api = "rbac.authorization.k8s.io/v1";
-            objects.push(json!({"apiVersion": api, "kind": kind, "metadata": metadata, "rules": rules}));
-            objects.push(json!({"apiVersion": api, "kind": format!("{kind}Binding"), "metadata": metadata, "subjects": subjects,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": account}}));
-        }
+/// Kinds of an installation that mean something where nothing runs in pods, in the order of their making.
+const KINDS: [&str; 8] = [
+    "Namespace",
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+];
+
+/// What `weft install` would apply, of these kinds.
+fn rendered(world: &World) -> Vec<Value> {
+    let kubeconfig = world.admin_kubeconfig();
+    let output = Command::new(crate::binary::weft())
+        .args(["install", "--dry-run", "--skip-checks", "--kubeconfig"])
+        .arg(&kubeconfig)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "weft install --dry-run: {said}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let mut found = Vec::new();
+    for kind in KINDS {
+        let before = found.len();
+        found.extend(objects.iter().filter(|object| object["kind"] == kind).cloned());
+        assert!(found.len() > before, "weft install renders no {kind}");
     }
-    objects
+    found
 }
 
-/// The webhooks' configurations, whose `caBundle` is the injector's business.
-fn webhooks(plane: u16, injector: u16) -> Vec<Value> {
-    let left_alone: Vec<&str> = KUBERNETES_NAMESPACES
-        .into_iter()
-        .chain([SYSTEM_NAMESPACE])
-        .collect();
-    let at = |name: &str, path: &str, port: u16| json!({"service": {"namespace": SYSTEM_NAMESPACE, "name": name, "path": path, "port": port}});
-    let others = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": left_alone});
-    let labelled = |operator: &str| json!({"key": NAMESPACE_INJECTION, "operator": operator, "values": [INJECTION_ENABLED]});
-    let pods = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}]);
-    let mutating = |name: &str, namespaces: Value, objects: Value| {
-        json!({"name": name, "clientConfig": at(INJECTOR, "/inject", injector), "rules": pods,
-            "namespaceSelector": {"matchExpressions": namespaces}, "objectSelector": {"matchExpressions": objects},
-            "admissionReviewVersions": ["v1"], "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
-            "sideEffects": "None", "timeoutSeconds": 5})
-    };
-    let workloads = json!([
-        {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["deployments", "statefulsets", "daemonsets"], "scope": "Namespaced"},
-        {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["jobs", "cronjobs"], "scope": "Namespaced"},
-    ]);
-    let mesh = json!([
-        {"apiGroups": ["security.istio.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["authorizationpolicies", "peerauthentications", "requestauthentications"], "scope": "Namespaced"},
-        {"apiGroups": ["gateway.networking.k8s.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["httproutes", "grpcroutes", "tcproutes", "tlsroutes"], "scope": "Namespaced"},
-    ]);
-    let api = "admissionregistration.k8s.io/v1";
-    vec![
-        json!({"apiVersion": api, "kind": "MutatingWebhookConfiguration", "metadata": {"name": INJECTOR}, "webhooks": [
-            mutating("inject.weft.dev", json!([labelled("In"), others]),
-                json!([{"key": POD_INJECT, "operator": "NotIn", "values": ["false"]}])),
-            mutating("inject-pod.weft.dev", json!([labelled("NotIn"), others]),
-                json!([{"key": POD_INJECT, "operator": "In", "values": ["true"]}])),
-        ]}),
-        json!({"apiVersion": api, "kind": "ValidatingWebhookConfiguration", "metadata": {"name": INJECTOR}, "webhooks": [
-            {"name": "workloads.weft.dev", "clientConfig": at(INJECTOR, "/validate", injector), "rules": workloads,
-                "namespaceSelector": {"matchExpressions": [labelled("In"), others]},
-                "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore", "sideEffects": "None", "timeoutSeconds": 5},
-            {"name": "mesh.weft.dev", "clientConfig": at(CONTROL_PLANE, "/validate", plane), "rules": mesh,
-                "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore", "sideEffects": "None", "timeoutSeconds": 5},
-        ]}),
-    ]
+/// Whether an object is a webhook's configuration.
+fn is_webhook(object: &Value) -> bool {
+    object["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("WebhookConfiguration"))
+}
+
+/// Sends the API server to the ports of this machine; `caBundle` is the injector's business.
+fn at_ports(mut configuration: Value, plane: u16, injector: u16) -> Value {
+    for webhook in configuration["webhooks"].as_array_mut().unwrap() {
+        let service = &mut webhook["clientConfig"]["service"];
+        let port = match service["name"].as_str() {
+            Some(CONTROL_PLANE) => plane,
+            Some(INJECTOR) => injector,
+            other => panic!("a webhook of {other:?}"),
+        };
+        service["port"] = json!(port);
+    }
+    configuration
 }

@@ -7,14 +7,16 @@
 //! | `WEFT_KEEP_LOGS` | a folder for the logs of every process |
 //!
 //! In order of travel: [`suite`] runs the checks and says how they ended, [`world`] is a cluster that answers, [`server`] starts a real
-//! one, [`link`] is the line between Weft and it, which can be cut, [`process`] runs programs, [`install`] is what an
-//! installation applies and starts, [`sidecar`] is a client as the control plane knows them. Then the checks, one file a capability;
+//! one, [`definition`] makes kinds known to it, [`link`] is the line between Weft and it, which can be cut, [`process`] runs programs, [`install`] is what an
+//! installation applies and starts, [`sidecar`] is a client as the control plane knows them, [`shop`] is pods that
+//! are one. Then the checks, one file a capability;
 //! each runs on every world.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test: what is not there fails it
 
 #[path = "../mesh/binary.rs"]
 mod binary;
+mod definition;
 mod install;
 mod link;
 mod process;
@@ -29,6 +31,7 @@ mod injection;
 mod outage;
 mod shop;
 mod trust;
+mod validation;
 
 use std::process::ExitCode;
 
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         identity::CHECKS,
         configuration::CHECKS,
         injection::CHECKS,
+        validation::CHECKS,
         outage::CHECKS,
     ];
     let mut suite = suite::Suite::new(&arguments, checks.concat());

@@ -26,7 +26,7 @@ use weft_sandbox::api::{Api as Sandbox, serve};
 /// Who writes the suite's objects.
 const MANAGER: &str = "weft-tests";
 /// Label of what the suite makes for the whole cluster.
-pub const OURS: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);
+pub const OURS: (&str, &str) = ("tests.weft.dev/suite", "cluster");
 
 /// How an API server is reached.
 #[derive(Clone, Debug)]
@@ -214,6 +214,17 @@ impl World {
         self.access.kubeconfig(self.link.address, token)
     }
 
+    /// The file of an admin's kubeconfig.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        let Some(token) = &self.access.admin else {
+            return std::env::var_os("KUBECONFIG").unwrap().into();
+        };
+        let file = self.logs.join("admin.kubeconfig");
+        let address = SocketAddr::from(([127, 0, 0, 1], self.access.port));
+        std::fs::write(&file, self.access.kubeconfig(address, token)).unwrap();
+        file
+    }
+
     fn api(&self, api_version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
@@ -256,6 +267,21 @@ impl World {
         };
         let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         Ok(serde_json::to_value(api.create(&parameters, &object).await?).unwrap())
+    }
+
+    /// Creates an object of `apps/v1`, and returns the warnings that the API server sends along.
+    pub async fn warnings_of_creating(&self, object: &Value) -> Vec<String> {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap();
+        let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+        let body = object.to_string().into_bytes().into();
+        let request = http::Request::post(format!("/apis/apps/v1/namespaces/{namespace}/{plural}"))
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
+        let answer = self.client.send(request).await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        let warnings = answer.headers().get_all("warning").iter();
+        warnings.map(|text| text.to_str().unwrap().to_owned()).collect()
     }
 
     /// Merges a patch into an object's status.
