@@ -18,14 +18,22 @@ pub mod mesh;
 pub mod translate;
 /// Resources to sidecars, over delta ADS.
 pub mod xds;
+/// Which replica leads.
+pub mod lead;
+/// What people are told in the status of their objects.
+pub mod status;
 /// Signs identities.
 pub mod ca;
+/// What is said about objects before they are stored.
+pub mod validate;
 /// The control plane's own certificate.
 pub mod tls;
 /// Connections of sidecars.
 pub mod listen;
 /// Findings to the log.
 pub mod report;
+/// Debug pages that `weft status` reads: streams, and whether what is applied has been compiled.
+pub mod debug;
 /// Pages for operators: metrics, health, debug.
 pub mod operate;
 /// What is counted.

@@ -106,19 +106,22 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Accepts connections until `connections` is closed.
+/// Accepts connections until `connections` is closed or `closing` is true; then the port is closed too, so that a caller that
+/// still comes is refused at once and tries another replica.
 pub async fn accept(
     listener: TcpListener,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     trust_domain: TrustDomain,
     metrics: Arc<Metrics>,
     connections: mpsc::Sender<io::Result<Connection<TlsStream<TcpStream>>>>,
+    mut closing: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
             () = connections.closed() => return,
+            _ = closing.wait_for(|closing| *closing) => return,
             accepted = listener.accept() => accepted,
         };
         let (socket, remote) = match accepted {

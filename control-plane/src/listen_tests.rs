@@ -28,6 +28,7 @@ struct Listening {
     metrics: Arc<Metrics>,
     current: Current,
     configs: watch::Sender<Arc<ServerConfig>>,
+    close: watch::Sender<bool>,
 }
 
 fn authority() -> Authority {
@@ -44,12 +45,14 @@ async fn listening() -> Listening {
     let address = listener.local_addr().unwrap();
     let metrics = Arc::new(Metrics::new());
     let (sender, accepted) = mpsc::channel(1);
+    let (close, closing) = watch::channel(false);
     tokio::spawn(listen::accept(
         listener,
         config,
         testing::domain(),
         metrics.clone(),
         sender,
+        closing,
     ));
     Listening {
         address,
@@ -58,6 +61,7 @@ async fn listening() -> Listening {
         metrics,
         current,
         configs,
+        close,
     }
 }
 
@@ -209,4 +213,18 @@ async fn a_new_authority_takes_effect_without_a_restart() {
             .unwrap();
         assert!(info(&mut listening).await.peer.is_some());
     }
+}
+
+#[tokio::test]
+async fn a_closing_port_refuses_at_once() {
+    let listening = listening().await;
+    listening.close.send_replace(true);
+    let refused = async {
+        while TcpStream::connect(listening.address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused)
+        .await
+        .expect("the port is still open");
 }

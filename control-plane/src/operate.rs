@@ -7,12 +7,16 @@
 //! | 127.0.0.1:15010 | `GET /debug/mesh` | counts, services and their endpoints |
 //! | | `GET /debug/diagnostics` | what is wrong with objects |
 //! | | `GET /debug/sessions` | which sidecars are connected, what they hold and refused |
+//! | | `GET /debug/applied[?within=SECONDS]` | waits until all that the API server has now is compiled; the catalog that holds it |
 //! | | `GET /debug/ca` | the authority and its next step |
+//! | | `GET /debug/leader` | which replica leads, and whether there is another installation |
 //! | | `POST /ca/roll[?step=introduce\|switch\|retire][&force=true]` | one step of rolling the root |
 
 use crate::ca::keep::{self, KeepError, Step};
 use crate::ca::{Current, root::InvalidAuthority};
+use crate::debug::Applied;
 use crate::ingest::kube::trust::Cluster;
+use crate::lead::Leadership;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::translate::Item;
 use crate::xds::Sessions;
@@ -51,6 +55,12 @@ pub struct Pages {
     pub sessions: Arc<Sessions>,
     /// True once the control plane stops.
     pub stopping: watch::Receiver<bool>,
+    /// Why there is no authority yet; empty: there is one.
+    pub authority: watch::Receiver<String>,
+    /// Kinds of object that aren't read yet, and why.
+    pub missing: watch::Receiver<Vec<String>>,
+    /// Which replica leads.
+    pub leadership: watch::Receiver<Leadership>,
 }
 
 /// What the debug pages need on top.
@@ -66,6 +76,8 @@ pub struct Debug {
     pub trust_domain: TrustDomain,
     /// Lifetime of the certificates.
     pub ttl: Duration,
+    /// Whether what is applied now has been compiled.
+    pub applied: Applied,
 }
 
 /// Metrics and health.
@@ -83,11 +95,12 @@ pub fn debug(debug: Debug) -> Router {
     Router::new()
         .route("/debug/mesh", get(mesh))
         .route("/debug/diagnostics", get(diagnostics))
-        .route("/debug/sessions", get(sessions))
         .route("/debug/ca", get(authority))
+        .route("/debug/leader", get(leader))
         .route("/ca/roll", post(roll))
+        .with_state(debug.clone())
+        .merge(crate::debug::router(debug.applied, debug.pages.sessions))
         .layer(from_fn(local_only))
-        .with_state(debug)
 }
 
 /// A web page in a browser on the same machine must not reach these under a name of its own.
@@ -111,17 +124,28 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], pages.metrics.encode())
 }
 
-async fn ready(State(pages): State<Pages>) -> (StatusCode, &'static str) {
+async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
+    let unready = |reason: String| (StatusCode::SERVICE_UNAVAILABLE, reason);
     if *pages.stopping.borrow() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-    } else if pages.catalogs.borrow().is_none() {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the mesh or the certificate authority isn't read yet\n",
-        )
-    } else {
-        (StatusCode::OK, "ok\n")
+        return unready("stopping\n".to_owned());
     }
+    if pages.catalogs.borrow().is_some() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let mut text = String::from("the mesh or the certificate authority isn't read yet\n");
+    let authority = pages.authority.borrow().clone();
+    if !authority.is_empty() {
+        text = format!("{text}certificate authority: {authority}\n");
+    }
+    for missing in pages.missing.borrow().iter() {
+        text = format!("{text}{missing}\n");
+    }
+    unready(text)
+}
+
+async fn leader(State(debug): State<Debug>) -> Json<Value> {
+    let now = debug.pages.leadership.borrow().clone();
+    Json(json!({"leads": now.leads, "holder": now.holder, "otherInstallation": now.elder}))
 }
 
 async fn mesh(State(debug): State<Debug>) -> Json<Value> {
@@ -200,16 +224,6 @@ async fn diagnostics(State(debug): State<Debug>) -> Json<Value> {
     Json(list.collect())
 }
 
-async fn sessions(State(debug): State<Debug>) -> Json<Value> {
-    let catalog = debug
-        .pages
-        .catalogs
-        .borrow()
-        .as_ref()
-        .map_or(0, |catalog| catalog.sequence);
-    Json(json!({"catalog": catalog, "sessions": debug.pages.sessions.list()}))
-}
-
 async fn authority(State(debug): State<Debug>) -> Json<Value> {
     Json(authority_json(&debug))
 }
@@ -219,6 +233,7 @@ fn authority_json(debug: &Debug) -> Value {
     let stored = authority.stored();
     json!({
         "trustDomain": debug.trust_domain,
+        "source": stored.source,
         "roots": authority.roots().len(),
         "signingSince": stored.signing_since,
         "expiresAt": authority.not_after().unix_timestamp(),
@@ -283,7 +298,7 @@ async fn roll(State(debug): State<Debug>, Query(query): Query<RollQuery>) -> Res
             answer["done"] = json!(step);
             Json(answer).into_response()
         }
-        Err(error @ (KeepError::Conflict | KeepError::Authority(InvalidAuthority::Step(_)))) => {
+        Err(error @ (KeepError::Conflict | KeepError::Step(InvalidAuthority::Step(_)))) => {
             refuse(StatusCode::CONFLICT, error.to_string())
         }
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),

@@ -2,15 +2,21 @@
 //! on. Never: a port that answers before it has something true to say; see `/readyz`.
 
 use crate::ca::{Current, Reviewer, Signer, keep, publish};
+use crate::debug::Applied;
 use crate::ingest;
+use crate::ingest::kube::lease::Leases;
+use crate::ingest::kube::status::StatusWriter;
 use crate::ingest::kube::trust::Cluster;
+use crate::lead::{self, Leadership};
 use crate::listen;
 use crate::mesh::{Change, Settings as MeshSettings, Store};
 use crate::metrics::Metrics;
 use crate::operate::{self, Debug, Pages};
 use crate::report;
 use crate::settings::Settings;
+use crate::status;
 use crate::tls;
+use crate::validate;
 use crate::xds::service::Stop;
 use crate::xds::{Discovery, Sessions, catalog};
 use anyhow::Context as _;
@@ -20,8 +26,9 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::transport::server::{Router, Server};
 use weft_proto::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use weft_proto::wire::v1::certificate_authority_server::CertificateAuthorityServer;
@@ -36,6 +43,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DISCOVERY_REQUEST: usize = 16 * 1024 * 1024;
 /// Largest signing request with its envelope, bytes.
 const MAX_SIGN_REQUEST: usize = 64 * 1024;
+/// How long a stopping control plane goes on while the cluster learns that it isn't ready; at most half of the drain.
+const NOTICE: Duration = Duration::from_secs(1);
 /// Beyond the drain, for connections to close.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -72,7 +81,12 @@ pub async fn run_until(
     let metrics = Arc::new(Metrics::new());
     let sessions = Arc::new(Sessions::default());
     let (stop, stopping) = watch::channel(false);
+    let (close, closing) = watch::channel(false);
     let (publish_catalog, catalogs) = watch::channel(None);
+    let (lead, leadership) = watch::channel(Leadership::default());
+    let (wait, waiting) = watch::channel(String::new());
+    let (changes, taken) = mpsc::channel(CHANGES);
+    let source = ingest::kube::Told::default();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     tokio::pin!(told);
 
@@ -81,6 +95,9 @@ pub async fn run_until(
         catalogs: catalogs.clone(),
         sessions: sessions.clone(),
         stopping: stopping.clone(),
+        authority: waiting,
+        missing: source.missing.subscribe(),
+        leadership: leadership.clone(),
     };
     let http = bind(settings.http_listen, "metrics and health").await?;
     let router = operate::public(pages.clone());
@@ -88,18 +105,27 @@ pub async fn run_until(
         operate::serve(http, router).await;
         "metrics and health"
     });
+    let election = tokio::spawn(lead::run(
+        Leases::new(client.clone(), &settings.namespace),
+        replica(&settings),
+        lead,
+        changes.clone(),
+        stopping,
+    ));
 
     let cluster = Cluster::new(client.clone(), &settings.namespace);
     let authority = tokio::select! {
-        authority = keep::load_or_create(&cluster, &settings.trust_domain) => authority?,
-        () = &mut told => return Ok(()),
+        authority = keep::load_or_create(&cluster, &settings.trust_domain, leadership.clone(), &wait) => authority,
+        () = &mut told => {
+            give_back(&stop, election).await;
+            return Ok(());
+        }
     };
     let current = Current::new(authority);
 
     let mut mesh = MeshSettings::new(settings.trust_domain.clone());
     mesh.root_namespace = settings.namespace.as_str().into();
     let (store, meshes) = Store::new(mesh);
-    let (changes, taken) = mpsc::channel(CHANGES);
     tasks.spawn({
         let (current, changes, domain) = (current.clone(), changes.clone(), settings.trust_domain.clone());
         async move {
@@ -117,8 +143,15 @@ pub async fn run_until(
         store.run(taken).await;
         "store"
     });
+    let (routes, reader) = (source.routes.clone(), client.clone());
+    let applied = Applied::new(
+        client.clone(),
+        source.seen.clone(),
+        changes.clone(),
+        catalogs.clone(),
+    );
     tasks.spawn(async move {
-        ingest::kube::run(client, changes).await;
+        ingest::kube::run(reader, changes, source).await;
         "watches"
     });
     tasks.spawn({
@@ -129,18 +162,35 @@ pub async fn run_until(
         }
     });
     tasks.spawn({
-        let (cluster, current, metrics) = (cluster.clone(), current.clone(), metrics.clone());
+        let (cluster, current, leadership, metrics) = (
+            cluster.clone(),
+            current.clone(),
+            leadership.clone(),
+            metrics.clone(),
+        );
         async move {
-            keep::run(cluster, current, metrics).await;
+            keep::run(cluster, current, leadership, metrics).await;
             "authority"
         }
     });
     tasks.spawn({
-        let (cluster, current, meshes, metrics) =
-            (cluster.clone(), current.clone(), meshes.clone(), metrics.clone());
+        let (cluster, current, meshes, leadership, metrics) = (
+            cluster.clone(),
+            current.clone(),
+            meshes.clone(),
+            leadership.clone(),
+            metrics.clone(),
+        );
         async move {
-            publish::run(cluster, current, meshes, metrics).await;
+            publish::run(cluster, current, meshes, leadership, metrics).await;
             "root publication"
+        }
+    });
+    tasks.spawn({
+        let (writer, meshes) = (StatusWriter::new(client), meshes.clone());
+        async move {
+            status::run(writer, routes, meshes, leadership).await;
+            "status"
         }
     });
 
@@ -159,6 +209,7 @@ pub async fn run_until(
         cluster: cluster.clone(),
         trust_domain: settings.trust_domain.clone(),
         ttl: settings.certificate_ttl,
+        applied,
     });
     tasks.spawn(async move {
         operate::serve(debug, router).await;
@@ -177,7 +228,14 @@ pub async fn run_until(
     let listener = bind(settings.listen, "configuration and certificates").await?;
     let (accepted, connections) = mpsc::channel(64);
     let (domain, counted) = (settings.trust_domain.clone(), metrics.clone());
-    tokio::spawn(listen::accept(listener, config, domain, counted, accepted));
+    tokio::spawn(listen::accept(
+        listener,
+        config,
+        domain,
+        counted,
+        accepted,
+        closing.clone(),
+    ));
 
     let signer = Signer::new(
         current,
@@ -191,10 +249,10 @@ pub async fn run_until(
         catalogs,
         sessions,
         metrics,
-        Stop::new(stopping.clone(), settings.drain),
+        Stop::new(closing.clone(), settings.drain).at_age(settings.stream_age),
     );
     let grpc = grpc(discovery, signer);
-    let server = serve(grpc, ReceiverStream::new(connections), stopping);
+    let server = serve(grpc, ReceiverStream::new(connections), closing);
     tokio::pin!(server);
     tracing::info!(address = %settings.listen, trust_domain = %settings.trust_domain, "the control plane runs");
 
@@ -209,12 +267,31 @@ pub async fn run_until(
         () = &mut told => {}
     }
     tracing::info!("stopping: sidecars go on with what they have, and reconnect elsewhere");
-    stop.send_replace(true);
+    // Not ready first, so that no new sidecar is sent here; another replica leads.
+    let notice = tokio::time::sleep(NOTICE.min(settings.drain / 2));
+    tokio::join!(notice, give_back(&stop, election));
+    close.send_replace(true);
     match tokio::time::timeout(settings.drain + LAST_WORDS, server).await {
         Ok(ended) => ended.context("the configuration port didn't stop well")?,
         Err(_) => tracing::warn!("some connections were still open; they are closed now"),
     }
     Ok(())
+}
+
+/// The name of this replica in elections.
+fn replica(settings: &Settings) -> String {
+    match settings.replica.as_str() {
+        "" => format!("control-plane-{:016x}", rand::random::<u64>()),
+        name => name.to_owned(),
+    }
+}
+
+/// Says that the control plane stops, and waits until the Lease is given back.
+async fn give_back(stop: &watch::Sender<bool>, election: JoinHandle<()>) {
+    stop.send_replace(true);
+    if tokio::time::timeout(2 * NOTICE, election).await.is_err() {
+        tracing::warn!("the API server doesn't answer: another replica leads when the Lease has run out");
+    }
 }
 
 async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<tokio::net::TcpListener> {
@@ -224,18 +301,21 @@ async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<tokio
     })
 }
 
-/// The two services, with their bounds.
+/// The two services and the validating webhook, with their bounds.
 pub fn grpc(discovery: Discovery, signer: Signer) -> Router {
+    let webhook = validate::router(signer.meshes.clone(), signer.metrics.clone());
+    let discovery =
+        AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
+    let signer = CertificateAuthorityServer::new(signer).max_decoding_message_size(MAX_SIGN_REQUEST);
+    let services = Routes::new(discovery).add_service(signer).into_axum_router();
     Server::builder()
+        .accept_http1(true) // API servers call webhooks so, and only so
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(64)
         .http2_max_header_list_size(32 * 1024)
         .http2_max_pending_accept_reset_streams(Some(20))
-        .add_service(
-            AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_DISCOVERY_REQUEST),
-        )
-        .add_service(CertificateAuthorityServer::new(signer).max_decoding_message_size(MAX_SIGN_REQUEST))
+        .add_routes(Routes::from(services.merge(webhook)))
 }
 
 /// Serves connections until `stopping` is true and the last stream has ended.

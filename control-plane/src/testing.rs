@@ -1,5 +1,10 @@
 //! Meshes for tests: namespace `shop` with pods `web-1`, `web-2`… (uid `uid-<n>`, service account `web`) behind Service `web`.
 
+/// An API server that keeps objects in memory.
+mod api;
+
+pub use api::Api;
+
 use crate::mesh::{
     Change, DeclaredPort, DeclaredService, Item, Key, Mesh, Namespace, Pod, Read, ServiceType, Settings,
     Slice, SliceEndpoint, SlicePort, Store, TargetPort,

@@ -1,10 +1,11 @@
 //! Puts the roots where pods can mount them: the ConfigMap `weft-ca-root-cert` of every namespace.
 //!
-//! Enters: the authority and the mesh's namespaces. Leaves: ConfigMaps, made and kept right. Never: one namespace's failure in
-//! the way of another's.
+//! Enters: the authority and the mesh's namespaces. Leaves: ConfigMaps, made and kept right, also when somebody edits or removes
+//! one. Never: one namespace's failure in the way of another's; a write by a replica that doesn't lead.
 
 use super::Current;
 use crate::ingest::kube::trust::{Cluster, ClusterError};
+use crate::lead::Leadership;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use futures_util::{StreamExt as _, stream};
@@ -16,7 +17,7 @@ use tokio::time::sleep;
 
 /// Writes at once.
 const AT_ONCE: usize = 8;
-/// How often everything is looked at, in case somebody changed it.
+/// How often everything is looked at, in case a change wasn't told.
 const REVIEW: Duration = Duration::from_secs(30);
 /// Between attempts after a failure, at first; doubled up to [`REVIEW`].
 const RETRY: Duration = Duration::from_millis(500);
@@ -26,11 +27,16 @@ pub async fn run(
     cluster: Cluster,
     current: Current,
     mut meshes: watch::Receiver<Arc<Mesh>>,
+    mut leadership: watch::Receiver<Leadership>,
     metrics: Arc<Metrics>,
 ) {
     let mut authorities = current.subscribe();
     let mut backoff = RETRY;
+    let (touched, _told) = cluster.roots_change();
     loop {
+        if leadership.wait_for(Leadership::writes).await.is_err() {
+            return;
+        }
         let roots = authorities.borrow_and_update().roots_pem().to_owned();
         let mesh = meshes.borrow_and_update().clone();
         let namespaces: BTreeSet<Arc<str>> = mesh.namespaces.keys().cloned().collect();
@@ -52,6 +58,8 @@ pub async fn run(
         loop {
             tokio::select! {
                 () = &mut review => break,
+                () = touched.notified() => break,
+                changed = leadership.changed() => if changed.is_err() { return } else { break },
                 changed = authorities.changed() => if changed.is_err() { return } else { break },
                 changed = meshes.changed() => {
                     if changed.is_err() {

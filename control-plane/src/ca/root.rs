@@ -1,7 +1,10 @@
 //! The authority that signs. Enters: the stored key and certificates, or nothing. Leaves: an [`Authority`]. Never: a key in a
 //! log line, an authority that could sign what nobody would believe.
 //!
-//! A root is rolled in three steps, each stored, so that a restart goes on where it was:
+//! The authority is either Weft's own, kept in the Secret `weft-ca`, or one that somebody brought in the Secret `cacerts`:
+//! a certificate, usually an intermediate one, its key, its chain and its roots.
+//!
+//! A root of Weft's own is rolled in three steps, each stored, so that a restart goes on where it was:
 //! *introduce* (trust old and new, sign with the old), *switch* (trust both, sign with the new), *retire* (trust the new only).
 
 use rcgen::{
@@ -16,12 +19,38 @@ use weft_proto::model::{TrustBundle, TrustDomain};
 
 /// Lifetime of a root that Weft makes.
 const ROOT_LIFETIME: Duration = Duration::days(3650);
+/// Names of certificates in messages.
+const SIGNER: &str = "signing certificate";
+const ROOTS: &str = "trusted root";
 /// Most root certificates that are trusted at once.
 const MAX_ROOTS: usize = 8;
+
+/// Where an authority is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Source {
+    /// Weft made it.
+    #[default]
+    #[serde(rename = "weft-ca")]
+    Made,
+    /// Somebody brought it.
+    #[serde(rename = "cacerts")]
+    Brought,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Made => "the Secret weft-ca (tls.crt, tls.key, root-cert.pem)",
+            Self::Brought => "the Secret cacerts (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem)",
+        })
+    }
+}
 
 /// What is kept of an authority between runs, all PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredAuthority {
+    /// Where.
+    pub source: Source,
     /// The certificate that signs; an intermediate one may be followed by those up to its root.
     pub certificate: String,
     /// Its private key, PKCS #8.
@@ -40,6 +69,7 @@ pub struct Authority {
     pub(super) issuer: Issuer<'static, KeyPair>,
     /// What a leaf is followed by: the certificates between it and a root.
     pub(super) intermediates: Vec<CertificateDer<'static>>,
+    chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
     not_after: OffsetDateTime,
     stored: StoredAuthority,
@@ -49,26 +79,24 @@ pub struct Authority {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidAuthority {
     /// No PEM certificate where one is needed.
-    #[error("{key} of the Secret holds no PEM certificate: {reason}")]
+    #[error("there is no PEM certificate as the {what}: {reason}")]
     Certificate {
-        /// Key of the Secret.
-        key: &'static str,
+        /// Which one.
+        what: &'static str,
         /// What the parser says.
         reason: String,
     },
     /// The private key can't be read.
-    #[error("tls.key of the Secret holds no private key that can be used: {0}")]
+    #[error("there is no private key that can be used: {0}")]
     Key(String),
     /// Key and certificate don't belong together.
-    #[error("tls.key of the Secret is not the key of tls.crt")]
+    #[error("the private key is not the signing certificate's")]
     Mismatch,
     /// Not a CA certificate.
-    #[error(
-        "tls.crt of the Secret is not a CA certificate (basic constraints CA:TRUE, key usage keyCertSign)"
-    )]
+    #[error("the signing certificate is not a CA's (basic constraints CA:TRUE, key usage keyCertSign)")]
     NotCa,
     /// Out of its validity.
-    #[error("tls.crt of the Secret is valid from {from} to {to}, which is not now; put a valid one there")]
+    #[error("the signing certificate is valid from {from} to {to}, which is not now; put a valid one there")]
     Expired {
         /// Not before.
         from: OffsetDateTime,
@@ -76,12 +104,10 @@ pub enum InvalidAuthority {
         to: OffsetDateTime,
     },
     /// Too many roots.
-    #[error("root-cert.pem of the Secret holds {0} certificates; at most {MAX_ROOTS} are used")]
+    #[error("there are {0} roots; at most {MAX_ROOTS} are used")]
     TooManyRoots(usize),
     /// No trusted root vouches for the signing certificate.
-    #[error(
-        "tls.crt of the Secret is neither in root-cert.pem nor followed by certificates up to one that is"
-    )]
+    #[error("the signing certificate is neither a root nor followed by certificates up to one")]
     Untrusted,
     /// A key or certificate can't be made.
     #[error("can't make a root certificate: {0}")]
@@ -115,6 +141,7 @@ impl StoredAuthority {
     pub fn generate(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, InvalidAuthority> {
         let (certificate, key) = generate_root(trust_domain, now)?;
         Ok(Self {
+            source: Source::Made,
             roots: certificate.clone(),
             certificate,
             key,
@@ -128,6 +155,11 @@ impl StoredAuthority {
     /// # Errors
     /// When a roll is under way or no key can be made.
     pub fn introduce(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, InvalidAuthority> {
+        if self.source == Source::Brought {
+            return Err(InvalidAuthority::Step(
+                "the authority is brought in the Secret cacerts: add the new root to root-cert.pem there, then change the rest",
+            ));
+        }
         if self.next.is_some() {
             return Err(InvalidAuthority::Step(
                 "a new root is introduced already; switch to it first",
@@ -154,6 +186,7 @@ impl StoredAuthority {
             ));
         };
         Ok(Self {
+            source: self.source,
             certificate,
             key,
             roots: self.roots.clone(),
@@ -172,8 +205,8 @@ impl StoredAuthority {
                 "a new root is introduced; switch to it first",
             ));
         }
-        let signer = certificates("tls.crt", &self.certificate)?;
-        if !certificates("root-cert.pem", &self.roots)?.contains(&signer[0]) {
+        let signer = certificates(SIGNER, &self.certificate)?;
+        if !certificates(ROOTS, &self.roots)?.contains(&signer[0]) {
             return Err(InvalidAuthority::Step(
                 "the signing certificate is an intermediate one; its roots are kept",
             ));
@@ -191,8 +224,19 @@ impl Authority {
     /// # Errors
     /// Says what of it can't be used.
     pub fn load(stored: StoredAuthority, now: SystemTime) -> Result<Self, InvalidAuthority> {
-        let chain = certificates("tls.crt", &stored.certificate)?;
-        let roots = certificates("root-cert.pem", &stored.roots)?;
+        // A chain that somebody brings may begin with the signer again, and end with the root.
+        let mut chain: Vec<CertificateDer<'static>> = Vec::new();
+        for certificate in certificates(SIGNER, &stored.certificate)? {
+            if !chain.contains(&certificate) {
+                chain.push(certificate);
+            }
+        }
+        let mut roots: Vec<CertificateDer<'static>> = Vec::new();
+        for root in certificates(ROOTS, &stored.roots)? {
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
+        }
         if roots.len() > MAX_ROOTS {
             return Err(InvalidAuthority::TooManyRoots(roots.len()));
         }
@@ -201,20 +245,37 @@ impl Authority {
         check_trusted(&chain, &roots)?;
         let issuer =
             Issuer::from_ca_cert_der(&chain[0], key).map_err(|error| InvalidAuthority::Certificate {
-                key: "tls.crt",
+                what: SIGNER,
                 reason: error.to_string(),
             })?;
         let intermediates = chain
-            .into_iter()
+            .iter()
             .filter(|certificate| !roots.contains(certificate))
+            .cloned()
             .collect();
         Ok(Self {
             issuer,
             intermediates,
+            chain,
             roots,
             not_after,
             stored,
         })
+    }
+
+    /// The same signer, trusting the roots of another authority too.
+    ///
+    /// # Errors
+    /// When those are too many.
+    pub fn trusting(&self, other: &Self, now: SystemTime) -> Result<Self, InvalidAuthority> {
+        let mut stored = self.stored.clone();
+        stored.roots = format!("{}\n{}", stored.roots.trim_end(), other.stored.roots);
+        Self::load(stored, now)
+    }
+
+    /// Whether somebody who trusts `roots` believes what this authority signs.
+    pub fn believed_with(&self, roots: &[CertificateDer<'static>]) -> bool {
+        check_trusted(&self.chain, roots).is_ok()
     }
 
     /// Every trusted root, DER.
@@ -277,8 +338,8 @@ fn generate_root(trust_domain: &TrustDomain, now: SystemTime) -> Result<(String,
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
-fn certificates(key: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, InvalidAuthority> {
-    let bad = |reason: String| InvalidAuthority::Certificate { key, reason };
+fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, InvalidAuthority> {
+    let bad = |reason: String| InvalidAuthority::Certificate { what, reason };
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let all = all.map_err(|error| bad(error.to_string()))?;
     if all.is_empty() {
@@ -295,7 +356,7 @@ fn check_signer(
 ) -> Result<OffsetDateTime, InvalidAuthority> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|error| InvalidAuthority::Certificate {
-            key: "tls.crt",
+            what: SIGNER,
             reason: error.to_string(),
         })?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {

@@ -48,7 +48,10 @@ fn what_cannot_sign_is_refused() {
     };
     assert!(matches!(
         load(&bad),
-        Err(InvalidAuthority::Certificate { key: "tls.crt", .. })
+        Err(InvalidAuthority::Certificate {
+            what: "signing certificate",
+            ..
+        })
     ));
     let bad = StoredAuthority {
         key: "nonsense".to_owned(),

@@ -2,6 +2,8 @@
 //!
 //! Enters: an `apiVersion` and `kind`. Leaves: an entry of the table. Never: a kind that is named elsewhere.
 
+use crate::mesh::Severity::{self, Info, Warning};
+
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
@@ -26,8 +28,8 @@ pub enum Role {
     Required,
     /// Read where it is served.
     Optional,
-    /// Not acted on, which is said of every object of it: what that means, and what to do.
-    Reported(&'static str, &'static str),
+    /// Not acted on, which is said of every object of it: how bad that is, what it means, and what to do.
+    Reported(Severity, &'static str, &'static str),
     /// Not the mesh's business.
     Other,
 }
@@ -82,10 +84,26 @@ const fn other(group: &'static str, kind: &'static str, plural: &'static str, na
 }
 
 const ROUTING: Role = Role::Reported(
+    Warning,
     "Weft doesn't act on it",
     "write an HTTPRoute with the Service as parentRef",
 );
-const NOTHING: Role = Role::Reported("Weft doesn't act on it", "remove it, or keep it for another mesh");
+const NOTHING: Role = Role::Reported(
+    Warning,
+    "Weft doesn't act on it",
+    "remove it, or keep it for another mesh",
+);
+// Every cluster has these for somebody else.
+const EDGE: Role = Role::Reported(
+    Info,
+    "Weft runs no gateway: what another controller makes of it holds, and its traffic enters the mesh as that controller's",
+    "leave it to the controller of its class",
+);
+const CLUSTERS: Role = Role::Reported(
+    Info,
+    "Weft doesn't act on it: Services of other clusters are not reached through it",
+    "leave it to another implementation",
+);
 
 /// Every kind that Weft knows.
 pub static KINDS: &[Kind] = &[
@@ -110,6 +128,7 @@ pub static KINDS: &[Kind] = &[
         "RequestAuthentication",
         "requestauthentications",
         Role::Reported(
+            Warning,
             "Weft doesn't check request tokens: requests with a bad token are not refused because of it",
             "check tokens in the application",
         ),
@@ -138,6 +157,7 @@ pub static KINDS: &[Kind] = &[
         plural: "networkpolicies",
         namespaced: true,
         role: Role::Reported(
+            Warning,
             "sidecars don't enforce it; only the cluster's network plugin does",
             "write an AuthorizationPolicy for what the sidecars have to enforce",
         ),
@@ -149,6 +169,32 @@ pub static KINDS: &[Kind] = &[
     Kind {
         versions: &["v1", "v1alpha3", "v1alpha2"],
         ..reported(GATEWAY, "BackendTLSPolicy", "backendtlspolicies", NOTHING)
+    },
+    Kind {
+        versions: &["v1"],
+        ..reported("networking.k8s.io", "Ingress", "ingresses", EDGE)
+    },
+    Kind {
+        versions: &["v1", "v1beta1"],
+        ..reported(GATEWAY, "Gateway", "gateways", EDGE)
+    },
+    Kind {
+        versions: &["v1alpha1", "v1beta1", "v1"],
+        ..reported(
+            "multicluster.x-k8s.io",
+            "ServiceExport",
+            "serviceexports",
+            CLUSTERS,
+        )
+    },
+    Kind {
+        versions: &["v1alpha1", "v1beta1", "v1"],
+        ..reported(
+            "multicluster.x-k8s.io",
+            "ServiceImport",
+            "serviceimports",
+            CLUSTERS,
+        )
     },
     // Read from files beside the ones above, and not the mesh's business.
     other("apps", "Deployment", "deployments", true),
@@ -181,7 +227,6 @@ pub static KINDS: &[Kind] = &[
         "clusterrolebindings",
         false,
     ),
-    other("networking.k8s.io", "Ingress", "ingresses", true),
     other("networking.k8s.io", "IngressClass", "ingressclasses", false),
     other("storage.k8s.io", "StorageClass", "storageclasses", false),
     other("scheduling.k8s.io", "PriorityClass", "priorityclasses", false),
@@ -205,10 +250,7 @@ pub static KINDS: &[Kind] = &[
         false,
     ),
     other(GATEWAY, "GatewayClass", "gatewayclasses", false),
-    other(GATEWAY, "Gateway", "gateways", true),
     other(GATEWAY, "ListenerSet", "listenersets", true),
-    other("multicluster.x-k8s.io", "ServiceExport", "serviceexports", true),
-    other("multicluster.x-k8s.io", "ServiceImport", "serviceimports", true),
     // Routes of a mesh may refer to Services of other namespaces without it (GEP-1426, "Namespace boundaries").
     other(GATEWAY, "ReferenceGrant", "referencegrants", true),
 ];
@@ -263,6 +305,20 @@ pub fn find(api_version: &str, kind: &str) -> Result<&'static Kind, Unknown> {
 }
 
 impl Kind {
+    /// What its objects are kept under: the kind, which is unique among those that Weft acts on, else the full name.
+    pub fn table(&self) -> String {
+        match self.role {
+            Role::Required | Role::Optional => self.kind.to_owned(),
+            Role::Reported(..) | Role::Other => format!("{}.{}", self.plural, self.group),
+        }
+    }
+
+    /// Whether nothing may be served while objects of it can't be read: without its policies, callers could do more
+    /// than people allowed.
+    pub fn guards(&self) -> bool {
+        self.role == Role::Required || (self.role == Role::Optional && self.group == SECURITY)
+    }
+
     /// `group/version`, or the version alone for core.
     pub fn api_version(&self, version: &str) -> String {
         if self.group.is_empty() {

@@ -9,6 +9,8 @@ use weft_proto::model::{HeaderChanges, Origin, RouteMatch, ServiceName};
 pub struct Route {
     /// Seconds since the epoch when it was made; `None` in a manifest.
     pub created: Option<i64>,
+    /// Counts changes of what it asks for; `None` in a manifest.
+    pub generation: Option<i64>,
     /// The Services it is attached to.
     pub parents: Vec<RouteParent>,
     /// Its rules, in order, without those that Weft can't evaluate.

@@ -2,20 +2,27 @@
 //!
 //! Enters: stored authorities, roots, tokens. Leaves: the same, read back, and callers. Never: a Kubernetes type.
 
+use super::poke;
 use crate::ca::authenticate::{Caller, Unauthenticated};
-use crate::ca::root::StoredAuthority;
+use crate::ca::root::{Source, StoredAuthority};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_proto::model::annotations::{CA_CONFIG_MAP, CA_CONFIG_MAP_KEY, TOKEN_AUDIENCE};
 
 /// The Secret with the authority, in the control plane's namespace.
 pub const CA_SECRET: &str = "weft-ca";
+/// The Secret with an authority that somebody brought, in the control plane's namespace; named as Istio names it.
+pub const BROUGHT_SECRET: &str = "cacerts";
 /// How long one request to the API server may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Field manager of what Weft writes.
@@ -65,7 +72,15 @@ async fn ask<T>(
     match timeout(PATIENCE, request).await {
         Ok(Ok(answer)) => Ok(Ok(answer)),
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(Err(status.code)),
-        Ok(Err(error)) => Err(ClusterError(format!("can't {what}: {error}"))),
+        Ok(Err(error)) => {
+            let hint = match &error {
+                kube::Error::Api(status) if status.code == 403 => {
+                    "; the control plane's service account has no right to: see the rules that Weft's chart installs"
+                }
+                _ => "",
+            };
+            Err(ClusterError(format!("can't {what}: {error}{hint}")))
+        }
         Err(_) => Err(ClusterError(format!(
             "can't {what}: no answer within {} s",
             PATIENCE.as_secs()
@@ -101,6 +116,38 @@ impl Cluster {
                 "can't read the Secret weft-ca: status {code}"
             ))),
         }
+    }
+
+    /// Reads the authority that somebody brought; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the API server can't be reached or refuses.
+    pub async fn brought(&self) -> Result<Option<StoredAuthority>, ClusterError> {
+        match ask("read the Secret cacerts", self.secrets().get(BROUGHT_SECRET)).await? {
+            Ok(secret) => Ok(Some(brought(&secret))),
+            Err(404) => Ok(None),
+            Err(code) => Err(ClusterError(format!(
+                "can't read the Secret cacerts: status {code}"
+            ))),
+        }
+    }
+
+    /// Notifies when one of the Secrets with an authority changes, until it is dropped.
+    pub fn secrets_change(&self) -> (Arc<Notify>, JoinSet<()>) {
+        let (changed, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
+        for name in [CA_SECRET, BROUGHT_SECRET] {
+            let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), &self.namespace);
+            tasks.spawn(poke::run(api, Some(name), changed.clone()));
+        }
+        (changed, tasks)
+    }
+
+    /// Notifies when a ConfigMap with the roots changes, until it is dropped.
+    pub fn roots_change(&self) -> (Arc<Notify>, JoinSet<()>) {
+        let (changed, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
+        let api: Api<PartialObjectMeta<ConfigMap>> = Api::all(self.client.clone());
+        tasks.spawn(poke::run(api, Some(CA_CONFIG_MAP), changed.clone()));
+        (changed, tasks)
     }
 
     /// Makes the Secret.
@@ -270,15 +317,31 @@ fn labels() -> BTreeMap<String, String> {
     ])
 }
 
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    let value = secret.data.as_ref()?.get(key)?;
+    let text = String::from_utf8_lossy(&value.0).into_owned();
+    (!text.trim().is_empty()).then_some(text)
+}
+
+/// Reads what somebody brought. `cert-chain.pem` may be missing, or begin with the signer, or end with the root.
+fn brought(secret: &Secret) -> StoredAuthority {
+    let read = |key: &str| text(secret, key).unwrap_or_default();
+    StoredAuthority {
+        source: Source::Brought,
+        certificate: format!("{}\n{}", read("ca-cert.pem").trim_end(), read("cert-chain.pem")),
+        key: read("ca-key.pem"),
+        roots: read("root-cert.pem"),
+        next: None,
+        signing_since: 0,
+    }
+}
+
 /// Reads the Secret's data. A Secret that somebody else made may name its roots `ca.crt`, or have a self-signed `tls.crt` only.
 fn stored(secret: &Secret) -> StoredAuthority {
-    let read = |key: &str| {
-        let value = secret.data.as_ref()?.get(key)?;
-        let text = String::from_utf8_lossy(&value.0).into_owned();
-        (!text.trim().is_empty()).then_some(text)
-    };
+    let read = |key: &str| text(secret, key);
     let certificate = read("tls.crt").unwrap_or_default();
     StoredAuthority {
+        source: Source::Made,
         roots: read("root-cert.pem")
             .or_else(|| read("ca.crt"))
             .unwrap_or_else(|| certificate.clone()),

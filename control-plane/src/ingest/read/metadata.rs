@@ -22,6 +22,8 @@ pub struct Metadata {
     pub status: Option<Arc<str>>,
     /// Seconds since the epoch when it was made.
     pub created: Option<i64>,
+    /// Counts changes of its spec.
+    pub generation: Option<i64>,
     /// Is being deleted.
     pub terminating: bool,
     /// Kind and name of the controlling owner.
@@ -37,6 +39,7 @@ struct Raw {
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, Option<String>>>,
     creation_timestamp: Option<String>,
+    generation: Option<i64>,
     deletion_timestamp: Option<String>,
     owner_references: Option<Vec<Owner>>,
 }
@@ -74,6 +77,7 @@ impl Metadata {
             labels: labels(raw.labels),
             status: status.map(Into::into),
             created: created.map(OffsetDateTime::unix_timestamp),
+            generation: raw.generation,
             terminating: raw.deletion_timestamp.is_some(),
             owner: owner.map(|owner| (owner.kind.into(), owner.name.into())),
         })
@@ -97,6 +101,7 @@ impl From<kube::api::ObjectMeta> for Metadata {
             labels: labels(meta.labels),
             status: status.map(Into::into),
             created: meta.creation_timestamp.map(|time| time.0.as_second()),
+            generation: meta.generation,
             terminating: meta.deletion_timestamp.is_some(),
             owner: owner.map(|owner| (owner.kind.into(), owner.name.into())),
         }

@@ -25,7 +25,7 @@ use weft_proto::model::Origin;
 /// Reads an object. `body` is the object, with or without `apiVersion`, `kind` and `metadata`.
 pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> Read {
     let key = Key {
-        kind: origin.kind.clone(),
+        kind: kind.table().into(),
         namespace: origin.namespace.clone(),
         name: origin.name.clone(),
     };
@@ -69,12 +69,12 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
         "PeerAuthentication" => Ok(peer::read(metadata, body, &notes)),
         "AuthorizationPolicy" => Ok(Item::Policy(policy::read(body, &notes))),
         _ => {
-            if let Role::Reported(reason, action) = kind.role {
-                notes.add(
-                    Diagnostic::warning("kind-unsupported", &origin)
-                        .because(reason)
-                        .so(action),
-                );
+            if let Role::Reported(severity, reason, action) = kind.role {
+                let finding = Diagnostic {
+                    severity,
+                    ..Diagnostic::info("kind-unsupported", &origin)
+                };
+                notes.add(finding.at(spec_fields(body)).because(reason).so(action));
             }
             Ok(Item::Noted)
         }
@@ -94,4 +94,23 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
         item,
         findings: notes.into_findings(),
     }
+}
+
+/// Most fields that are named.
+const MOST_FIELDS: usize = 12;
+
+/// What a `spec` asks for, for a kind of which nothing is carried out.
+fn spec_fields(body: &Value) -> String {
+    let Some(spec) = body.get("spec").and_then(Value::as_object) else {
+        return String::new();
+    };
+    let mut names: Vec<String> = spec
+        .keys()
+        .take(MOST_FIELDS)
+        .map(|name| format!("spec.{}", name.chars().take(64).collect::<String>()))
+        .collect();
+    if spec.len() > MOST_FIELDS {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
 }

@@ -30,6 +30,7 @@ pub(super) fn grpc(metadata: &Metadata, body: &Value, notes: &Notes) -> Route {
 fn route(metadata: &Metadata, body: &Value, notes: &Notes, read_match: ReadMatch) -> Route {
     let mut route = Route {
         created: metadata.created,
+        generation: metadata.generation,
         parents: vec![],
         rules: vec![],
         origin: notes.object().clone(),
