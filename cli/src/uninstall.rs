@@ -61,8 +61,8 @@ pub fn run(args: &Uninstall) -> anyhow::Result<()> {
             for object in objects.iter().chain(namespace.iter()) {
                 println!("{}", title(object));
             }
-            for (path, _) in &left {
-                println!("{path}");
+            for (_, title) in &left {
+                println!("{title}");
             }
             println!("\nNothing was removed: add --yes to remove these.");
             return Ok(());

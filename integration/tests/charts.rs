@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use weft_proto::model::annotations::{CONTROL_PLANE, INJECTOR, SYSTEM_NAMESPACE};
 use weft_sandbox::api::{Api, serve};
+use weft_sandbox::system::System;
 
 #[path = "mesh/binary.rs"]
 mod binary;
@@ -264,6 +265,78 @@ fn pods_are_as_restricted_pod_security_asks() {
             assert!(container["resources"]["limits"]["memory"].is_string());
         }
     }
+}
+
+#[test]
+fn the_sandbox_runs_the_same_parts() {
+    let charts = of_weft(&json!({}));
+    let system = System {
+        many_ids: true,
+        own_nodes: false,
+        replicas: 2,
+    };
+    let mut compared = 0;
+    for object in system.objects() {
+        let Some(mine) = charts.get(&format!("{} {}", object["kind"], object["metadata"]["name"])) else {
+            continue;
+        };
+        compared += 1;
+        if let Some(theirs) = object["webhooks"].as_array() {
+            for (theirs, mine) in theirs.iter().zip(mine["webhooks"].as_array().unwrap()) {
+                let mut theirs = theirs.clone();
+                // What the API server takes where nothing is said.
+                theirs
+                    .as_object_mut()
+                    .unwrap()
+                    .entry("matchPolicy")
+                    .or_insert("Equivalent".into());
+                assert_eq!(&theirs, mine);
+            }
+        }
+        if object["kind"] == "Service" {
+            let ports = |object: &Value| -> Vec<u64> {
+                let ports = object["spec"]["ports"].as_array().unwrap();
+                ports.iter().filter_map(|port| port["port"].as_u64()).collect()
+            };
+            assert!(
+                ports(&object).iter().all(|port| ports(mine).contains(port)),
+                "{object}"
+            );
+        }
+        if object["kind"] == "Deployment" {
+            let (theirs, mine) = (
+                &object["spec"]["template"]["spec"],
+                &mine["spec"]["template"]["spec"],
+            );
+            assert_eq!(theirs["serviceAccountName"], mine["serviceAccountName"]);
+            let (theirs, mine) = (&theirs["containers"][0], &mine["containers"][0]);
+            assert_eq!(theirs["args"], mine["args"]);
+            assert_eq!(
+                theirs["readinessProbe"]["httpGet"]["path"],
+                mine["readinessProbe"]["httpGet"]["path"]
+            );
+            let names = |container: &Value| -> Vec<String> {
+                let list = container["env"].as_array().unwrap();
+                list.iter()
+                    .map(|variable| variable["name"].as_str().unwrap().to_owned())
+                    .collect()
+            };
+            assert!(
+                names(theirs).iter().all(|name| names(mine).contains(name)),
+                "{theirs}"
+            );
+            for (index, mount) in theirs["volumeMounts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .enumerate()
+            {
+                assert_eq!(mount, &mine["volumeMounts"][index]);
+            }
+        }
+    }
+    // Two accounts, Services and Deployments each, and the webhooks.
+    assert_eq!(compared, 8);
 }
 
 /// The sandbox's API, and a kubeconfig for it.

@@ -3,7 +3,7 @@
 //! Enters: facts. Leaves: findings. Never: a judgement on something that couldn't be seen.
 
 use super::facts::Facts;
-use super::finding::{Finding, Level};
+use super::finding::{Finding, Level, POD_SECURITY};
 use crate::api_server::{ApiServer, Refused};
 use crate::install::kinds::Kind;
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ pub fn gateway_api(facts: &Facts) -> Vec<Finding> {
 
 /// Whether a namespace that asks for sidecars refuses what their init container needs.
 pub fn pod_security(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "pod-security";
+    const CHECK: &str = POD_SECURITY;
     const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
     let Ok(namespaces) = &facts.namespaces else {
         return unseen(CHECK, "namespaces", &facts.namespaces);

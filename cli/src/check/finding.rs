@@ -5,6 +5,9 @@
 use serde::Serialize;
 use std::fmt::Write as _;
 
+/// The check that looks at namespaces of applications.
+pub const POD_SECURITY: &str = "pod-security";
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -69,6 +72,15 @@ impl Report {
         self.findings.iter().any(|finding| finding.level == Level::Error)
     }
 
+    /// Whether Weft's own parts can't be installed: what is wrong with an application's namespace doesn't keep them from it.
+    pub fn stands_in_the_way(&self) -> bool {
+        let mut errors = self
+            .findings
+            .iter()
+            .filter(|finding| finding.level == Level::Error);
+        errors.any(|finding| finding.check != POD_SECURITY)
+    }
+
     /// All findings, a line each, with what to do below.
     pub fn text(&self) -> String {
         let mut out = lines(self.findings.iter());
@@ -131,7 +143,11 @@ mod tests {
                 Finding::new(Level::Error, "clock", "off").advise("set it"),
             ],
         };
-        assert!(report.failed());
+        assert!(report.failed() && report.stands_in_the_way());
+        let namespace = Report {
+            findings: vec![Finding::new(Level::Error, POD_SECURITY, "shop")],
+        };
+        assert!(namespace.failed() && !namespace.stands_in_the_way());
         assert_eq!(
             report.text(),
             "ok       version          1.36\nerror    clock            off\n                          -> set it\n\n1 error, 0 warnings\n"
