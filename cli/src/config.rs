@@ -162,7 +162,7 @@ impl Known {
                         text(&row["service"]),
                         text(&row["port"]),
                         text(&row["endpoint"]["address"]),
-                        text(&row["endpoint"]["pod"]),
+                        pod(&row["endpoint"]),
                         place(&row["endpoint"]),
                         text(&row["endpoint"]["distance"]),
                         health(&row["endpoint"]),
@@ -226,6 +226,14 @@ fn text(value: &Value) -> String {
 fn names(versions: &Value) -> Vec<String> {
     let names = versions.as_object().into_iter().flat_map(Map::keys);
     names.cloned().collect()
+}
+
+/// An endpoint's pod; an address that is no pod's has none.
+fn pod(endpoint: &Value) -> String {
+    match text(&endpoint["pod"]) {
+        none if none == "/" => "-".to_owned(),
+        pod => pod,
+    }
 }
 
 /// Every endpoint of a service, once a port.

@@ -99,12 +99,16 @@ async fn show(args: &Status) -> anyhow::Result<ExitCode> {
         if let Err(late) = &waited {
             eprintln!("weft: {late}");
             amiss = true;
-        } else if !json {
-            println!("every sidecar has acknowledged what was applied");
-            println!();
         }
     }
     let mut report = collect::report(&reach, &args.system_namespace).await?;
+    if args.wait && !amiss {
+        match report.refused.len() {
+            0 if json => {}
+            0 => println!("every sidecar has acknowledged what was applied\n"),
+            _ => eprintln!("weft: every sidecar has answered; what is refused is listed"),
+        }
+    }
     amiss |= report.amiss();
     report.only(args.namespace.as_deref());
     let state = match &reach {

@@ -1,0 +1,142 @@
+//! `weft status` and `weft config`: who is connected, what each has acknowledged and refused, and waiting for it.
+
+use crate::mesh::Mesh;
+use crate::suite::Test;
+use crate::town::{CLIENT, OUTSIDER, SERVER};
+use serde_json::Value;
+use std::process::Output;
+
+/// The tests of this file.
+pub const TESTS: &[Test] = &[
+    ("status::sidecars_are_in_sync", sidecars_are_in_sync),
+    ("status::waiting_has_no_race", waiting_has_no_race),
+    ("status::one_bad_resource", one_bad_resource),
+    ("status::what_a_sidecar_knows", what_a_sidecar_knows),
+];
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// `weft status --wait`, which must succeed.
+fn wait(mesh: &Mesh) {
+    let output = mesh.weft(&["status", "--wait", "--timeout", "60s"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+/// `weft status -o json`, with its exit code.
+fn status(mesh: &Mesh) -> (Option<i32>, Value) {
+    let output = mesh.weft(&["status", "-o", "json"]);
+    let status = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    (output.status.code(), status)
+}
+
+fn sidecars_are_in_sync(mesh: &Mesh) {
+    wait(mesh);
+    let (code, status) = status(mesh);
+    let sidecars = status["mesh"]["sidecars"].as_array().unwrap();
+    let meshed = mesh.client().status().unwrap().pods;
+    let meshed = meshed.iter().filter(|pod| pod.meshed && pod.phase == "Running");
+    assert_eq!(sidecars.len(), meshed.count(), "{status:#}");
+    let replica = &mesh.ready("weft-system", "weft-control-plane", 1)[0].name;
+    for sidecar in sidecars {
+        assert_eq!(sidecar["replica"], replica.as_str(), "{sidecar:#}");
+        assert!(sidecar["held"].as_u64().unwrap() > 0, "{sidecar:#}");
+    }
+    assert_eq!(status["mesh"]["refused"], serde_json::json!([]));
+    assert_eq!(code, Some(0), "{status:#}");
+    let table = text(&mesh.weft(&["status"]));
+    assert!(
+        table.contains("CONNECTED TO") && table.contains("in sync"),
+        "{table}"
+    );
+}
+
+/// The very next request obeys what was applied before the wait.
+fn waiting_has_no_race(mesh: &Mesh) {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: waited-for, namespace: shop}\n\
+        spec: {selector: {matchLabels: {app: server}}, action: DENY, rules: [{to: [{operation: {paths: [/waited]}}]}]}\n";
+    let next = || mesh.curl(CLIENT, &["http://server.shop/waited"]).status;
+    for turn in 0..20 {
+        let denied = mesh.with(policy);
+        wait(mesh);
+        assert_eq!(next(), 403, "turn {turn}");
+        drop(denied);
+        wait(mesh);
+        assert_eq!(next(), 200, "turn {turn}");
+    }
+}
+
+/// Of many routes of a Service's callers one can't be used by sidecars: the others are in force, and the one is named.
+fn one_bad_resource(mesh: &Mesh) {
+    // The control plane takes this expression, since without Unicode it is small. The sidecars' engine is stricter.
+    let route = |service: &str, path: &str, expression: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {path}, namespace: shop}}\nspec:\n  \
+             parentRefs: [{{group: '', kind: Service, name: {service}}}]\n  rules:\n    - matches: [{{path: {{value: /{path}}}, \
+             headers: [{{name: x-word, type: RegularExpression, value: '{expression}'}}]}}]\n      \
+             filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: x-route, value: {path}}}]}}}}]\n      \
+             backendRefs: [{{name: {service}, port: 80}}]\n    - backendRefs: [{{name: {service}, port: 80}}]\n"
+        )
+    };
+    let yaml = [
+        route("server", "good", "[a-z]{2}"),
+        route("server6", "bad", r"\w{90}"),
+    ]
+    .concat();
+    let routes = mesh.with(&yaml);
+    // Who uses both Services has both routes.
+    let answer = mesh.curl(CLIENT, &["http://server6.shop/"]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let output = mesh.weft(&["status", "--wait"]);
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("shop/server6") && told.contains("regex"), "{told}");
+    let answer = mesh.curl(CLIENT, &["-i", "-H", "x-word: ab", "http://server.shop/good"]);
+    assert!(answer.body.contains("x-route: good"), "{answer:?}");
+    let (code, status) = status(mesh);
+    assert_eq!(code, Some(2));
+    let refused = status["mesh"]["refused"].as_array().unwrap();
+    let ours: Vec<_> = refused
+        .iter()
+        .filter(|one| one["name"] == "shop/server6")
+        .collect();
+    assert!(!ours.is_empty() && ours.len() == refused.len(), "{refused:?}");
+    assert_eq!(ours[0]["kind"], "Routes");
+    assert!(
+        ours[0]["field"].as_str().unwrap().contains("matches.headers[0]"),
+        "{ours:?}"
+    );
+    assert!(!ours[0]["reason"].as_str().unwrap().is_empty());
+    drop(routes);
+    wait(mesh);
+}
+
+fn what_a_sidecar_knows(mesh: &Mesh) {
+    // What is used is known.
+    mesh.curl(CLIENT, &["http://server.shop/"]).ok();
+    let output = mesh.weft(&["config", CLIENT]);
+    let told = text(&output);
+    assert!(output.status.success(), "{told}");
+    for part in [
+        "shop/server",
+        "http",
+        "spiffe://cluster.local/ns/shop/sa/server",
+        "EXPIRES",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let output = mesh.weft(&["config", SERVER, "certificate", "versions", "-o", "json"]);
+    let known: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let identity = "spiffe://cluster.local/ns/shop/sa/server";
+    assert_eq!(known["certificate"]["identity"], identity, "{known:#}");
+    assert_eq!(known["versions"]["connected"], true);
+    assert!(known.get("services").is_none());
+    let output = mesh.weft(&["config", OUTSIDER]);
+    assert!(
+        !output.status.success() && text(&output).contains("sidecar"),
+        "{}",
+        text(&output)
+    );
+}
