@@ -119,7 +119,7 @@ pub fn manifests(user: &Value) -> Result<Vec<Value>, RenderError> {
 pub fn notes(user: &Value) -> Result<String, RenderError> {
     let values = values::of_each(user)?;
     let mut notes = String::new();
-    if let Some((chart, values)) = CHARTS.iter().zip(values).last() {
+    if let Some((chart, values)) = CHARTS.iter().zip(values).next_back() {
         for (file, text) in chart.render(&values)? {
             if file.ends_with("NOTES.txt") {
                 notes = text;

@@ -54,7 +54,7 @@ enum PieceKind {
 /// How a block ended.
 enum End {
     Finished,
-    End,
+    Closed,
     Else(String),
 }
 
@@ -148,7 +148,7 @@ impl Parser<'_> {
                 .split_once(char::is_whitespace)
                 .map_or((action.as_str(), ""), |(word, rest)| (word, rest.trim()));
             match word {
-                "end" => return Ok((nodes, End::End)),
+                "end" => return Ok((nodes, End::Closed)),
                 "else" => return Ok((nodes, End::Else(rest.to_owned()))),
                 "if" => nodes.push(self.conditions(rest)?),
                 "with" => {
@@ -177,9 +177,9 @@ impl Parser<'_> {
     fn body(&mut self) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
         let (body, end) = self.block()?;
         match end {
-            End::End => Ok((body, Vec::new())),
+            End::Closed => Ok((body, Vec::new())),
             End::Else(condition) if condition.is_empty() => match self.block()? {
-                (otherwise, End::End) => Ok((body, otherwise)),
+                (otherwise, End::Closed) => Ok((body, otherwise)),
                 _ => Err(self.error("an `else` without its `end`")),
             },
             End::Else(_) => Err(self.error("`else` takes a condition only after `if`")),
@@ -194,12 +194,12 @@ impl Parser<'_> {
             let (body, end) = self.block()?;
             arms.push((condition, body));
             match end {
-                End::End => return Ok(Node::If(arms, Vec::new())),
+                End::Closed => return Ok(Node::If(arms, Vec::new())),
                 End::Finished => return Err(self.error("an `if` without its `end`")),
                 End::Else(rest) => match rest.strip_prefix("if ") {
                     Some(next) => condition = self.expression(next)?,
                     None => match self.block()? {
-                        (otherwise, End::End) => return Ok(Node::If(arms, otherwise)),
+                        (otherwise, End::Closed) => return Ok(Node::If(arms, otherwise)),
                         _ => return Err(self.error("an `else` without its `end`")),
                     },
                 },
