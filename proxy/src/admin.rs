@@ -19,6 +19,7 @@ use crate::xds::Report;
 
 const INDEX: &str = "\
 GET  /view                   services, endpoints, policies, this workload
+GET  /names                  every Service of the mesh by name
 GET  /certificates           identity, serial, validity
 GET  /config/versions        version of every resource, what was refused
 GET  /healthz                whether this process answers
@@ -54,6 +55,7 @@ impl Admin {
             ("/", _, true) => pages::text(StatusCode::OK, INDEX),
             ("/healthz", _, true) => pages::text(StatusCode::OK, "ok\n"),
             ("/view", _, true) => pages::json(&self.view()),
+            ("/names", _, true) => pages::json(&self.views.load().directory().names()),
             ("/certificates", _, true) => pages::json(&self.identity.status()),
             ("/config/versions", _, true) => pages::json(&self.configuration.to_json()),
             ("/certificates/renew", true, _) => {
@@ -227,7 +229,14 @@ mod tests {
     #[tokio::test]
     async fn pages_are_there_before_anything_is_known() {
         let admin = admin();
-        for path in ["/", "/healthz", "/view", "/certificates", "/config/versions"] {
+        for path in [
+            "/",
+            "/healthz",
+            "/view",
+            "/names",
+            "/certificates",
+            "/config/versions",
+        ] {
             assert_eq!(ask(&admin, Method::GET, path).await.0, 200, "{path}");
         }
         let view: Value = serde_json::from_str(&ask(&admin, Method::GET, "/view").await.1).unwrap();

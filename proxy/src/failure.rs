@@ -23,6 +23,8 @@ pub enum Failure {
     NoRoute,
     /// A route matches and has nowhere to send to.
     NoBackend,
+    /// The control plane did not say in time where the service is.
+    NotLearned,
     /// No endpoint.
     NoEndpoint,
     /// No connection to the endpoint, or its identity wasn't proven.
@@ -54,9 +56,12 @@ impl Failure {
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoint | Self::Connect | Self::Undelivered | Self::Reset | Self::Ended => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotLearned
+            | Self::NoEndpoint
+            | Self::Connect
+            | Self::Undelivered
+            | Self::Reset
+            | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
             Self::Response => StatusCode::BAD_GATEWAY,
             Self::Timeout | Self::Silent => StatusCode::GATEWAY_TIMEOUT,
             Self::Denied => StatusCode::FORBIDDEN,
@@ -70,7 +75,12 @@ impl Failure {
             Self::Head(_) | Self::Path | Self::Body(_) | Self::NoBackend | Self::Response => 13,
             Self::HeadTimeout | Self::Timeout | Self::Silent => 4,
             Self::NoRoute => 12,
-            Self::NoEndpoint | Self::Connect | Self::Undelivered | Self::Reset | Self::Ended => 14,
+            Self::NotLearned
+            | Self::NoEndpoint
+            | Self::Connect
+            | Self::Undelivered
+            | Self::Reset
+            | Self::Ended => 14,
             Self::ClientGone => 1,
             Self::Denied => 7,
         }
@@ -82,6 +92,7 @@ impl Failure {
             Self::Head(_) | Self::Path | Self::Body(_) => "DPE",
             Self::HeadTimeout => "SI",
             Self::NoRoute | Self::NoBackend => "NR",
+            Self::NotLearned => "NC",
             Self::NoEndpoint => "UH",
             Self::Connect | Self::Undelivered => "UF",
             Self::Reset => "UC",
@@ -103,6 +114,9 @@ impl Failure {
             Self::Body(_) => "the request's body is not valid\n",
             Self::NoRoute => "no route matches this request\n",
             Self::NoBackend => "the route has no backend that can be used\n",
+            Self::NotLearned => {
+                "the control plane did not say in time where this service is, and it was not used before\n"
+            }
             Self::NoEndpoint => "the service has no endpoint\n",
             Self::Connect => "the endpoint can't be connected to\n",
             Self::Undelivered => "the application can't be connected to\n",

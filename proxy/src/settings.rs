@@ -40,6 +40,8 @@ pub struct Settings {
     pub log: Log,
     /// From SIGTERM to the end.
     pub drain: DrainTimes,
+    /// What wasn't used for so long is given up; [`Duration::MAX`]: nothing is.
+    pub forget_after: Duration,
     /// The application's own probes, answered on the health port.
     pub probes: Arc<[AppProbe]>,
     /// Ports that the application declares.
@@ -143,6 +145,8 @@ mod own {
     pub const ACCESS_LOG: &str = "WEFT_ACCESS_LOG";
     pub const DRAIN_MINIMUM: &str = "WEFT_DRAIN_MINIMUM_SECONDS";
     pub const DRAIN_MAXIMUM: &str = "WEFT_DRAIN_MAXIMUM_SECONDS";
+    /// 0: never.
+    pub const FORGET_AFTER: &str = "WEFT_FORGET_AFTER_SECONDS";
 }
 
 impl Default for Ports {
@@ -213,6 +217,10 @@ impl Settings {
         };
         let minimum = vars.seconds(own::DRAIN_MINIMUM, 5)?;
         let maximum = vars.seconds(own::DRAIN_MAXIMUM, 25)?;
+        let forget_after = match vars.seconds(own::FORGET_AFTER, 1_800)? {
+            Duration::ZERO => Duration::MAX,
+            seconds => seconds,
+        };
         let list_error = |name: &'static str| {
             move |error: probes::Invalid| Invalid::Value {
                 name,
@@ -234,6 +242,7 @@ impl Settings {
                 minimum: minimum.min(maximum),
                 maximum,
             },
+            forget_after,
             probes: match vars.get(env::APP_PROBES) {
                 Some(text) => AppProbe::parse_list(&text)
                     .map_err(list_error(env::APP_PROBES))?
@@ -416,81 +425,4 @@ impl Vars<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(extra: &[(&str, &str)]) -> Result<Settings, Invalid> {
-        let base = [
-            ("POD_NAME", "web-1"),
-            ("POD_NAMESPACE", "shop"),
-            ("INSTANCE_IPS", "10.244.1.2,fd00::2"),
-        ];
-        Settings::read(|name| {
-            extra
-                .iter()
-                .chain(&base)
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn what_the_injector_sets_is_enough() {
-        let settings = with(&[]).unwrap();
-        assert_eq!(
-            settings.control_plane.host.as_ref(),
-            "weft-control-plane.weft-system.svc"
-        );
-        assert_eq!(settings.control_plane.port, 15012);
-        assert_eq!(settings.pod.addresses.len(), 2);
-        assert_eq!(
-            settings.identity().unwrap().to_string(),
-            "spiffe://cluster.local/ns/shop/sa/default"
-        );
-        assert_eq!(settings.ports.inbound, 15006);
-        assert!(settings.pod.owns("10.244.1.2".parse().unwrap()));
-        assert!(!settings.pod.owns("10.244.1.3".parse().unwrap()));
-    }
-
-    #[test]
-    fn wrong_values_are_named() {
-        for (name, value, wanted) in [
-            ("POD_NAME", "", "POD_NAME is not set"),
-            (
-                "INSTANCE_IPS",
-                "10.0.0",
-                "INSTANCE_IPS: \"10.0.0\" is no IP address",
-            ),
-            (
-                "WEFT_CONTROL_PLANE",
-                "nowhere",
-                "WEFT_CONTROL_PLANE: \"nowhere\" is not host:port",
-            ),
-            ("WEFT_CONTROL_PLANE", "a:0", "is not host:port"),
-            (
-                "WEFT_TRUST_DOMAIN",
-                "Cluster.Local",
-                "WEFT_TRUST_DOMAIN: a trust domain has",
-            ),
-            (
-                "WEFT_WORKERS",
-                "65",
-                "WEFT_WORKERS: \"65\" is not a number from 1 to 64",
-            ),
-            ("WEFT_SOCKET_MARK", "0", "WEFT_SOCKET_MARK"),
-            ("WEFT_LOG", "loud", "WEFT_LOG: \"loud\""),
-            ("WEFT_ACCESS_LOG", "1", "WEFT_ACCESS_LOG"),
-            ("WEFT_APP_PROBES", "{", "WEFT_APP_PROBES: not a list"),
-            ("POD_NAMESPACE", "a/b", "POD_NAMESPACE"),
-        ] {
-            let error = with(&[(name, value)]).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{name}={value}: {error}");
-        }
-    }
-
-    #[test]
-    fn ipv6_control_plane() {
-        let settings = with(&[("WEFT_CONTROL_PLANE", "[fd00::1]:15012")]).unwrap();
-        assert_eq!(settings.control_plane.host.as_ref(), "fd00::1");
-    }
-}
+mod tests;

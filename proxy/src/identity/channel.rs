@@ -22,8 +22,8 @@ use super::verify::expected;
 use super::{Credentials, PeerUnverified};
 use crate::settings::Settings;
 
-/// Bound on the TCP connection to one address.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Bound on the TCP connection to one address: after a partition it is the next attempt that succeeds, not the one that hangs.
+const CONNECT: Duration = Duration::from_secs(1);
 /// Bound on the whole way to a channel.
 const WHOLE: Duration = Duration::from_secs(10);
 /// A ping after this much silence; with [`SILENCE`], a half-open connection is noticed within 30 s.

@@ -217,6 +217,11 @@ fn source(view: &View, caller: &Caller) -> Party {
     match pod.filter(|pod| pod.identity.as_ref() == Some(&peer.id)) {
         Some(pod) => Party::new(&pod.workload, Some(&peer.id)),
         None => Party {
+            workload: peer
+                .pod
+                .as_ref()
+                .map(|pod| pod.workload.clone())
+                .unwrap_or_default(),
             namespace: peer.id.namespace().into(),
             principal: peer.id.to_string().into(),
             ..Party::default()

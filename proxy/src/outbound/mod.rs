@@ -1,12 +1,14 @@
 //! From the application to the mesh, stage by stage.
 //!
 //! ```text
-//! Accepted ─> Target (who is meant) ─> what is spoken ─> http1 / http2 / opaque ─> an endpoint
+//! Accepted ─> find: Target (who is meant) ─> what is spoken ─> http1 / http2 / opaque ─> an endpoint
 //! ```
 //!
 //! Enters: an intercepted connection of the application. Leaves: requests or bytes to endpoints. Never: a destination other
 //! than the one that the application connected to, plain text to an endpoint that has an identity.
 
+/// Who is meant by an address.
+pub mod find;
 pub mod http1;
 pub mod http2;
 /// Connections whose bytes are forwarded as they are.
@@ -36,7 +38,11 @@ const FIRST_BYTE: Duration = Duration::from_secs(3600);
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let open = &worker.shared.telemetry.own().outbound_connections;
     open.fetch_add(1, Relaxed);
-    let target = Target::find(&worker.view(), accepted.original);
+    let target = find::target(&worker, accepted.original).await;
+    let used = worker
+        .view()
+        .usage(accepted.original.ip())
+        .map(|usage| usage.hold());
     let spoken = spoken(&worker, &accepted.socket, &target).await;
     match spoken {
         Some(Spoken::Http1) => http1::serve(&worker, accepted, target).await,
@@ -44,6 +50,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Some(Spoken::Opaque) => opaque::serve(&worker, accepted, target).await,
         None => {}
     }
+    drop(used);
     open.fetch_sub(1, Relaxed);
 }
 

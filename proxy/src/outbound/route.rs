@@ -29,14 +29,16 @@ impl Route {
     /// Chooses. `head` is only asked for if there are rules.
     ///
     /// # Errors
-    /// [`Failure::NoRoute`] or [`Failure::NoBackend`].
+    /// [`Failure::NoRoute`], [`Failure::NoBackend`] or [`Failure::NotLearned`].
     pub fn choose<'a>(
         worker: &Worker,
         target: &Target,
         head: impl FnOnce() -> RequestHead<'a>,
     ) -> Result<Self, Failure> {
-        let Target::Service(destination) = target else {
-            return Ok(Self::straight());
+        let destination = match target {
+            Target::Service(destination) => destination,
+            Target::Unlearned(_) => return Err(Failure::NotLearned),
+            _ => return Ok(Self::straight()),
         };
         let Some(table) = &destination.routes else {
             return Ok(Self::straight());

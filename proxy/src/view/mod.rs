@@ -5,7 +5,13 @@
 //!
 //! Endpoints change most often. A [`Destination`] therefore holds its cluster behind a swap of its own: a change of
 //! endpoints is seen by every connection that holds the destination, and nothing else is built anew.
+//!
+//! Of Services that nobody here uses only names and addresses are known ([`Directory`]); [`View::missing`] says what must be asked
+//! for before an address can be called.
 
+mod directory;
+mod known;
+mod usage;
 mod writer;
 
 use std::borrow::Cow;
@@ -14,14 +20,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use rapidhash::RapidHashMap;
+use rapidhash::{RapidHashMap, RapidHashSet};
 use tokio::sync::watch;
 use weft_engine::Cluster;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort};
 
-pub use writer::{Change, Refusal, Writer};
+pub use directory::Directory;
+pub use usage::{Hold, Usage};
+pub use writer::{Change, Refusal, Writer, check};
+
+use known::Known;
 
 /// The view in force, for readers. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -45,6 +55,27 @@ pub struct View {
     pub policies: Arc<PolicySet>,
     names: Arc<Names>,
     pods: Arc<RapidHashMap<IpAddr, Vec<Pod>>>,
+    known: Arc<RapidHashMap<IpAddr, Arc<Known>>>,
+    directory: Arc<Directory>,
+    absent: Arc<RapidHashSet<Wanted>>,
+}
+
+/// What a sidecar asks the control plane for when it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Wanted {
+    /// A Service with its endpoints and routes.
+    Service(ServiceName),
+    /// The pod that has an address.
+    Pod(IpAddr),
+}
+
+/// What isn't known of an address, and must be before it can be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What to ask for.
+    pub wanted: Wanted,
+    /// As far as is known nobody there has a sidecar.
+    pub plain: bool,
 }
 
 /// Services by everything that they are called.
@@ -65,6 +96,7 @@ pub struct Entry {
     /// Its routes as the control plane says; for people.
     pub routes: Option<Arc<Routes>>,
     destinations: Vec<Arc<Destination>>,
+    usage: Arc<Usage>,
 }
 
 /// One port of a Service: where a connection or request wants to go.
@@ -143,8 +175,51 @@ impl View {
         self.names.services.get(service)?.port(port)
     }
 
+    /// What must be asked for before an address can be called; `None`: all that there is to know of it is known.
+    pub fn missing(&self, address: IpAddr) -> Option<Missing> {
+        let address = address.to_canonical();
+        let known = self.names.addresses.contains_key(&address)
+            || self.known.contains_key(&address)
+            || self.pods.contains_key(&address);
+        if known {
+            return None;
+        }
+        let (wanted, plain) = match self.directory.find(address) {
+            Some(named) => (Wanted::Service(named.to_service()), named.plain),
+            None if self.directory.near_pods(address) => (Wanted::Pod(address), true),
+            None => return None,
+        };
+        let asked = match &wanted {
+            // It has moved, and the names don't say so yet.
+            Wanted::Service(name) => self.names.services.contains_key(name),
+            Wanted::Pod(_) => false,
+        };
+        (!asked && !self.absent.contains(&wanted)).then_some(Missing { wanted, plain })
+    }
+
+    /// How what has an address is used; `None`: nobody keeps count.
+    pub fn usage(&self, address: IpAddr) -> Option<&Arc<Usage>> {
+        let address = address.to_canonical();
+        if let Some(entry) = self.names.addresses.get(&address) {
+            return Some(&entry.usage);
+        }
+        if let Some(known) = self.known.get(&address) {
+            return Some(&known.usage);
+        }
+        let pod = self.pods.get(&address)?.first()?;
+        Some(&self.names.services.get(&pod.service)?.usage)
+    }
+
+    /// Every name of the mesh.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// The pod with an address. The first Service that has `port` as a target says what is spoken there.
     pub fn pod(&self, address: IpAddr, port: u16) -> Option<Direct> {
+        if let Some(known) = self.known.get(&address.to_canonical()) {
+            return Some(known.at(port));
+        }
         let pods = self.pods.get(&address.to_canonical())?;
         for pod in pods {
             for (service_port, target) in &pod.endpoint.ports {

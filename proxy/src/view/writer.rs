@@ -8,15 +8,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rapidhash::RapidHashMap;
+use rapidhash::{RapidHashMap, RapidHashSet};
 use tokio::sync::watch;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_engine::{Cluster, Settings};
-use weft_proto::model::{Endpoints, Inbound, Locality, Policy, Routes, Service, ServiceName};
+use weft_proto::model::{Endpoints, Inbound, Locality, Names as Shard, Policy, Routes, Service, ServiceName};
 use weft_proto::resource::{Kind, Resource};
 
-use super::{Destination, Entry, Names, Pod, Shared, View, Views};
+use super::known::Known;
+use super::{Destination, Directory, Entry, Names, Pod, Shared, Usage, View, Views, Wanted};
 use crate::clock::Clock;
 
 /// One difference to what is in force.
@@ -26,6 +27,10 @@ pub enum Change {
     Put(Box<Resource>),
     /// A resource is gone.
     Remove(Kind, String),
+    /// It was asked for, and the control plane says that there is no such thing.
+    Absent(Wanted),
+    /// It isn't used any more: nothing is known of it from now on.
+    Forget(Wanted),
 }
 
 /// A resource that can't be compiled. What was in force stays.
@@ -41,6 +46,29 @@ pub struct Refusal {
     pub reason: String,
 }
 
+/// Whether a resource could be compiled, before it is put in force.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(change: &Change) -> Result<(), Refusal> {
+    let Change::Put(resource) = change else {
+        return Ok(());
+    };
+    match &**resource {
+        Resource::Routes(routes) => compile(routes).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+fn compile(routes: &Routes) -> Result<RouteTable, Refusal> {
+    RouteTable::compile(routes).map_err(|invalid| Refusal {
+        kind: Kind::Routes,
+        name: routes.service.to_string(),
+        field: invalid.field,
+        reason: invalid.reason,
+    })
+}
+
 /// Holds what the view is made of.
 #[derive(Debug)]
 pub struct Writer {
@@ -53,11 +81,15 @@ pub struct Writer {
     inbound: Option<Arc<Inbound>>,
     policies: BTreeMap<String, Policy>,
     services: BTreeMap<ServiceName, Parts>,
+    shards: BTreeMap<u8, Arc<Shard>>,
+    known: RapidHashMap<IpAddr, Arc<Known>>,
+    absent: RapidHashSet<Wanted>,
 }
 
 /// What is known of one Service; parts may be missing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Parts {
+    usage: Arc<Usage>,
     service: Option<Service>,
     routes: Option<(Arc<Routes>, Arc<RouteTable>)>,
     endpoints: Option<Endpoints>,
@@ -69,6 +101,9 @@ struct Parts {
 struct Dirty {
     names: bool,
     policies: bool,
+    directory: bool,
+    known: bool,
+    absent: bool,
     /// Services whose clusters are to be built.
     clusters: BTreeSet<ServiceName>,
     /// Services whose pods may be others.
@@ -99,6 +134,9 @@ impl Writer {
             inbound: None,
             policies: BTreeMap::new(),
             services: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            known: RapidHashMap::default(),
+            absent: RapidHashSet::default(),
         }
     }
 
@@ -115,6 +153,8 @@ impl Writer {
             match change {
                 Change::Put(resource) => self.put(*resource, &mut dirty, &mut refused),
                 Change::Remove(kind, name) => self.remove(kind, &name, &mut dirty),
+                Change::Absent(wanted) => dirty.absent |= self.absent.insert(wanted),
+                Change::Forget(wanted) => self.forget(&wanted, &mut dirty),
             }
         }
         self.publish(dirty);
@@ -135,6 +175,34 @@ impl Writer {
         self.complete && self.inbound.is_some()
     }
 
+    /// How something is used; `None`: it isn't there.
+    pub fn usage(&self, wanted: &Wanted) -> Option<&Arc<Usage>> {
+        match wanted {
+            Wanted::Service(name) => self.services.get(name).map(|parts| &parts.usage),
+            Wanted::Pod(address) => self.known.get(address).map(|known| &known.usage),
+        }
+    }
+
+    fn parts(&mut self, name: &ServiceName) -> &mut Parts {
+        let clock = self.clock;
+        self.services
+            .entry(name.clone())
+            .or_insert_with(|| Parts::new(clock))
+    }
+
+    fn forget(&mut self, wanted: &Wanted, dirty: &mut Dirty) {
+        dirty.absent |= self.absent.remove(wanted);
+        match wanted {
+            Wanted::Service(name) => {
+                if self.services.remove(name).is_some() {
+                    dirty.names = true;
+                    dirty.pods.insert(name.clone());
+                }
+            }
+            Wanted::Pod(address) => dirty.known |= self.known.remove(address).is_some(),
+        }
+    }
+
     fn put(&mut self, resource: Resource, dirty: &mut Dirty, refused: &mut Vec<Refusal>) {
         match resource {
             Resource::TrustBundle(_) => {}
@@ -153,28 +221,36 @@ impl Writer {
                 self.policies.insert(name, policy);
                 dirty.policies = true;
             }
+            Resource::Names(shard) => {
+                self.shards.insert(shard.shard(), Arc::new(shard));
+                dirty.directory = true;
+            }
+            Resource::Pod(pod) => {
+                let address = pod.address.to_canonical();
+                let old = self.known.get(&address);
+                let known = Known::new(pod, old.map(|old| &**old), &self.settings, self.clock);
+                self.known.insert(address, Arc::new(known));
+                dirty.known = true;
+                dirty.absent |= self.absent.remove(&Wanted::Pod(address));
+            }
             Resource::Service(service) => {
                 let name = service.name.clone();
-                self.services.entry(name.clone()).or_default().service = Some(service);
+                dirty.absent |= self.absent.remove(&Wanted::Service(name.clone()));
+                self.parts(&name).service = Some(service);
                 dirty.names = true;
                 dirty.clusters.insert(name);
             }
-            Resource::Routes(routes) => match RouteTable::compile(&routes) {
+            Resource::Routes(routes) => match compile(&routes) {
                 Ok(table) => {
-                    let parts = self.services.entry(routes.service.clone()).or_default();
+                    let parts = self.parts(&routes.service);
                     parts.routes = Some((Arc::new(routes), Arc::new(table)));
                     dirty.names = true;
                 }
-                Err(invalid) => refused.push(Refusal {
-                    kind: Kind::Routes,
-                    name: routes.service.to_string(),
-                    field: invalid.field,
-                    reason: invalid.reason,
-                }),
+                Err(refusal) => refused.push(refusal),
             },
             Resource::Endpoints(endpoints) => {
                 let name = endpoints.service.clone();
-                let parts = self.services.entry(name.clone()).or_default();
+                let parts = self.parts(&name);
                 // A Service is reachable once its endpoints are known, so that no caller meets an empty one meanwhile.
                 dirty.names |= parts.endpoints.is_none();
                 parts.endpoints = Some(endpoints);
@@ -189,6 +265,14 @@ impl Writer {
             // One can't be without: the last stays in force.
             Kind::TrustBundle | Kind::Inbound => {}
             Kind::Policy => dirty.policies |= self.policies.remove(name).is_some(),
+            Kind::Names => {
+                let shard = u8::from_str_radix(name, 16);
+                dirty.directory |= shard.is_ok_and(|shard| self.shards.remove(&shard).is_some());
+            }
+            Kind::Pod => {
+                let address = name.parse().ok();
+                dirty.known |= address.is_some_and(|address: IpAddr| self.known.remove(&address).is_some());
+            }
             Kind::Service | Kind::Routes | Kind::Endpoints => {
                 let Some((namespace, short)) = name.split_once('/') else {
                     return;
@@ -243,6 +327,18 @@ impl Writer {
         } else {
             Arc::new(self.pods(&old.pods, &dirty.pods))
         };
+        let known = match dirty.known {
+            true => Arc::new(self.known.clone()),
+            false => old.known.clone(),
+        };
+        let directory = match dirty.directory {
+            true => Arc::new(Directory::new(self.shards.clone())),
+            false => old.directory.clone(),
+        };
+        let absent = match dirty.absent {
+            true => Arc::new(self.absent.clone()),
+            false => old.absent.clone(),
+        };
         let generation = old.generation + 1;
         let inbound = self.inbound.clone().filter(|_| self.complete);
         let view = View {
@@ -251,6 +347,9 @@ impl Writer {
             policies,
             names,
             pods,
+            known,
+            directory,
+            absent,
         };
         self.views.0.current.store(Arc::new(view));
         self.views.0.generation.send_replace(generation);
@@ -328,6 +427,16 @@ impl Writer {
 }
 
 impl Parts {
+    fn new(clock: Clock) -> Self {
+        Self {
+            usage: Arc::new(Usage::new(clock)),
+            service: None,
+            routes: None,
+            endpoints: None,
+            clusters: HashMap::new(),
+        }
+    }
+
     /// Builds the clusters of all ports; `true`: there are other ports than before.
     fn clusters(&mut self, name: &ServiceName, local: &Locality, settings: &Settings, clock: Clock) -> bool {
         let (Some(service), Some(endpoints)) = (&self.service, &self.endpoints) else {
@@ -382,6 +491,7 @@ impl Parts {
             destinations: destinations.collect(),
             routes: self.routes.as_ref().map(|(routes, _)| routes.clone()),
             service: service.clone(),
+            usage: self.usage.clone(),
         }
     }
 }

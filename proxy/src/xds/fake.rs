@@ -1,6 +1,7 @@
 //! A control plane of tests, on loopback, in the hands of the test.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Streaming};
+use weft_proto::model::names::{Named, Network};
 use weft_proto::model::{
-    Endpoint, Endpoints, Health, Inbound, Locality, Origin, Protocol, Service, ServiceName, ServicePort,
-    TrustBundle, TrustDomain, Workload,
+    Endpoint, Endpoints, Health, Inbound, Locality, Names, Origin, Protocol, Service, ServiceName,
+    ServicePort, TrustBundle, TrustDomain, Workload,
 };
 use weft_proto::resource::{Kind, Resource};
 use weft_proto::wire::discovery::aggregated_discovery_service_server::{
@@ -170,8 +172,10 @@ impl Opened {
         for _ in Kind::ALL {
             let request = self.request().await;
             assert_eq!(request.node.as_ref().unwrap().id, "shop/web-1");
-            assert_eq!(request.resource_names_subscribe, ["*"]);
-            requests.insert(Kind::from_type_url(&request.type_url).unwrap(), request);
+            let kind = Kind::from_type_url(&request.type_url).unwrap();
+            let wildcard = request.resource_names_subscribe == ["*"];
+            assert_eq!(wildcard, !kind.on_demand(), "{kind:?}");
+            requests.insert(kind, request);
         }
         assert_eq!(requests.len(), Kind::ALL.len());
         requests
@@ -204,9 +208,15 @@ impl Opened {
         }
     }
 
-    /// Everything that a sidecar needs: itself, and one service with an endpoint.
+    /// Everything that a sidecar needs: itself, and of the services cart and catalog only cart, with an endpoint.
     pub(super) async fn serve(&mut self, ca: &Ca) {
         for kind in Kind::ALL {
+            let removed: &[&str] = match kind {
+                Kind::Routes => &["shop/cart", "shop/catalog"],
+                Kind::Service | Kind::Endpoints => &["shop/catalog"],
+                Kind::Pod => &["10.244.1.2"],
+                _ => &[],
+            };
             let resources = match kind {
                 Kind::TrustBundle => vec![wire(Resource::TrustBundle(TrustBundle {
                     trust_domain: TrustDomain::new(DOMAIN).unwrap(),
@@ -215,9 +225,10 @@ impl Opened {
                 Kind::Inbound => vec![wire(Resource::Inbound(inbound()))],
                 Kind::Service => vec![wire(service("cart"))],
                 Kind::Endpoints => vec![wire(endpoints("cart", "10.244.1.5"))],
-                Kind::Policy | Kind::Routes => Vec::new(),
+                Kind::Names => vec![wire(names(&[("cart", "10.96.0.7")]))],
+                Kind::Policy | Kind::Routes | Kind::Pod => Vec::new(),
             };
-            assert_eq!(self.push(kind, resources, &[]).await.error_detail, None);
+            assert_eq!(self.push(kind, resources, removed).await.error_detail, None);
         }
     }
 }
@@ -233,6 +244,26 @@ pub(super) fn inbound() -> Inbound {
         locality: Locality::new("r1", "z1", "n1"),
         ..Inbound::default()
     }
+}
+
+/// A share that has these Services of namespace shop, and pods in 10.244.1.0/24.
+pub(super) fn names(services: &[(&str, &str)]) -> Resource {
+    let services: Vec<(Named<'_>, Vec<IpAddr>)> = services
+        .iter()
+        .map(|(name, address)| {
+            let named = Named {
+                namespace: "shop",
+                name,
+                plain: false,
+            };
+            (named, vec![address.parse().unwrap()])
+        })
+        .collect();
+    let services = services
+        .iter()
+        .map(|(named, addresses)| (*named, addresses.as_slice()));
+    let network = Network::of("10.244.1.1".parse().unwrap());
+    Resource::Names(Names::new(7, services, [network]).unwrap())
 }
 
 pub(super) fn service(name: &str) -> Resource {

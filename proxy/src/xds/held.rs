@@ -150,6 +150,11 @@ impl Held {
         }
     }
 
+    /// Forgets a resource.
+    pub fn forget(&mut self, kind: Kind, name: &str) {
+        self.kinds[kind as usize].remove(name);
+    }
+
     /// Names and versions of a kind.
     pub fn versions(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
         self.kinds[kind as usize]
@@ -162,12 +167,13 @@ impl Held {
         self.kinds[kind as usize].len()
     }
 
-    /// Everything as responses, for the snapshot.
-    pub fn responses(&self) -> Vec<DeltaDiscoveryResponse> {
+    /// Everything that `keep` wants as responses, for the snapshot.
+    pub fn responses(&self, keep: impl Fn(Kind, &str) -> bool) -> Vec<DeltaDiscoveryResponse> {
         let response = |kind: Kind| DeltaDiscoveryResponse {
             type_url: kind.type_url().to_owned(),
             resources: self.kinds[kind as usize]
                 .iter()
+                .filter(|(name, _)| keep(kind, name))
                 .map(|(name, item)| Wire {
                     name: name.clone(),
                     version: item.version.clone(),

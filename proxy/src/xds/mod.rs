@@ -4,11 +4,15 @@
 //! that name resource, field and reason. Never: a good resource replaced by a bad one, endpoints erased because a control
 //! plane came up empty-handed, a wait of the data plane.
 //!
+//! - [`demand`]: what connections need to know and don't.
+//! - [`interest`]: what is subscribed to by name, because it is used.
 //! - [`held`]: what is in force, as it came.
 //! - [`snapshot`]: the same over a restart.
 //! - [`stream`]: one stream, from the first request to its end.
 
+pub mod demand;
 pub mod held;
+pub mod interest;
 pub mod snapshot;
 mod stream;
 
@@ -27,17 +31,25 @@ use crate::identity::channel::ControlPlane;
 use crate::settings::Settings;
 use crate::state::StateDir;
 use crate::telemetry::Telemetry;
-use crate::view::{Change, Refusal, Writer};
+use crate::view::{self, Change, Refusal, Wanted, Writer};
 
+use demand::Demand;
 use held::Held;
+use interest::Interest;
 
 /// Least time between two snapshots on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// As [`SAVE_EVERY`], when only names changed: those of the whole mesh do so all the time, and are soon learned again.
+const SAVE_NAMES_EVERY: Duration = Duration::from_secs(60);
+/// How long the stream must have been open before anything is given up.
+const SETTLED: Duration = Duration::from_secs(300);
+/// What makes room when more is used than may be subscribed to.
+const IDLE_WHEN_FULL: Duration = Duration::from_secs(60);
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
-/// Longest pause while nobody listens: such an attempt costs next to nothing, and a mesh should be in sync soon after its control
-/// plane came back.
-const MAX_PAUSE_REFUSED: Duration = Duration::from_millis(1_500);
+/// Longest pause while nobody can be connected to: such an attempt costs next to nothing, and a mesh should be in sync soon after its
+/// control plane, or the way to it, came back.
+const MAX_PAUSE_UNREACHED: Duration = Duration::from_millis(800);
 /// Most refused resources that are remembered for people.
 const MAX_REFUSED: usize = 100;
 /// Type of the details of a refusal.
@@ -55,6 +67,8 @@ pub struct Client {
     state: StateDir,
     writer: Writer,
     report: Report,
+    demand: Demand,
+    interest: Interest,
     save_at: Option<Instant>,
     save_failed: bool,
 }
@@ -82,6 +96,7 @@ impl Client {
     ) -> Self {
         let state = StateDir::new(&settings.state_dir);
         let report = Report::default();
+        let interest = Interest::new(&settings.pod.addresses);
         let mut client = Self {
             settings,
             identity,
@@ -90,6 +105,8 @@ impl Client {
             state,
             writer,
             report,
+            demand: Demand::default(),
+            interest,
             save_at: None,
             save_failed: false,
         };
@@ -100,6 +117,11 @@ impl Client {
     /// How the configuration stands.
     pub fn report(&self) -> Report {
         self.report.clone()
+    }
+
+    /// By which connections say what they need.
+    pub fn demand(&self) -> Demand {
+        self.demand.clone()
     }
 
     /// Runs for ever.
@@ -114,11 +136,12 @@ impl Client {
             let begun = self.telemetry.own().xds_updates.load(Ordering::Relaxed);
             let ended = stream::run(&mut self).await;
             self.telemetry.own().xds_connected.store(0, Ordering::Relaxed);
+            self.demand.connected(false);
             if self.telemetry.own().xds_updates.load(Ordering::Relaxed) > begun {
                 failures = 0;
             }
-            let most = if ended.refused() {
-                MAX_PAUSE_REFUSED
+            let most = if ended.unreached() {
+                MAX_PAUSE_UNREACHED
             } else {
                 MAX_PAUSE
             };
@@ -149,12 +172,27 @@ impl Client {
     }
 
     /// Puts a response in force, resource by resource. `Some`: what was refused, for the answer.
-    fn apply(&mut self, kind: Kind, response: DeltaDiscoveryResponse) -> Option<Status> {
+    fn apply(&mut self, kind: Kind, mut response: DeltaDiscoveryResponse) -> Option<Status> {
         let report = self.report.clone();
         let mut state = report.lock();
+        // What was given up meanwhile may still be on its way.
+        response
+            .resources
+            .retain(|resource| self.interest.wants(kind, &resource.name));
+        let removed = response.removed_resources.clone();
         let mut read = state.held.read(kind, response);
         self.trust(&mut read.changes, &mut read.refused);
-        let changes = std::mem::take(&mut read.changes);
+        let mut changes = std::mem::take(&mut read.changes);
+        if kind.on_demand() {
+            changes.retain(|change| match view::check(change) {
+                Ok(()) => true,
+                Err(refusal) => {
+                    read.refused.push(refusal);
+                    false
+                }
+            });
+            changes = self.interest.answer(kind, changes, &removed);
+        }
         if !changes.is_empty() {
             read.refused.extend(self.writer.apply(changes));
         }
@@ -193,8 +231,73 @@ impl Client {
                 "a resource is refused; its last good version stays in force"
             );
         }
-        self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
+        self.save_within(if kind == Kind::Names {
+            SAVE_NAMES_EVERY
+        } else {
+            SAVE_EVERY
+        });
         (!refused.is_empty()).then(|| status(&refused))
+    }
+
+    fn save_within(&mut self, bound: Duration) {
+        let at = Instant::now() + bound;
+        self.save_at = Some(self.save_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Subscribes to what connections need.
+    fn want(&mut self, asked: Vec<Wanted>) {
+        for wanted in asked {
+            if !self.interest.want(wanted.clone()) {
+                self.give_up(IDLE_WHEN_FULL);
+                if !self.interest.want(wanted.clone()) {
+                    tracing::warn!(
+                        ?wanted,
+                        most = interest::MAX_WANTED,
+                        "more is used at once than can be subscribed to"
+                    );
+                }
+            }
+        }
+        self.count_interest();
+    }
+
+    /// Gives up what wasn't used for so long.
+    fn give_up(&mut self, idle: Duration) {
+        let writer = &self.writer;
+        let given_up = self.interest.give_up(|wanted, since| match writer.usage(wanted) {
+            Some(usage) => usage.idle() >= idle,
+            None => since.elapsed() >= idle,
+        });
+        if given_up.is_empty() {
+            return;
+        }
+        let report = self.report.clone();
+        let mut state = report.lock();
+        for wanted in &given_up {
+            tracing::debug!(?wanted, "not used any more");
+            for kind in Kind::ALL.into_iter().filter(|kind| kind.on_demand()) {
+                let name = match wanted {
+                    Wanted::Service(name) => name.to_string(),
+                    Wanted::Pod(address) => address.to_string(),
+                };
+                state.held.forget(kind, &name);
+            }
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.on_demand()) {
+            let count = state.held.count(kind) as i64;
+            self.telemetry.own().xds_resources[kind as usize].store(count, Ordering::Relaxed);
+        }
+        drop(state);
+        let own = self.telemetry.own();
+        own.forgotten.fetch_add(given_up.len() as u64, Ordering::Relaxed);
+        self.writer.apply(given_up.into_iter().map(Change::Forget));
+        self.count_interest();
+        self.save_within(SAVE_EVERY);
+    }
+
+    fn count_interest(&self) {
+        let wanted = &self.telemetry.own().wanted;
+        wanted.store(self.interest.len() as i64, Ordering::Relaxed);
     }
 
     /// Trust bundles go to the identity; those that can't be used are refused.
@@ -205,7 +308,7 @@ impl Client {
                     Resource::TrustBundle(bundle) => bundle,
                     _ => return true,
                 },
-                Change::Remove(..) => return true,
+                Change::Remove(..) | Change::Absent(_) | Change::Forget(_) => return true,
             };
             if let Err(error) = self.identity.trust(bundle) {
                 refused.push(Refusal {
@@ -220,15 +323,18 @@ impl Client {
     }
 
     fn restore(&mut self) {
-        let responses = snapshot::load(&self.state, &self.node());
+        let kept = snapshot::load(&self.state, &self.node());
         let mut resources = 0;
-        for response in responses {
+        self.want(kept.used);
+        for response in kept.responses {
             if let Some(kind) = Kind::from_type_url(&response.type_url) {
                 resources += response.resources.len();
                 self.apply(kind, response);
             }
         }
         if self.report.lock().held.count(Kind::Inbound) > 0 {
+            let changes = self.interest.restored();
+            self.writer.apply(changes);
             self.writer.complete();
             tracing::info!(resources, "took the configuration that was kept over the restart");
         }
@@ -241,8 +347,13 @@ impl Client {
             return;
         }
         let held = self.report.lock().held.clone();
+        let used = self.interest.settled();
         let (state, node) = (self.state.clone(), self.node());
-        let saved = tokio::task::spawn_blocking(move || snapshot::save(&state, &node, &held)).await;
+        let saved = tokio::task::spawn_blocking(move || snapshot::save(&state, &node, &held, &used)).await;
+        if matches!(saved, Ok(Err(_))) {
+            let failures = &self.telemetry.own().state_failures;
+            failures.fetch_add(1, Ordering::Relaxed);
+        }
         match saved {
             Ok(Err(error)) if !self.save_failed => {
                 self.save_failed = true;

@@ -2,7 +2,7 @@
 //!
 //! Enters: a certificate, and what is held already. Leaves: an answer to each response. Never: a response unanswered.
 
-use std::io;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use weft_proto::resource::Kind;
 use weft_proto::wire::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
-use super::Client;
+use super::interest::Interest;
+use super::{Client, SETTLED};
 use crate::identity::PeerUnverified;
 use crate::identity::channel::Unreachable;
 
@@ -25,6 +26,10 @@ const FULL: usize = 1024 * 1024;
 const OPEN: Duration = Duration::from_secs(10);
 /// How long the first responses may take after the one that says who this sidecar is.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How often it is looked for what isn't used any more, at the most and at the least.
+const LOOK_OFTEN: Duration = Duration::from_millis(250);
+const LOOK_SELDOM: Duration = Duration::from_secs(60);
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +47,9 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    /// Whether nobody listens at the control plane's address.
-    pub(super) fn refused(&self) -> bool {
-        let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        matches!(self, Self::Unreachable(Unreachable::Connect { error, .. }) if refused(error))
+    /// Whether there was no connection to the control plane's address.
+    pub(super) fn unreached(&self) -> bool {
+        matches!(self, Self::Unreachable(Unreachable::Connect { .. }))
     }
 }
 
@@ -77,8 +81,12 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
     let credentials = client.identity.valid()?;
     let channel = client.control_plane.channel(Some(credentials)).await?;
     let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
-    let (requests, receiver) = mpsc::channel(2 * Kind::ALL.len());
+    let (requests, receiver) = mpsc::channel(4 * Kind::ALL.len());
+    let asked = client.demand.take();
+    client.want(asked);
+    let mut subscribed = Subscribed::default();
     for kind in Kind::ALL {
+        subscribed.0[kind as usize] = client.interest.names(kind);
         // The channel has room for all of them.
         let _ = requests.try_send(first(client, kind));
     }
@@ -95,6 +103,10 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
     client.telemetry.own().xds_streams.fetch_add(1, Ordering::Relaxed);
     client.telemetry.own().xds_connected.store(1, Ordering::Relaxed);
     client.report.lock().connected = true;
+    client.demand.connected(true);
+    let opened = Instant::now();
+    let idle = client.settings.forget_after;
+    let mut look = tokio::time::interval(idle.div_f64(8.0).clamp(LOOK_OFTEN, LOOK_SELDOM));
     tracing::info!("configuration stream open");
 
     let mut sync = Sync::default();
@@ -113,6 +125,12 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
                     return Ok(());
                 }
             }
+            asked = client.demand.next() => client.want(asked),
+            _ = look.tick() => {
+                if opened.elapsed() >= idle.min(SETTLED) {
+                    client.give_up(idle);
+                }
+            }
             () = sleep_until(timer) => {
                 if client.save_at.is_some_and(|at| at <= Instant::now()) {
                     client.save().await;
@@ -126,10 +144,39 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
         if sync.done() {
             client.writer.complete();
         }
+        for request in subscribed.changes(&client.interest) {
+            if requests.send(request).await.is_err() {
+                return Ok(());
+            }
+        }
     }
 }
 
-/// The first request of a kind: everything, but what is held only if it is different.
+/// Names that the control plane was asked for on this stream, by kind.
+#[derive(Debug, Default)]
+struct Subscribed([BTreeSet<String>; Kind::ALL.len()]);
+
+impl Subscribed {
+    /// Requests by which the control plane learns what is wanted now.
+    fn changes(&mut self, interest: &Interest) -> Vec<DeltaDiscoveryRequest> {
+        let mut requests = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.on_demand()) {
+            let (wanted, before) = (interest.names(kind), &mut self.0[kind as usize]);
+            if wanted != *before {
+                requests.push(DeltaDiscoveryRequest {
+                    type_url: kind.type_url().to_owned(),
+                    resource_names_subscribe: wanted.difference(before).cloned().collect(),
+                    resource_names_unsubscribe: before.difference(&wanted).cloned().collect(),
+                    ..DeltaDiscoveryRequest::default()
+                });
+                *before = wanted;
+            }
+        }
+        requests
+    }
+}
+
+/// The first request of a kind: everything, or what is wanted of what is given by name; but what is held only if it is different.
 fn first(client: &Client, kind: Kind) -> DeltaDiscoveryRequest {
     let state = client.report.lock();
     let versions = state
@@ -142,7 +189,10 @@ fn first(client: &Client, kind: Kind) -> DeltaDiscoveryRequest {
             cluster: client.settings.pod.workload.to_string(),
         }),
         type_url: kind.type_url().to_owned(),
-        resource_names_subscribe: vec!["*".to_owned()],
+        resource_names_subscribe: match kind.on_demand() {
+            true => client.interest.names(kind).into_iter().collect(),
+            false => vec!["*".to_owned()],
+        },
         initial_resource_versions: versions.collect(),
         ..DeltaDiscoveryRequest::default()
     }

@@ -39,12 +39,14 @@ struct Sidecar {
     identity: Identity,
     views: Views,
     report: Report,
+    demand: Demand,
     telemetry: Telemetry,
     tasks: tokio::task::JoinSet<()>,
 }
 
 impl Sidecar {
-    fn start(settings: &Arc<Settings>) -> Self {
+    /// A sidecar whose application uses these services from the start.
+    fn start(settings: &Arc<Settings>, used: &[&str]) -> Self {
         let telemetry = Telemetry::new(false);
         let identity = Identity::new(settings.trust_domain.clone());
         let control_plane = ControlPlane::new(settings.clone());
@@ -60,6 +62,10 @@ impl Sidecar {
             writer,
         );
         let report = client.report();
+        let demand = client.demand();
+        for name in used {
+            demand.ask(Wanted::Service(ServiceName::new("shop", name)));
+        }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(renewal.run());
         tasks.spawn(client.run());
@@ -67,6 +73,7 @@ impl Sidecar {
             identity,
             views,
             report,
+            demand,
             telemetry,
             tasks,
         }
@@ -100,7 +107,7 @@ async fn from_a_token_to_a_view_and_over_a_restart() {
     let mut server = Server::start(&ca, CONTROL_PLANE).await;
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &ca, server.port);
-    let sidecar = Sidecar::start(&settings);
+    let sidecar = Sidecar::start(&settings, &["cart", "catalog", "else"]);
 
     let mut stream = server.open().await;
     assert_eq!(soon(server.tokens.recv()).await.unwrap(), "Bearer good");
@@ -205,7 +212,7 @@ async fn from_a_token_to_a_view_and_over_a_restart() {
     server.task.abort();
     drop(server);
     drop(sidecar);
-    let sidecar = Sidecar::start(&settings);
+    let sidecar = Sidecar::start(&settings, &[]);
     assert!(sidecar.identity.ready());
     assert!(sidecar.views.load().configured());
     assert_eq!(sidecar.cart(), ["10.244.1.6:8080"]);
@@ -232,7 +239,7 @@ async fn a_refused_token_is_an_alarm_and_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &ca, server.port);
     std::fs::write(folder.path().join("token"), "bad").unwrap();
-    let sidecar = Sidecar::start(&settings);
+    let sidecar = Sidecar::start(&settings, &[]);
     for _ in 0..2 {
         assert_eq!(soon(server.tokens.recv()).await.unwrap(), "Bearer bad");
     }
@@ -253,4 +260,67 @@ async fn a_refused_token_is_an_alarm_and_tried_again() {
     sidecar.identity.renew_now();
     soon(rotations.wait_for(|count| *count > 1)).await.unwrap();
     assert_ne!(sidecar.identity.status().unwrap().serial, serial);
+}
+
+/// Answers all three kinds of a service that was asked for while the stream was open.
+async fn asked_for(stream: &mut super::fake::Opened, name: &str, address: &str) {
+    let full = format!("shop/{name}");
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        let request = stream.request().await;
+        assert_eq!(request.resource_names_subscribe, [full.clone()]);
+        assert!(request.resource_names_unsubscribe.is_empty());
+        kinds.push(Kind::from_type_url(&request.type_url).unwrap());
+    }
+    assert_eq!(kinds, [Kind::Service, Kind::Endpoints, Kind::Routes]);
+    stream.push(Kind::Service, vec![wire(service(name))], &[]).await;
+    stream
+        .push(Kind::Endpoints, vec![wire(endpoints(name, address))], &[])
+        .await;
+    stream.push(Kind::Routes, Vec::new(), &[&full]).await;
+}
+
+#[tokio::test]
+async fn what_is_used_is_asked_for_and_what_is_not_is_given_up() {
+    let ca = Arc::new(Ca::new());
+    let mut server = Server::start(&ca, CONTROL_PLANE).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::clone(&settings(folder.path(), &ca, server.port));
+    settings.forget_after = Duration::from_secs(1);
+    let sidecar = Sidecar::start(&Arc::new(settings), &["catalog"]);
+    let mut stream = server.open().await;
+    stream.first().await;
+    stream.serve(&ca).await;
+    let cart: std::net::IpAddr = "10.96.0.7".parse().unwrap();
+    sidecar.until(|view| view.configured()).await;
+    // Its name is known, and nothing else: the control plane said things of it that nobody asked for.
+    let missing = sidecar.views.load().missing(cart).unwrap();
+    assert_eq!(missing.wanted, Wanted::Service(ServiceName::new("shop", "cart")));
+    assert!(sidecar.cart().is_empty());
+    // Asked for by many, it is subscribed to once.
+    for _ in 0..5 {
+        sidecar.demand.ask(missing.wanted.clone());
+    }
+    asked_for(&mut stream, "cart", "10.244.1.5").await;
+    sidecar.until(|view| view.by_address(cart, 80).is_some()).await;
+    assert!(sidecar.views.load().missing(cart).is_none());
+    let held = sidecar.views.load().usage(cart).unwrap().hold();
+    // catalog isn't there and is given up; cart is in use, until its last connection ends.
+    let given_up = |stream: super::fake::Opened, name: &'static str| async move {
+        let mut stream = stream;
+        for _ in 0..3 {
+            let request = stream.request().await;
+            assert_eq!(request.resource_names_unsubscribe, [name]);
+        }
+        stream
+    };
+    let stream = soon(given_up(stream, "shop/catalog")).await;
+    assert!(sidecar.views.load().by_address(cart, 80).is_some());
+    drop(held);
+    let stream = soon(given_up(stream, "shop/cart")).await;
+    sidecar.until(|view| view.by_address(cart, 80).is_none()).await;
+    // Its name is still known, and it would be asked for again.
+    assert!(sidecar.views.load().missing(cart).is_some());
+    assert_eq!(sidecar.telemetry.own().forgotten.load(Ordering::Relaxed), 2);
+    drop(stream);
 }

@@ -1,0 +1,217 @@
+use super::*;
+use std::time::Duration;
+use weft_proto::model::{Backend, Endpoints, Origin, RouteRule, Service};
+
+const CART: &str = "shop/cart";
+
+fn name(short: &str) -> ServiceName {
+    ServiceName::new("shop", short)
+}
+
+fn service(short: &str) -> Wanted {
+    Wanted::Service(name(short))
+}
+
+fn put(resource: Resource) -> Change {
+    Change::Put(Box::new(resource))
+}
+
+fn object(short: &str) -> Change {
+    put(Resource::Service(Service {
+        name: name(short),
+        hostnames: Vec::new(),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        origin: Origin::object("Service", "shop", short),
+    }))
+}
+
+fn endpoints(short: &str) -> Change {
+    put(Resource::Endpoints(Endpoints {
+        service: name(short),
+        endpoints: Vec::new(),
+    }))
+}
+
+fn routes(short: &str, to: &[&str]) -> Change {
+    let backend = |to: &&str| Backend {
+        service: name(to),
+        port: 80,
+        weight: 1,
+        invalid: None,
+    };
+    put(Resource::Routes(Routes {
+        service: name(short),
+        rules: vec![RouteRule {
+            backends: to.iter().map(backend).collect(),
+            ..RouteRule::default()
+        }],
+    }))
+}
+
+/// What came into view, in short.
+fn told(changes: &[Change]) -> Vec<String> {
+    let say = |change: &Change| match change {
+        Change::Put(resource) => format!("+{:?} {}", resource.kind(), resource.name()),
+        Change::Remove(kind, name) => format!("-{kind:?} {name}"),
+        Change::Absent(wanted) => format!("absent {wanted:?}"),
+        Change::Forget(wanted) => format!("forget {wanted:?}"),
+    };
+    changes.iter().map(say).collect()
+}
+
+/// All three kinds of a Service without routes.
+fn answer(interest: &mut Interest, short: &str) -> Vec<Change> {
+    let mut all = interest.answer(Kind::Service, vec![object(short)], &[]);
+    all.extend(interest.answer(Kind::Endpoints, vec![endpoints(short)], &[]));
+    all.extend(interest.answer(Kind::Routes, Vec::new(), &[format!("shop/{short}")]));
+    all
+}
+
+#[test]
+fn a_service_comes_into_view_as_a_whole() {
+    let mut interest = Interest::new(&[]);
+    assert!(interest.want(service("cart")));
+    assert!(interest.wants(Kind::Routes, CART) && !interest.wants(Kind::Routes, "shop/web"));
+    assert!(interest.wants(Kind::Policy, "shop/any"));
+    assert_eq!(
+        interest.names(Kind::Endpoints).into_iter().collect::<Vec<_>>(),
+        [CART]
+    );
+    assert!(
+        interest
+            .answer(Kind::Service, vec![object("cart")], &[])
+            .is_empty()
+    );
+    assert!(
+        interest
+            .answer(Kind::Endpoints, vec![endpoints("cart")], &[])
+            .is_empty()
+    );
+    assert_eq!(interest.settled(), []);
+    let now = interest.answer(Kind::Routes, Vec::new(), &[CART.into()]);
+    assert_eq!(told(&now), ["+Service shop/cart", "+Endpoints shop/cart"]);
+    assert_eq!(interest.settled(), [service("cart")]);
+    // From now on each change by itself, and nothing is said twice.
+    let now = interest.answer(Kind::Endpoints, vec![endpoints("cart")], &[]);
+    assert_eq!(told(&now), ["+Endpoints shop/cart"]);
+    assert!(
+        interest
+            .answer(Kind::Pod, Vec::new(), &["10.0.0.1".into()])
+            .is_empty()
+    );
+    let now = interest.answer(Kind::Routes, vec![routes("cart", &["cart"])], &[]);
+    assert_eq!(told(&now), ["+Routes shop/cart"]);
+}
+
+#[test]
+fn what_is_not_there_is_said_once_and_may_come() {
+    let mut interest = Interest::new(&[]);
+    interest.want(service("cart"));
+    let mut now = Vec::new();
+    for kind in PARTS {
+        now.extend(interest.answer(kind, Vec::new(), &[CART.into()]));
+    }
+    assert_eq!(
+        told(&now),
+        ["absent Service(ServiceName { namespace: \"shop\", name: \"cart\" })"]
+    );
+    assert!(
+        interest
+            .answer(Kind::Routes, Vec::new(), &[CART.into()])
+            .is_empty()
+    );
+    assert!(
+        interest
+            .answer(Kind::Service, vec![object("cart")], &[])
+            .is_empty()
+    );
+    let now = interest.answer(Kind::Endpoints, vec![endpoints("cart")], &[]);
+    assert_eq!(told(&now), ["+Service shop/cart", "+Endpoints shop/cart"]);
+    // And go again.
+    let gone = vec![Change::Remove(Kind::Service, CART.into())];
+    let now = interest.answer(Kind::Service, gone, &[CART.into()]);
+    assert_eq!(now.len(), 2);
+    assert_eq!(told(&now[..1]), ["-Service shop/cart"]);
+}
+
+#[test]
+fn routes_wait_for_what_they_lead_to() {
+    let mut interest = Interest::new(&[]);
+    interest.want(service("cart"));
+    interest.answer(Kind::Service, vec![object("cart")], &[]);
+    interest.answer(Kind::Endpoints, vec![endpoints("cart")], &[]);
+    let now = interest.answer(Kind::Routes, vec![routes("cart", &["cart", "canary"])], &[]);
+    assert!(now.is_empty());
+    assert!(interest.wants(Kind::Endpoints, "shop/canary"));
+    let now = told(&answer(&mut interest, "canary"));
+    assert_eq!(now.len(), 5, "{now:?}");
+    // New routes, to another one: the old ones hold until it is there, and everything else goes on.
+    let now = interest.answer(Kind::Routes, vec![routes("cart", &["new"])], &[]);
+    assert!(now.is_empty());
+    let now = interest.answer(Kind::Endpoints, vec![endpoints("cart")], &[]);
+    assert_eq!(told(&now), ["+Endpoints shop/cart"]);
+    let now = told(&answer(&mut interest, "new"));
+    assert!(now.contains(&"+Routes shop/cart".into()), "{now:?}");
+    // Two that lead to each other don't wait for ever.
+    interest.want(service("a"));
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        interest.answer(Kind::Service, vec![object(from)], &[]);
+        interest.answer(Kind::Endpoints, vec![endpoints(from)], &[]);
+        let now = interest.answer(Kind::Routes, vec![routes(from, &[to])], &[]);
+        assert_eq!(now.len(), if from == "b" { 6 } else { 0 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_idle_is_given_up_with_what_it_led_to() {
+    let own = "10.244.1.2".parse().unwrap();
+    let mut interest = Interest::new(&[own]);
+    interest.want(service("cart"));
+    interest.answer(Kind::Service, vec![object("cart")], &[]);
+    interest.answer(Kind::Endpoints, vec![endpoints("cart")], &[]);
+    interest.answer(Kind::Routes, vec![routes("cart", &["canary"])], &[]);
+    interest.want(Wanted::Pod("10.244.1.9".parse().unwrap()));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let minute = Duration::from_secs(60);
+    // Nobody calls canary itself, but cart is in use.
+    let gone = interest.give_up(|wanted, since| *wanted != service("cart") && since.elapsed() >= minute);
+    assert_eq!(gone, [Wanted::Pod("10.244.1.9".parse().unwrap())]);
+    let gone = interest.give_up(|_, since| since.elapsed() >= minute);
+    assert_eq!(gone, [service("canary"), service("cart")]);
+    // The pod itself is always wanted.
+    assert_eq!(
+        interest.names(Kind::Pod).into_iter().collect::<Vec<_>>(),
+        ["10.244.1.2"]
+    );
+}
+
+#[test]
+fn an_earlier_run_knew_what_was_not_there() {
+    let mut interest = Interest::new(&[]);
+    interest.want(service("cart"));
+    interest.answer(Kind::Service, vec![object("cart")], &[]);
+    interest.answer(Kind::Endpoints, vec![endpoints("cart")], &[]);
+    interest.want(Wanted::Pod("10.244.1.9".parse().unwrap()));
+    let now = told(&interest.restored());
+    assert_eq!(
+        now,
+        [
+            "absent Pod(10.244.1.9)",
+            "+Service shop/cart",
+            "+Endpoints shop/cart"
+        ]
+    );
+    assert_eq!(interest.settled().len(), 2);
+}
+
+#[test]
+fn there_is_a_bound() {
+    let mut interest = Interest::new(&[]);
+    for n in 0..MAX_WANTED {
+        assert!(interest.want(service(&format!("s{n}"))));
+    }
+    assert!(!interest.want(service("one-more")));
+    assert!(interest.want(service("s7")));
+    assert!(interest.want(Wanted::Pod("10.244.1.9".parse().unwrap())));
+}
