@@ -2,7 +2,7 @@
 //!
 //! Enters: a command line. Leaves: an exit code. Never: a thread before the sandbox has entered its namespaces.
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::process::ExitCode;
 
 mod api_server;
@@ -31,9 +31,6 @@ mod status;
 mod target;
 mod uninstall;
 mod up;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A service mesh for Kubernetes that can explain what it did.
 #[derive(Parser, Debug)]
@@ -82,12 +79,19 @@ fn main() -> ExitCode {
     if let Some(code) = weft_sandbox::hidden_main() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
-    if let Some(words) = asked_by_kubectl(std::env::args()) {
-        print!("{}", completion::kubectl(&Weft::command(), &words));
-        return ExitCode::SUCCESS;
+    let mut command = Weft::command();
+    match called_as().as_deref() {
+        Some("kubectl_complete-weft") => {
+            let words: Vec<String> = std::env::args().skip(1).collect();
+            print!("{}", completion::kubectl(&command, &words));
+            return ExitCode::SUCCESS;
+        }
+        Some("kubectl-weft") => command = command.bin_name("kubectl weft"),
+        _ => {}
     }
+    let weft = Weft::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let success = |()| ExitCode::SUCCESS;
-    let result = match Weft::parse().verb {
+    let result = match weft.verb {
         Verb::Demo(args) => demo::run(&args),
         Verb::Exec(args) => exec::run(args),
         Verb::Status(args) => status::run(&args),
@@ -103,11 +107,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The words to complete, where this program goes by the name by which kubectl asks its plugin `kubectl-weft` for them.
-fn asked_by_kubectl(mut arguments: impl Iterator<Item = String>) -> Option<Vec<String>> {
-    let program = arguments.next()?;
+/// The name that this program goes by: kubectl finds its plugins, and who completes their words, by name.
+fn called_as() -> Option<String> {
+    let program = std::env::args_os().next()?;
     let name = std::path::Path::new(&program).file_name()?;
-    (name == "kubectl_complete-weft").then(|| arguments.collect())
+    name.to_str().map(str::to_owned)
 }
 
 fn run(verb: Verb) -> anyhow::Result<()> {

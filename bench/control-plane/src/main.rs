@@ -13,9 +13,6 @@ mod town;
 use clap::Parser;
 use std::path::PathBuf;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Measure the control plane with simulated sidecars
 #[derive(Parser, Debug, Clone)]
 struct Options {
