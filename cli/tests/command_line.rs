@@ -148,14 +148,17 @@ fn parts_that_miss_their_settings_say_which() {
 fn kubectl_takes_it_as_a_plugin() {
     let folder = std::env::temp_dir().join(format!("weft-plugin-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
+    for name in ["kubectl-weft", "kubectl_complete-weft"] {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), folder.join(name)).unwrap();
+    }
     let named = |name: &str, arguments: &[&str]| {
         let link = folder.join(name);
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), &link).unwrap();
         let output = Command::new(&link).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     };
     assert!(named("kubectl-weft", &["--version"]).starts_with("weft "));
+    assert!(named("kubectl-weft", &["check", "--help"]).contains("Usage: kubectl weft check "));
     assert_eq!(named("kubectl_complete-weft", &["uninst"]), "uninstall\n:4\n");
     std::fs::remove_dir_all(&folder).unwrap();
 }
