@@ -32,9 +32,6 @@ mod target;
 mod uninstall;
 mod up;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A service mesh for Kubernetes that can explain what it did.
 #[derive(Parser, Debug)]
 #[command(
