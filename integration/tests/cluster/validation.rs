@@ -77,8 +77,7 @@ fn refused_pod(world: &World) -> Running<'_> {
         let error = world
             .create(&pod, false)
             .await
-            .err()
-            .expect("a pod with the sidecar's port is refused");
+            .expect_err("a pod with the sidecar's port is refused");
         assert!(
             error
                 .to_string()
