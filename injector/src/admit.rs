@@ -17,6 +17,8 @@ use crate::verdict::{Verdict, judge};
 /// Longest body that is read, in bytes: an object and the one before it, each as long as the API server takes in one request
 /// (3 MiB).
 pub const MAX_BODY: usize = 6 * 1024 * 1024;
+/// Most values (of any kind) of a body: each takes memory, however short it is written.
+pub const MAX_VALUES: usize = 300_000;
 /// Longest uid that is echoed, in bytes.
 const MAX_UID: usize = 256;
 /// Kubernetes cuts warnings at 256 bytes each; a few say enough.
@@ -40,6 +42,9 @@ pub enum Malformed {
         /// `apiVersion` of the body.
         api_version: String,
     },
+    /// More values than anybody needs.
+    #[error("the AdmissionReview has more than {MAX_VALUES} values; make the object smaller")]
+    Values,
     /// `request` is missing.
     #[error("the AdmissionReview has no request")]
     NoRequest,
@@ -100,7 +105,10 @@ struct ReviewHead {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ReviewIn {
+    api_version: String,
+    kind: String,
     request: Option<Request>,
 }
 
@@ -140,19 +148,44 @@ struct Status {
 /// [`Malformed`] says what is wrong with the body; it is answered with 400.
 pub fn read(body: &[u8]) -> Result<Request, Malformed> {
     let json = |error: serde_json::Error| Malformed::Json(cut(error.to_string(), 512));
-    let head: ReviewHead = serde_json::from_slice(body).map_err(json)?;
+    if values(body) > MAX_VALUES {
+        return Err(Malformed::Values);
+    }
+    // At once; what is no review of this version may have another shape altogether.
+    let review = serde_json::from_slice::<ReviewIn>(body);
+    let head = match &review {
+        Ok(review) => ReviewHead {
+            api_version: review.api_version.clone(),
+            kind: review.kind.clone(),
+        },
+        Err(_) => serde_json::from_slice(body).map_err(json)?,
+    };
     if head.api_version != API_VERSION || head.kind != KIND {
         return Err(Malformed::Version {
             kind: cut(head.kind, 64),
             api_version: cut(head.api_version, 64),
         });
     }
-    let review: ReviewIn = serde_json::from_slice(body).map_err(json)?;
-    let request = review.request.ok_or(Malformed::NoRequest)?;
+    let request = review.map_err(json)?.request.ok_or(Malformed::NoRequest)?;
     if request.uid.is_empty() || request.uid.len() > MAX_UID {
         return Err(Malformed::Uid);
     }
     Ok(request)
+}
+
+/// How many values a JSON text has, at most: every one but the first follows a bracket, a brace or a comma.
+fn values(body: &[u8]) -> usize {
+    let (mut count, mut within, mut escaped) = (1, false, false);
+    for byte in body {
+        match (within, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => within = !within,
+            (false, b'[' | b'{' | b',') => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Judges what a review is about.
@@ -359,6 +392,11 @@ mod tests {
         let mut no_uid = review(pod());
         no_uid["request"]["uid"] = json!("");
         assert_eq!(ask(&no_uid), Err(Malformed::Uid));
+        assert_eq!(values(br#"{"a": ["x,[\"", 1, {}], "b": null}"#), 7);
+        let many = review(Value::Null)
+            .to_string()
+            .replace("null", &format!("[{}0]", "[],".repeat(MAX_VALUES)));
+        assert_eq!(read(many.as_bytes()), Err(Malformed::Values));
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let body = review(Value::Null).to_string().replace("null", &deep);
         assert!(matches!(read(body.as_bytes()), Err(Malformed::Json(_))));

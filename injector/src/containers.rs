@@ -129,6 +129,14 @@ pub fn proxy(template: &Template, asked: &Overrides, called: &Called) -> Value {
     container
 }
 
+/// Names of [`volumes`].
+pub const VOLUMES: [&str; 4] = [
+    names::VOLUME_TOKEN,
+    names::VOLUME_CA,
+    names::VOLUME_STATE,
+    names::VOLUME_PODINFO,
+];
+
 /// The volumes that `weft-proxy` mounts.
 #[must_use]
 pub fn volumes() -> Vec<Value> {
@@ -232,6 +240,12 @@ mod tests {
             let variables = container["env"].as_array().unwrap();
             assert!(variables.contains(&json!({"name": "WEFT_SOCKET_MARK", "value": "1337"})));
         }
+    }
+
+    #[test]
+    fn volumes_have_their_names() {
+        let made: Vec<_> = volumes().iter().map(|volume| volume["name"].clone()).collect();
+        assert_eq!(made, VOLUMES);
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! - [`called`]: what the pod is called in metrics.
 //! - [`probes`]: the application's probes and hooks, sent by way of the sidecar.
 //! - [`containers`]: the containers and volumes that are put in.
-//! - [`patch`]: the pod as it should be; [`diff`]: the JSON patch that gets there.
+//! - [`patch`]: the pod as it should be; [`hash`] tells whether it is already; [`diff`]: the JSON patch that gets there.
 //! - [`verdict`]: the stages above, one after the other.
 //! - [`validate`]: what is said about a workload before it has pods.
 //! - [`offline`]: the same for one object of a manifest; [`manifest`]: for its text (`weft inject -f`); [`ordered`] keeps the
@@ -42,6 +42,7 @@ pub mod called;
 pub mod probes;
 pub mod containers;
 pub mod patch;
+pub mod hash;
 pub mod diff;
 pub mod verdict;
 pub mod validate;

@@ -4,8 +4,6 @@
 //! sidecar, and its labels and annotations. Pure, and idempotent: what comes out, put in again, stays as it is, also when
 //! another webhook has added to it in between. Never: something of the application removed.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use weft_proto::model::annotations::{self as names, env};
@@ -14,6 +12,7 @@ use weft_proto::model::probes::{AppPort, AppProbe};
 use crate::called::{Called, called};
 use crate::containers;
 use crate::decide::{InjectCause, Refusal, RefusalKind, SkipCause};
+use crate::hash::hash;
 use crate::overrides;
 use crate::pod::{Pod, list};
 use crate::probes::{self, Originals};
@@ -62,7 +61,7 @@ pub fn inject(
         containers::proxy(template, &asked, &called),
     ];
     let volumes = containers::volumes();
-    let hash = hash(&json!([parts, volumes]));
+    let hash = hash(parts.iter().chain(&volumes));
     let keep = before.as_ref().is_some_and(|status| status.hash == hash);
 
     let mut new = pod.value().clone();
@@ -175,9 +174,8 @@ fn check(pod: &Pod<'_>, injected: bool, warnings: &mut Vec<String>) -> Result<()
             }
         }
     }
-    let own = containers::volumes();
     for (index, volume) in pod.volumes().iter().enumerate().filter(|_| !injected) {
-        if own.iter().any(|own| own["name"] == volume["name"]) {
+        if containers::VOLUMES.iter().any(|own| volume["name"] == *own) {
             return Err(Refusal::new(
                 RefusalKind::ReservedName,
                 format!("spec.volumes[{index}].name"),
@@ -412,31 +410,6 @@ fn items<'a>(value: &'a mut Value, key: &str) -> &'a mut Vec<Value> {
     match value {
         Value::Array(list) => list,
         _ => unreachable!("it was just made a list"),
-    }
-}
-
-/// SHA-256 of the document with sorted keys, its first 16 bytes in hexadecimal.
-fn hash(document: &Value) -> String {
-    let digest = aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA256,
-        sorted(document).to_string().as_bytes(),
-    );
-    digest
-        .as_ref()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let map: BTreeMap<&String, Value> = map.iter().map(|(key, value)| (key, sorted(value))).collect();
-            Value::Object(map.into_iter().map(|(key, value)| (key.clone(), value)).collect())
-        }
-        Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
-        other => other.clone(),
     }
 }
 

@@ -21,6 +21,8 @@ use crate::verdict::Verdict;
 
 /// Bytes of all bodies that are read and judged at once.
 pub const BODIES: usize = 8 * MAX_BODY;
+/// A body longer than this, in bytes, is judged alone: as objects it takes many times its length.
+pub const LARGE: usize = 256 * 1024;
 /// Time for the body of a request, and for its turn.
 pub const BODY_TIME: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ pub struct Reviews {
     pub metrics: Metrics,
     /// A permit is a KiB.
     bodies: Semaphore,
+    large: Semaphore,
 }
 
 impl Reviews {
@@ -43,6 +46,7 @@ impl Reviews {
             template,
             metrics: Metrics::default(),
             bodies: Semaphore::new(BODIES / 1024),
+            large: Semaphore::new(1),
         }
     }
 }
@@ -127,6 +131,14 @@ async fn answered(
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Unread::TooLong),
         Ok(Err(_)) => return Err(Unread::Broken),
         Ok(Ok(body)) => body.to_bytes(),
+    };
+    let _alone = match body.len() > LARGE {
+        true => Some(
+            timeout(BODY_TIME, reviews.large.acquire())
+                .await
+                .map_err(|_| Unread::Busy)?,
+        ),
+        false => None,
     };
     let start = Instant::now();
     let request = admit::read(&body)?;

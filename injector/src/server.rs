@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | body | [`MAX_BODY`](admit::MAX_BODY) | 413 |
 //! | time for a body | [`BODY_TIME`](review::BODY_TIME) | 408 |
+//! | bodies over [`LARGE`](review::LARGE) | judged one after the other |
 //! | bodies at once, together | [`BODIES`](review::BODIES) | wait, then 503 after [`BODY_TIME`](review::BODY_TIME) |
 //! | connections | [`CONNECTIONS`] | wait in the kernel's queue |
 //! | TLS handshake, request head | [`HEAD_TIME`] | the connection closes |

@@ -28,7 +28,7 @@ use weft_proto::model::Origin;
 /// Time for a body to arrive, and for its turn.
 const BODY_TIME: Duration = Duration::from_secs(5);
 /// Reviews that are read and judged at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// Most reasons that one refusal names.
 const MOST_REASONS: usize = 5;
 /// Findings that say that an object is wrong whatever else there is. Anything else is a limit of Weft's, or may become right.

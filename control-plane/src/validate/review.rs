@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 /// Longest body that is read, in bytes: an object and the one before it, each as long as the API server takes in one request
 /// (3 MiB).
 pub const MAX_BODY: usize = 6 * 1024 * 1024;
+/// Most values (of any kind) of a body: each takes memory, however short it is written.
+const MAX_VALUES: usize = 100_000;
 /// Longest uid that is echoed, in bytes.
 const MAX_UID: usize = 256;
 /// The API server passes on few warnings, and cuts them.
@@ -25,6 +27,9 @@ pub enum Malformed {
     /// Another kind or version.
     #[error("this webhook takes AdmissionReview of admission.k8s.io/v1 only")]
     Version,
+    /// More values than anybody needs.
+    #[error("the AdmissionReview has more than {MAX_VALUES} values; make the object smaller")]
+    Values,
     /// No uid to answer with.
     #[error("request.uid must have 1 to 256 characters")]
     Uid,
@@ -84,6 +89,9 @@ struct Body {
 /// [`Malformed`] says what is wrong with the body.
 pub fn read(body: &[u8]) -> Result<Request, Malformed> {
     let json = |error: serde_json::Error| Malformed::Json(cut(&error.to_string(), 300));
+    if values(body) > MAX_VALUES {
+        return Err(Malformed::Values);
+    }
     let head: Head = serde_json::from_slice(body).map_err(json)?;
     if head.api_version != API_VERSION || head.kind != KIND {
         return Err(Malformed::Version);
@@ -93,6 +101,21 @@ pub fn read(body: &[u8]) -> Result<Request, Malformed> {
         return Err(Malformed::Uid);
     }
     Ok(body.request)
+}
+
+/// How many values a JSON text has, at most: every one but the first follows a bracket, a brace or a comma.
+fn values(body: &[u8]) -> usize {
+    let (mut count, mut within, mut escaped) = (1, false, false);
+    for byte in body {
+        match (within, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => within = !within,
+            (false, b'[' | b'{' | b',') => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// The answer's body.

@@ -152,6 +152,10 @@ fn malformed_reviews() {
     ] {
         assert!(review::read(body.as_bytes()).is_err(), "{body}");
     }
+    let many = format!("[{}0]", "[],".repeat(200_000));
+    let object = bytes(GATEWAY, "v1", "HTTPRoute", "CREATE", &json!("@"), &Value::Null);
+    let body = String::from_utf8(object).unwrap().replace("\"@\"", &many);
+    assert!(matches!(review::read(body.as_bytes()), Err(Malformed::Values)));
 }
 
 proptest! {

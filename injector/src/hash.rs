@@ -1,0 +1,86 @@
+//! What tells whether two sets of documents are the same.
+//!
+//! In: JSON. Out: a hash. Never: a difference because of the order of fields, or a copy of a document: this is done for every
+//! pod.
+
+use serde_json::Value;
+
+/// SHA-256 of the documents, fields in the order of their names; its first 16 bytes in hexadecimal.
+#[must_use]
+pub fn hash<'a>(documents: impl Iterator<Item = &'a Value>) -> String {
+    let mut text = String::new();
+    for document in documents {
+        write(document, &mut text);
+        text.push('\n');
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut short = String::with_capacity(32);
+    for byte in digest.as_ref().iter().take(16) {
+        // Writing to a String does not fail.
+        let _ = std::fmt::Write::write_fmt(&mut short, format_args!("{byte:02x}"));
+    }
+    short
+}
+
+/// Text that is the same for the same document, whatever the order of its fields.
+fn write(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            text.push('{');
+            for (name, value) in fields {
+                quoted(name, text);
+                write(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(list) => {
+            text.push('[');
+            for item in list {
+                write(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        Value::String(string) => quoted(string, text),
+        Value::Number(number) => {
+            let _ = std::fmt::Write::write_fmt(text, format_args!("{number}"));
+        }
+        Value::Bool(true) => text.push('t'),
+        Value::Bool(false) => text.push('f'),
+        Value::Null => text.push('n'),
+    }
+}
+
+/// A text behind its length, so that no two documents are written alike.
+fn quoted(string: &str, text: &mut String) {
+    let _ = std::fmt::Write::write_fmt(text, format_args!("\"{}:", string.len()));
+    text.push_str(string);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_knows_every_value_and_no_order() {
+        let one = |text: &str| hash(std::iter::once(&serde_json::from_str(text).unwrap()));
+        assert_eq!(one(r#"{"a": 1, "b": [null]}"#), one(r#"{"b": [null], "a": 1}"#));
+        assert_eq!(one("{}").len(), 32);
+        let texts = [
+            r#"{"a": 1}"#,
+            r#"{"a": "1"}"#,
+            r#"{"a": [1]}"#,
+            r#"["a", 1]"#,
+            r#"["a,1"]"#,
+            r#"["a", "1"]"#,
+            r#"[["a"], "1"]"#,
+            "true",
+            "false",
+            "null",
+        ];
+        let all: std::collections::BTreeSet<_> = texts.map(one).into();
+        assert_eq!(all.len(), texts.len());
+    }
+}
