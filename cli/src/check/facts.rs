@@ -2,9 +2,11 @@
 //!
 //! Enters: an API server. Leaves: objects as JSON, or why they can't be seen. Never: a judgement.
 
+use super::rights::is_about_rights;
 use crate::api_server::{ApiServer, Refused};
+use crate::install::kinds::path;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_proto::model::annotations::{
     APP_KUBERNETES_NAME, CA_CONFIG_MAP, CONTROL_PLANE, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES,
     NAMESPACE_INJECTION, SERVICE_NAME, SYSTEM_NAMESPACE,
@@ -38,6 +40,8 @@ pub struct Facts {
     pub peer_authentications: Fact<Vec<Value>>,
     /// ConfigMaps with the mesh's roots.
     pub roots: Fact<Vec<Value>>,
+    /// Roles and bindings of Weft's own parts.
+    pub rights: Fact<Vec<Value>>,
     /// Pods of each namespace that asks for sidecars.
     pub pods: Fact<Vec<Value>>,
 }
@@ -81,6 +85,7 @@ impl Facts {
                     "/api/v1/configmaps?fieldSelector=metadata.name%3D{CA_CONFIG_MAP}"
                 ))
                 .await,
+            rights: rights(api).await,
             pods,
         }
     }
@@ -98,6 +103,7 @@ impl Facts {
             gateway_api: Err(error.clone()),
             peer_authentications: Err(error.clone()),
             roots: Err(error.clone()),
+            rights: Err(error.clone()),
             pods: Err(error.clone()),
         }
     }
@@ -106,7 +112,7 @@ impl Facts {
     #[cfg(test)]
     pub fn empty() -> Self {
         Self {
-            version: Ok(serde_json::json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2"})),
+            version: Ok(json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2"})),
             namespaces: Ok(Vec::new()),
             nodes: Ok(Vec::new()),
             control_planes: Ok(Vec::new()),
@@ -114,6 +120,7 @@ impl Facts {
             webhooks: Ok(Vec::new()),
             slices: Ok(Vec::new()),
             roots: Ok(Vec::new()),
+            rights: Ok(Vec::new()),
             pods: Ok(Vec::new()),
             peer_authentications: Ok(Vec::new()),
             ..Self::unseen(&Refused::Missing(String::new()))
@@ -149,6 +156,26 @@ async fn pods(api: &ApiServer, namespaces: &[&str]) -> Fact<Vec<Value>> {
         all.extend(api.list(&format!("/api/v1/namespaces/{namespace}/pods")).await?);
     }
     Ok(all)
+}
+
+/// Those that are there of the roles and bindings that the charts have.
+async fn rights(api: &ApiServer) -> Fact<Vec<Value>> {
+    let mut found = Vec::new();
+    for wanted in wanted_rights() {
+        let Some(path) = path(&wanted) else { continue };
+        match api.get(&path).await {
+            Ok(object) => found.push(object),
+            Err(Refused::Missing(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The roles and bindings that the charts have.
+pub fn wanted_rights() -> Vec<Value> {
+    let objects = crate::render::manifests(&json!({})).unwrap_or_default();
+    objects.into_iter().filter(is_about_rights).collect()
 }
 
 /// In the first version that is served.

@@ -8,6 +8,7 @@ mod clock;
 mod facts;
 mod finding;
 mod pods;
+mod rights;
 
 pub use finding::{Finding, Level, Report};
 
@@ -81,6 +82,7 @@ async fn installed(api: &ApiServer) -> Report {
         .any(|finding| finding.level == Level::Error && finding.check == "api")
     {
         findings.extend(after::deployments(&facts));
+        findings.extend(rights::installed(&facts, &facts::wanted_rights()));
         findings.extend(after::webhook(&facts));
         findings.extend(after::roots(&facts));
         findings.extend(pods::sidecars(&facts));
