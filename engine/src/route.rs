@@ -127,6 +127,11 @@ impl RouteTable {
         self.rules.iter().any(|rule| rule.applies(port))
     }
 
+    /// Whether any rule looks at header fields. If none does, [`RequestHead::headers`] may be empty.
+    pub fn looks_at_fields(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.headers.is_empty())
+    }
+
     /// The first rule that matches, and one of its backends by weight.
     pub fn choose<R: Rng + ?Sized>(&self, port: u16, head: &RequestHead<'_>, rng: &mut R) -> Choice<'_> {
         match self

@@ -6,6 +6,7 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -13,18 +14,22 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 use weft_engine::Tick;
 
+use crate::accept::hairpin::Hairpins;
 use crate::alarm::Alarm;
+use crate::buffer;
 use crate::clock::Clock;
 use crate::drain::{Drain, Stage};
+use crate::http1::head;
 use crate::identity::Identity;
 use crate::settings::Settings;
 use crate::signal::{Signal, Watcher};
 use crate::telemetry::Telemetry;
 use crate::tunnel::pool::Tunnels;
 use crate::upstream::edges::Edges;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Kind, Pool};
 use crate::upstream::shared::SharedPool;
 use crate::view::{View, Views};
+use crate::xds::demand::Demand;
 
 /// What all threads share.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     /// What is known of the mesh.
     pub views: Views,
+    /// What must be known besides.
+    pub demand: Demand,
     /// This workload's certificate.
     pub identity: Identity,
     /// Metrics and the log.
@@ -41,6 +48,8 @@ pub struct Shared {
     pub drain: Drain,
     /// The engine's time.
     pub clock: Clock,
+    /// Connections of this pod to itself.
+    pub hairpins: Hairpins,
 }
 
 /// What one data-plane thread has.
@@ -149,13 +158,22 @@ impl Worker {
         }
     }
 
-    /// Closes pooled connections that are of no use any more, once a second, for as long as the thread lives.
+    /// Closes pooled connections that are of no use any more and frees spare memory, once a second, for as long as the thread lives.
     pub async fn sweep(self: Rc<Self>) {
         let mut every = tokio::time::interval(Duration::from_secs(1));
+        let mut before = 0;
         loop {
             every.tick().await;
+            buffer::trim();
+            head::trim();
             self.pool.borrow_mut().sweep(Instant::now());
             self.http2.sweep(Instant::now());
+            // Tunnels count themselves.
+            let kept = self.pool.borrow().kept(Kind::Pod) + self.http2.kept(Kind::Pod);
+            let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+            let gauge = &self.shared.telemetry.own().pool_connections;
+            gauge.fetch_add(kept - before, Ordering::Relaxed);
+            before = kept;
             self.tunnels.sweep();
         }
     }

@@ -28,7 +28,7 @@
 //! - [`policy`]: the permit without which nothing reaches the application.
 //! - [`http1`], [`http2`], [`tcp`]: what is spoken between the two sides.
 //! - [`upstream`]: endpoints, tries, connections kept and new.
-//! - [`failure`]: what follows from whatever went wrong.
+//! - [`failure`]: what follows from whatever went wrong. [`request_id`]: the name of a request in every log.
 //! - [`stream`], [`buffer`], [`signal`], [`alarm`], [`access`]: bytes, change, time and lines, for all of them.
 
 pub mod accept;
@@ -51,6 +51,7 @@ pub mod outbound;
 pub mod pages;
 pub mod policy;
 pub mod prober;
+pub mod request_id;
 pub mod server;
 pub mod settings;
 pub mod signal;

@@ -11,8 +11,10 @@ use tokio::net::TcpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_engine::pick::Probe;
 
+use crate::accept::hairpin::Hairpins;
 use crate::clock::Clock;
 use crate::identity::{Alpn, Identity};
+use crate::settings::Settings;
 use crate::view::Views;
 
 /// How often clusters are looked at.
@@ -29,8 +31,10 @@ pub struct Prober {
     pub views: Views,
     /// Who probes.
     pub identity: Identity,
-    /// Mark of the sidecar's sockets.
-    pub socket_mark: Option<u32>,
+    /// Who this is, and the mark of its sockets.
+    pub settings: Arc<Settings>,
+    /// The way to this very pod.
+    pub hairpins: Hairpins,
     /// The engine's time.
     pub clock: Clock,
 }
@@ -67,15 +71,24 @@ impl Prober {
 
     async fn reach(&self, probe: &Probe) -> io::Result<()> {
         let address = probe.endpoint.address;
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
+        let Settings {
+            ports, socket_mark, ..
+        } = &*self.settings;
+        let stream = if self.settings.pod.addresses.contains(&address.ip()) {
+            self.hairpins
+                .connect(address, ports.inbound, *socket_mark)
+                .await?
         } else {
-            TcpSocket::new_v6()?
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            if let Some(mark) = socket_mark {
+                socket2::SockRef::from(&socket).set_mark(*mark)?;
+            }
+            socket.connect(address).await?
         };
-        if let Some(mark) = self.socket_mark {
-            socket2::SockRef::from(&socket).set_mark(mark)?;
-        }
-        let stream = socket.connect(address).await?;
         if let Some(identity) = &probe.endpoint.identity {
             self.identity
                 .connect(stream, identity, Alpn::H1)

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use crate::accept::hairpin::Hairpins;
 use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::context::Shared;
@@ -114,10 +115,12 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let shared = Shared {
         settings: settings.clone(),
         views: views.clone(),
+        demand: client.demand(),
         identity: identity.clone(),
         telemetry: telemetry.clone(),
         drain: drain.clone(),
         clock,
+        hairpins: Hairpins::default(),
     };
     tracing::info!(
         pod = %settings.pod.name,
@@ -171,7 +174,8 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let prober = Prober {
         views,
         identity,
-        socket_mark: settings.socket_mark,
+        settings: settings.clone(),
+        hairpins: shared.hairpins.clone(),
         clock,
     };
     tasks.spawn(renewal.run());

@@ -96,8 +96,9 @@ pub async fn serve(shared: Shared, sockets: Sockets) {
 }
 
 async fn accept(worker: Rc<Worker>, listener: Listener, inbound: bool) {
+    let own = inbound.then(|| worker.shared.hairpins.clone());
     loop {
-        match listener.next().await {
+        match listener.next(own.as_ref()).await {
             Ok(accepted) if inbound => drop(spawn_local(inbound::serve(worker.clone(), accepted))),
             Ok(accepted) => drop(spawn_local(outbound::serve(worker.clone(), accepted))),
             Err(dropped @ Dropped::NotIntercepted(address)) => {
@@ -106,7 +107,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, inbound: bool) {
                     .telemetry
                     .refused("not-intercepted", address, &dropped);
             }
-            Err(Dropped::Accept(error)) => tracing::warn!(%error, "no connection could be accepted"),
+            Err(Dropped::Accept(error)) => worker.shared.telemetry.failed("accept", &error),
         }
     }
 }

@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ),
     ("policy::strict_ends_open_plain_text", strict_ends_open_plain_text),
     ("policy::mtls_modes", mtls_modes),
+    ("policy::a_pod_obeys_its_own", a_pod_obeys_its_own),
 ];
 
 /// An AuthorizationPolicy of the server's; `spec` follows its selector, in flow style.
@@ -80,6 +81,26 @@ fn deny_a_principal(mesh: &Mesh) {
     assert!(log.contains(name), "{log}");
     drop(denied);
     becomes(mesh, 200, OTHER, &["http://server/"]);
+}
+
+fn a_pod_obeys_its_own(mesh: &Mesh) {
+    let before = mesh.metric(SERVER, "weft_denied_total", &["policy=\"shop/not-itself\""]);
+    let denied = policy(
+        mesh,
+        "not-itself",
+        "action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/server]}}]}]",
+    );
+    becomes(mesh, 403, SERVER, &["http://server/"]);
+    let two = ["--http2-prior-knowledge", "http://server:81/"];
+    assert_eq!(status(mesh, SERVER, &two), 403);
+    let mut conn = mesh.connect(SERVER, "server", 7000);
+    conn.send("hello\n");
+    assert!(conn.rest().is_empty());
+    assert_eq!(status(mesh, CLIENT, &["http://server/"]), 200);
+    assert!(mesh.metric(SERVER, "weft_denied_total", &["policy=\"shop/not-itself\""]) > before);
+    drop(denied);
+    becomes(mesh, 200, SERVER, &["http://server/"]);
+    assert_eq!(status(mesh, SERVER, &two), 200);
 }
 
 fn allow_a_namespace(mesh: &Mesh) {

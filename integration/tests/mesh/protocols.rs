@@ -362,7 +362,14 @@ fn a_pod_calls_its_own_service(mesh: &Mesh) {
     let own = mesh.pods("shop", "server").remove(0).name;
     for (port, flag) in [(80, "--http1.1"), (81, "--http2-prior-knowledge")] {
         let url = format!("http://server:{port}/");
-        assert_eq!(mesh.curl(SERVER, &[flag, &url]).ok().echo()["pod"], own);
+        let echo = mesh.curl(SERVER, &[flag, &url]).ok().echo();
+        // As any other caller, with an identity.
+        let peer = Some("spiffe://cluster.local/ns/shop/sa/server");
+        assert_eq!(
+            (echo["pod"].as_str(), echo["peer"].as_str()),
+            (Some(&*own), peer),
+            "{echo}"
+        );
     }
     let mut conn = mesh.connect(SERVER, "server", 7000);
     conn.send("myself\n");

@@ -3,12 +3,17 @@
 //! Enters: a port. Leaves: [`Accepted`], a socket with the address that the caller meant. Never: a connection that was
 //! made to the sidecar's own port (it would come back to it for ever), an end of the loop for want of descriptors.
 
+/// Connections of a pod to itself.
+pub mod hairpin;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+use hairpin::Hairpins;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -85,11 +90,12 @@ impl Listener {
         self.port
     }
 
-    /// The next connection. Returns within a moment even if there are no descriptors left.
+    /// The next connection. Returns within a moment even if there are no descriptors left. `own`: connections that this
+    /// sidecar makes to itself.
     ///
     /// # Errors
     /// [`Dropped`]; call it again.
-    pub async fn next(&self) -> Result<Accepted, Dropped> {
+    pub async fn next(&self, own: Option<&Hairpins>) -> Result<Accepted, Dropped> {
         let (socket, peer) = match self.socket.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -104,7 +110,8 @@ impl Listener {
             }
         };
         let original = original_destination(&socket, peer.is_ipv6());
-        match original.filter(|original| original.port() != self.port) {
+        let intercepted = original.filter(|original| original.port() != self.port);
+        match intercepted.or_else(|| own?.take(peer)) {
             Some(original) => Ok(Accepted {
                 socket,
                 peer,
@@ -139,6 +146,9 @@ mod tests {
         let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, listener.port()))
             .await
             .unwrap();
-        assert!(matches!(listener.next().await, Err(Dropped::NotIntercepted(_))));
+        assert!(matches!(
+            listener.next(None).await,
+            Err(Dropped::NotIntercepted(_))
+        ));
     }
 }

@@ -23,6 +23,8 @@ pub enum Kind {
     Expect,
     /// Ends at this hop whatever it says.
     HopByHop,
+    /// `X-Request-Id`: the request's name in logs; end to end.
+    RequestId,
     /// Says who the peer is; nobody but the sidecar may say that.
     Identity,
 }
@@ -36,16 +38,25 @@ impl Kind {
             4 if is(b"host") => Self::Host,
             6 if is(b"expect") => Self::Expect,
             7 if is(b"upgrade") => Self::Upgrade,
+            12 if is(b"x-request-id") => Self::RequestId,
             10 if is(b"connection") => Self::Connection,
             10 if is(b"keep-alive") => Self::HopByHop,
             14 if is(b"content-length") => Self::ContentLength,
             14 if is(b"http2-settings") => Self::HopByHop,
             16 if is(b"proxy-connection") || is(b"weft-undelivered") => Self::HopByHop,
             17 if is(b"transfer-encoding") => Self::TransferEncoding,
-            23 if is(b"x-forwarded-client-cert") => Self::Identity,
+            23 if is_identity(name) => Self::Identity,
             _ => Self::Other,
         }
     }
+}
+
+/// `x-forwarded-client-cert` in any spelling that some application takes for it: many read `_` as `-`.
+fn is_identity(name: &[u8]) -> bool {
+    let wanted = b"x-forwarded-client-cert";
+    name.iter()
+        .zip(wanted)
+        .all(|(byte, wanted)| byte.eq_ignore_ascii_case(wanted) || (*wanted == b'-' && *byte == b'_'))
 }
 
 /// Fields that `Connection` can't take away: without them, a later reader would see another caller or another request.

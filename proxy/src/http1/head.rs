@@ -105,6 +105,8 @@ pub struct Head {
     pub upgrade: bool,
     /// The client waits for 100 before it sends the body.
     pub expects_continue: bool,
+    /// The request has a name already.
+    pub has_request_id: bool,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +141,11 @@ impl Memory {
         fields.clear();
         Self { bytes, fields }
     }
+}
+
+/// Frees half of the memory that this thread keeps for heads to come, as [`crate::buffer::trim`].
+pub fn trim() {
+    SPARE.with_borrow_mut(|spare| spare.truncate(spare.len() / 2));
 }
 
 /// Whether `bytes` may hold a whole head, of which the first `seen` bytes did not: cheaper than parsing anew for every
@@ -266,6 +273,7 @@ impl Head {
             keep_alive: version == 1,
             upgrade: false,
             expects_continue: false,
+            has_request_id: false,
         })
     }
 

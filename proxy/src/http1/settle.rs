@@ -109,6 +109,7 @@ impl Head {
             let value = &bytes[range(field.value, field.value_len)];
             match field.kind {
                 Kind::Other => {}
+                Kind::RequestId => self.has_request_id = true,
                 Kind::Host => seen.hosts += 1,
                 Kind::ContentLength => {
                     if seen.length.replace(number(value)?).is_some() {

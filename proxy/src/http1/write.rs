@@ -7,6 +7,7 @@ use weft_proto::model::HeaderChanges;
 
 use super::head::{Form, Head};
 use crate::buffer::Buffer;
+use crate::request_id::RequestId;
 
 /// What this hop changes of a request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct RequestChanges<'a> {
     pub target: &'a str,
     /// Whole field lines to add, each with CR LF.
     pub lines: &'a [u8],
+    /// The name that the request gets.
+    pub id: Option<&'a RequestId>,
     /// The route's changes.
     pub fields: Option<&'a HeaderChanges>,
 }
@@ -45,6 +48,9 @@ pub fn request(out: &mut Buffer, head: &Head, changes: RequestChanges<'_>) {
         upgrade(out, head);
     }
     out.extend(changes.lines);
+    if let Some(id) = changes.id {
+        out.extend(id.line());
+    }
     add(out, changes.fields);
     out.extend(b"\r\n");
 }

@@ -10,9 +10,12 @@ use weft_engine::path;
 use weft_proto::model::HeaderChanges;
 
 use super::MAX_FIELDS;
+use crate::context::Worker;
 use crate::failure::Failure;
+use crate::http1::field::Kind;
 use crate::http1::head::Malformed;
 use crate::inbound::UNDELIVERED;
+use crate::request_id::{self, RequestId};
 
 /// Who calls, as Envoy writes it.
 pub const IDENTITY: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -60,7 +63,13 @@ impl Asked {
             return Err(Failure::Head(Malformed::Host));
         }
         fields.remove(HOST);
-        fields.remove(IDENTITY);
+        while let Some(name) = fields
+            .keys()
+            .find(|name| Kind::of(name.as_ref()) == Kind::Identity)
+        {
+            let name = name.clone();
+            fields.remove(name);
+        }
         fields.remove(UNDELIVERED);
         let grpc = fields
             .get(http::header::CONTENT_TYPE)
@@ -86,6 +95,15 @@ impl Asked {
             fields,
             grpc,
         })
+    }
+
+    /// Gives the request a name for the logs if it has none.
+    pub fn name(&mut self, worker: &Worker) {
+        if !self.fields.contains_key(request_id::NAME)
+            && let Some(value) = RequestId::new(worker).value()
+        {
+            self.fields.insert(request_id::NAME, value);
+        }
     }
 
     /// Host and port as the client named them.

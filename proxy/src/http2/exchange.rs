@@ -5,6 +5,7 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response, StatusCode};
 
 use super::flow::{Flow, FlowError};
+use super::wire::Line;
 use crate::failure::Failure;
 use crate::http1::exchange::Stop;
 
@@ -44,15 +46,18 @@ pub struct Exchange {
     answer: Option<SendStream<Bytes>>,
     up: Option<SendStream<Bytes>>,
     up_dead: bool,
+    /// What the client's connection's streams share.
+    line: Rc<Line>,
 }
 
 impl Exchange {
     /// A stream of a client's, and its body.
-    pub fn new(respond: SendResponse<Bytes>, body: RecvStream) -> Self {
+    pub fn new(respond: SendResponse<Bytes>, body: RecvStream, line: Rc<Line>) -> Self {
         let keep = !body.is_end_stream();
         Self {
             respond,
-            request: Flow::new(body, keep),
+            request: Flow::new(body, keep, line.clone()),
+            line,
             answer: None,
             up: None,
             up_dead: false,
@@ -70,6 +75,11 @@ impl Exchange {
         guard: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
     ) -> Result<Response<RecvStream>, Broken> {
         let mut guard = guard;
+        // What was taken back already never leaves.
+        poll_fn(|cx| Poll::Ready(self.respond.poll_reset(cx).is_ready()))
+            .await
+            .then_some(())
+            .map_or(Ok(()), |()| Err(Broken::ClientGone))?;
         // Waits for room in the server's number of streams.
         poll_fn(|cx| {
             if let Poll::Ready(ready) = server.poll_ready(cx) {
@@ -112,7 +122,7 @@ impl Exchange {
             return Ok(());
         }
         let Some(up) = &mut self.up else { return Ok(()) };
-        match self.request.poll(cx, up) {
+        match self.request.poll(cx, up, None) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.up_dead = true,
             Poll::Ready(Err(FlowError::Source(_))) => return Err(Broken::ClientGone),
@@ -169,7 +179,7 @@ impl Exchange {
             let Some(answer) = &mut self.answer else {
                 return Poll::Ready(Ok(()));
             };
-            match body.poll(cx, answer) {
+            match body.poll(cx, answer, Some(&self.line)) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(FlowError::Source(error))) => return Poll::Ready(Err(broken(error))),
                 Poll::Ready(Err(FlowError::Sink(_))) => return Poll::Ready(Err(Broken::ClientGone)),

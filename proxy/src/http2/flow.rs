@@ -3,11 +3,14 @@
 //! Enters: DATA and trailers of one stream. Leaves: the same on another, as far as its window allows. Never: window given
 //! back for bytes that have not gone on.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
+
+use super::wire::Line;
 
 /// Most bytes of a request's body that are kept for another try.
 const MOST_KEPT: usize = 64 * 1024;
@@ -16,6 +19,10 @@ const MOST_KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Flow {
     source: RecvStream,
+    /// Of the source's connection.
+    line: Rc<Line>,
+    /// Bytes that came from the source.
+    came: u64,
     /// Taken from the source, not passed on yet, and not kept either.
     pending: Bytes,
     /// How much window is given back when `pending` went on.
@@ -55,8 +62,8 @@ pub enum FlowError {
 }
 
 impl Flow {
-    /// The direction from `source`. `keep`: remember what passes by, up to a bound.
-    pub fn new(source: RecvStream, keep: bool) -> Self {
+    /// The direction from `source`, a stream of the connection of `line`. `keep`: remember what passes by, up to a bound.
+    pub fn new(source: RecvStream, keep: bool, line: Rc<Line>) -> Self {
         let kept = Kept {
             chunks: Vec::new(),
             size: 0,
@@ -65,6 +72,8 @@ impl Flow {
         };
         Self {
             source,
+            line,
+            came: 0,
             pending: Bytes::new(),
             owed: false,
             kept,
@@ -119,15 +128,17 @@ impl Flow {
         self.trailers.as_ref()
     }
 
-    /// Passes on until the end. Ready when the end went on.
+    /// Passes on until the end. Ready when the end went on. `through`: what the streams of the sink's connection share, if
+    /// its peer may be one that doesn't read.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut SendStream<Bytes>,
+        through: Option<&Line>,
     ) -> Poll<Result<(), FlowError>> {
         loop {
             if !self.pending.is_empty() {
-                ready!(self.poll_pending(cx, sink))?;
+                ready!(self.poll_pending(cx, sink, through))?;
                 continue;
             }
             match self.state {
@@ -173,6 +184,8 @@ impl Flow {
                 }
             }
             Some(Ok(data)) => {
+                self.came += data.len() as u64;
+                self.line.received(self.came);
                 if self.kept.whole {
                     self.kept.size += data.len();
                     if self.kept.size <= MOST_KEPT {
@@ -194,7 +207,11 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut SendStream<Bytes>,
+        through: Option<&Line>,
     ) -> Poll<Result<(), FlowError>> {
+        if let Some(line) = through {
+            ready!(line.poll_room(cx));
+        }
         sink.reserve_capacity(self.pending.len());
         let mut room = sink.capacity();
         while room == 0 {
@@ -210,6 +227,9 @@ impl Flow {
         let last =
             self.pending.is_empty() && replayed && self.trailers.is_none() && self.source.is_end_stream();
         sink.send_data(piece, last).map_err(FlowError::Sink)?;
+        if let Some(line) = through {
+            line.queue(length);
+        }
         self.bytes += length as u64;
         if self.owed {
             self.source

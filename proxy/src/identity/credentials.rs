@@ -10,11 +10,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use weft_proto::model::TrustDomain;
 
 use super::leaf::{Leaf, Refused, Usage};
 use super::verify::Verifier;
+use super::wall::Wall;
 
 /// What is spoken inside a connection between sidecars, by its ALPN name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,11 +85,11 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Makes the TLS configurations.
+    /// Makes the TLS configurations. `wall`: what peers' certificates are judged by.
     ///
     /// # Errors
     /// When the leaf is no workload's of `trust_domain`, the key isn't its key, or no root can be read.
-    pub fn new(material: Material, trust_domain: &TrustDomain) -> Result<Self, Unusable> {
+    pub fn new(material: Material, trust_domain: &TrustDomain, wall: &Wall) -> Result<Self, Unusable> {
         let first = material.chain.first().ok_or(Unusable::NoChain)?;
         let leaf = Leaf::read(first, trust_domain, Usage::Server)?;
         Leaf::read(first, trust_domain, Usage::Client)?;
@@ -103,8 +105,9 @@ impl Credentials {
         let key = Arc::new(CertifiedKey::from_der(chain, key, provider)?);
         let resolver = Arc::new(SingleCertAndKey::from(key));
 
+        let time: Arc<dyn TimeProvider> = Arc::new(wall.clone());
         let client = |alpn: &[u8]| -> Result<Arc<ClientConfig>, rustls::Error> {
-            let mut config = ClientConfig::builder_with_provider(provider.clone())
+            let mut config = ClientConfig::builder_with_details(provider.clone(), time.clone())
                 .with_protocol_versions(&[&version::TLS13])?
                 .dangerous()
                 .with_custom_certificate_verifier(verifier.clone())
@@ -112,7 +115,7 @@ impl Credentials {
             quiet(&mut config, alpn);
             Ok(Arc::new(config))
         };
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
+        let mut server = ServerConfig::builder_with_details(provider.clone(), time.clone())
             .with_protocol_versions(&[&version::TLS13])?
             .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(resolver.clone());

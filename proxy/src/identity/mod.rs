@@ -11,6 +11,7 @@
 //! - [`renew`]: when to ask again.
 //! - [`keep`]: the certificate on a memory-backed volume, so that a restart needs no CA.
 //! - [`channel`]: gRPC to the control plane.
+//! - [`wall`]: the time of day.
 
 pub mod authority;
 pub mod channel;
@@ -19,6 +20,7 @@ pub mod keep;
 pub mod leaf;
 pub mod renew;
 pub mod verify;
+pub mod wall;
 
 use std::io;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use weft_proto::model::{SpiffeId, TrustBundle, TrustDomain};
 
 pub use credentials::{Alpn, Credentials, Material, Unusable};
 pub use leaf::{Leaf, PodName, Refused, Usage};
+pub use wall::Wall;
 
 /// The workload's identity, in force and kept up to date. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -41,6 +44,7 @@ pub struct Identity(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     trust_domain: TrustDomain,
+    wall: Wall,
     current: ArcSwapOption<Credentials>,
     /// Counts rotations.
     rotations: watch::Sender<u64>,
@@ -119,8 +123,14 @@ pub struct Status {
 impl Identity {
     /// No certificate yet.
     pub fn new(trust_domain: TrustDomain) -> Self {
+        Self::by(trust_domain, Wall::default())
+    }
+
+    /// Likewise, by this clock.
+    pub fn by(trust_domain: TrustDomain, wall: Wall) -> Self {
         Self(Arc::new(Inner {
             trust_domain,
+            wall,
             current: ArcSwapOption::empty(),
             rotations: watch::Sender::new(0),
             renew: Notify::new(),
@@ -132,7 +142,7 @@ impl Identity {
     /// # Errors
     /// When it can't be used; the one in force stays.
     pub fn install(&self, material: Material) -> Result<(), Unusable> {
-        let credentials = Credentials::new(material, &self.0.trust_domain)?;
+        let credentials = Credentials::new(material, &self.0.trust_domain, &self.0.wall)?;
         self.0.current.store(Some(Arc::new(credentials)));
         self.0.rotations.send_modify(|rotations| *rotations += 1);
         Ok(())
@@ -207,7 +217,7 @@ impl Identity {
     /// [`PeerUnverified::NoCertificate`] or [`PeerUnverified::Expired`].
     pub fn valid(&self) -> Result<Arc<Credentials>, PeerUnverified> {
         let current = self.0.current.load_full().ok_or(PeerUnverified::NoCertificate)?;
-        if current.valid(SystemTime::now()) {
+        if current.valid(self.0.wall.now()) {
             Ok(current)
         } else {
             Err(PeerUnverified::Expired)
@@ -234,6 +244,11 @@ impl Identity {
         self.0.renew.notify_one();
     }
 
+    /// The clock that certificates are judged by.
+    pub fn wall(&self) -> &Wall {
+        &self.0.wall
+    }
+
     /// The trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.0.trust_domain
@@ -251,7 +266,7 @@ impl Identity {
             serial: current.leaf.serial.clone(),
             not_before: seconds(current.leaf.not_before),
             not_after: seconds(current.leaf.not_after),
-            valid: current.valid(SystemTime::now()),
+            valid: current.valid(self.0.wall.now()),
             roots: current.material.roots.len(),
             rotations: *self.0.rotations.borrow(),
         })

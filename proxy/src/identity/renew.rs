@@ -60,13 +60,13 @@ impl Renewal {
 
     /// Runs for ever.
     pub async fn run(mut self) {
-        let mut wanted = self.wanted(SystemTime::now());
+        let mut wanted = self.wanted(self.identity.wall().now());
         loop {
             if !wanted {
                 let asked = tokio::time::timeout(TICK, self.identity.0.renew.notified())
                     .await
                     .is_ok();
-                wanted = asked || self.wanted(SystemTime::now());
+                wanted = asked || self.wanted(self.identity.wall().now());
                 continue;
             }
             match self
@@ -98,7 +98,7 @@ impl Renewal {
 
     fn install(&mut self, material: Material) -> Result<(), super::Unusable> {
         self.identity.install(material)?;
-        let now = SystemTime::now();
+        let now = self.identity.wall().now();
         let Some(current) = self.identity.current() else {
             return Ok(());
         };
@@ -128,6 +128,8 @@ impl Renewal {
         let state = self.state.clone();
         let kept = tokio::task::spawn_blocking(move || keep::save(&state, &material)).await;
         if let Ok(Err(error)) = kept {
+            let failures = &self.telemetry.own().state_failures;
+            failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, "the certificate can't be kept; a restart will need the CA");
         }
     }
@@ -136,10 +138,11 @@ impl Renewal {
         let own = self.telemetry.own();
         own.certificate_failures.fetch_add(1, Ordering::Relaxed);
         own.certificate_alarm.store(1, Ordering::Relaxed);
+        let now = self.identity.wall().now();
         let left = self
             .identity
             .current()
-            .and_then(|current| current.leaf.not_after.duration_since(SystemTime::now()).ok());
+            .and_then(|current| current.leaf.not_after.duration_since(now).ok());
         let pause = pause(self.failures, left.unwrap_or_default());
         self.failures = self.failures.saturating_add(1);
         let (attempt, seconds) = (self.failures, left.unwrap_or_default().as_secs());

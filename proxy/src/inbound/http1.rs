@@ -24,6 +24,7 @@ use crate::http1::serve::{self, Handler, Next};
 use crate::http1::write::{self, RequestChanges, ResponseChanges};
 use crate::identity::Peer;
 use crate::policy::{self, Permit};
+use crate::request_id::RequestId;
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
 use crate::telemetry;
@@ -150,6 +151,7 @@ impl Inbound<'_> {
         } else {
             Class::Unsafe
         };
+        let id = (!head.has_request_id).then(|| RequestId::new(worker));
         let mut body = Body::new(head.framing);
         let mut kept = app::kept(worker, permit, address, class);
         loop {
@@ -171,6 +173,7 @@ impl Inbound<'_> {
                 RequestChanges {
                     target: &asked.target,
                     lines,
+                    id: id.as_ref(),
                     fields: None,
                 },
             );

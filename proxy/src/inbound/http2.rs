@@ -22,6 +22,7 @@ use crate::http2::asked::{Asked, IDENTITY};
 use crate::http2::exchange::{Broken, Exchange};
 use crate::http2::flow::Flow;
 use crate::http2::serve::{self, Incoming};
+use crate::http2::{CLIENT, SIDECAR};
 use crate::outbound::http2::grpc_status;
 use crate::policy::{self, Permit};
 use crate::stream::Stream;
@@ -45,15 +46,20 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called) {
         called,
         identity,
     });
-    let calm = serve::serve(worker, stream, &mut watch, |incoming| {
+    let limits = match inbound.called.caller.peer {
+        Some(_) => SIDECAR,
+        None => CLIENT,
+    };
+    let calm = serve::serve(worker, stream, limits, &mut watch, |incoming| {
         spawn_local(inbound.clone().handle(incoming));
     })
     .await;
     if !calm {
-        worker
-            .shared
-            .telemetry
-            .refused("http2-flood", address, &"too many streams were taken back");
+        worker.shared.telemetry.refused(
+            "http2-flood",
+            address,
+            &"more resets, refusals or idle frames than requests",
+        );
     }
 }
 
@@ -80,10 +86,12 @@ impl Inbound {
             request,
             respond,
             tally,
+            line,
+            counted,
         } = incoming;
         let (head, body) = request.into_parts();
-        let mut exchange = Exchange::new(respond, body);
-        let asked = match Asked::read(head.method, head.uri, head.headers) {
+        let mut exchange = Exchange::new(respond, body, line);
+        let mut asked = match Asked::read(head.method, head.uri, head.headers) {
             Ok(asked) => asked,
             Err(failure) => {
                 if let Some(reason) = failure.refusal() {
@@ -93,9 +101,10 @@ impl Inbound {
                         .refused(reason, caller.address, &failure.text().trim_end());
                 }
                 exchange.refuse(failure, false, None);
-                return tally.cancelled();
+                return tally.unreadable();
             }
         };
+        asked.name(worker);
         let operation = Operation {
             method: asked.method.as_str(),
             path: asked.uri.path(),
@@ -106,7 +115,7 @@ impl Inbound {
             Err(_) => self.refused(&mut exchange, &asked, Failure::Denied),
         };
         if ended.flags == Failure::ClientGone.flag() {
-            tally.cancelled();
+            tally.cancelled(begun);
         } else {
             tally.answered();
         }
@@ -133,6 +142,7 @@ impl Inbound {
             upstream: Some(self.called.original),
         };
         line.write(&worker.shared.telemetry);
+        drop(counted);
     }
 
     async fn forward(
@@ -146,7 +156,7 @@ impl Inbound {
         let address = self.called.original;
         let mut watch = worker.watch();
         let mut tries = 0;
-        let response = loop {
+        let (response, server) = loop {
             tries += 1;
             let wanted = Wanted {
                 kind: Kind::App,
@@ -173,14 +183,19 @@ impl Inbound {
                 .response(server.handle.clone(), request, &mut guard)
                 .await
             {
-                Ok(response) => break response,
+                Ok(response) => break (response, server),
                 // The application has not seen it: its connection was ending.
                 Err(Broken::Refused | Broken::Server { sent: false, .. })
                     if tries < 3 && (exchange.request.is_kept() || exchange.request.is_empty()) =>
                 {
                     exchange.rewind();
                 }
-                Err(broken) => return self.refused(exchange, asked, failure(&broken)),
+                Err(broken) => {
+                    if matches!(broken, Broken::ClientGone) {
+                        server.taken_back();
+                    }
+                    return self.refused(exchange, asked, failure(&broken));
+                }
             }
         };
         let (mut head, body) = response.into_parts();
@@ -191,7 +206,7 @@ impl Inbound {
             flags: "-",
             bytes: (0, 0),
         };
-        let mut flow = Flow::new(body, false);
+        let mut flow = Flow::new(body, false, server.line().clone());
         let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, cx);
         let forwarded = exchange
             .forward(Response::from_parts(head, ()), &mut flow, &mut guard)
@@ -201,6 +216,9 @@ impl Inbound {
             .grpc_status
             .or_else(|| flow.trailers().and_then(grpc_status));
         if let Err(broken) = forwarded {
+            if matches!(broken, Broken::ClientGone) {
+                server.taken_back();
+            }
             ended.flags = failure(&broken).flag();
         }
         ended

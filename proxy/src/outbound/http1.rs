@@ -13,6 +13,7 @@ use weft_engine::Outcome;
 use weft_engine::retry;
 use weft_engine::route::RequestHead;
 
+use super::find;
 use super::route::Route;
 use super::wait::Wait;
 use crate::accept::Accepted;
@@ -29,6 +30,7 @@ use crate::http1::serve::{self, Handler, Next};
 use crate::http1::write::{self, RequestChanges, ResponseChanges};
 use crate::identity::Alpn;
 use crate::inbound::UNDELIVERED;
+use crate::request_id::RequestId;
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
 use crate::telemetry::{self, Edge};
@@ -73,9 +75,9 @@ struct Ended {
 impl Handler for Outbound<'_> {
     async fn handle(&mut self, down: &mut Half, head: Head, watch: &mut Watch) -> Next {
         let begun = Instant::now();
-        if self.generation != self.worker.generation() {
+        if self.generation != self.worker.generation() || matches!(self.target, Target::Unlearned(_)) {
+            self.target = find::target(self.worker, self.original).await;
             self.generation = self.worker.generation();
-            self.target = Target::find(&self.worker.view(), self.original);
         }
         let asked = match Asked::read(&head) {
             Ok(asked) => asked,
@@ -85,7 +87,7 @@ impl Handler for Outbound<'_> {
                 return Next::Linger;
             }
         };
-        let fields = if self.target.has_routes() {
+        let fields = if self.target.looks_at_fields() {
             head.to_map()
         } else {
             http::HeaderMap::new()
@@ -159,6 +161,7 @@ impl Outbound<'_> {
         };
         let request_deadline = route.request_timeout.map(|bound| begun + bound);
         let mut call = Call::new(worker, target, class);
+        let id = (!head.has_request_id).then(|| RequestId::new(worker));
         let mut body = Body::new(head.framing);
         let mut sent_bytes = 0;
         // A kept connection may be closed by its server at any time: one more try on a new one is free then.
@@ -220,6 +223,7 @@ impl Outbound<'_> {
                 RequestChanges {
                     target: &asked.target,
                     lines: b"",
+                    id: id.as_ref(),
                     fields: route.request_changes(),
                 },
             );

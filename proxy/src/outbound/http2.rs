@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use weft_engine::route::RequestHead;
 use weft_engine::{Class, Outcome, retry};
 
+use super::find;
 use super::route::Route;
 use super::wait::Wait;
 use crate::accept::Accepted;
@@ -22,6 +23,7 @@ use crate::context::Worker;
 use crate::drain::Stage;
 use crate::failure::Failure;
 use crate::http1::exchange::Stop;
+use crate::http2::CLIENT;
 use crate::http2::asked::{Asked, change};
 use crate::http2::exchange::{Broken, Exchange};
 use crate::http2::flow::Flow;
@@ -49,15 +51,16 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         original,
         peer,
     });
-    let calm = serve::serve(worker, Stream::Plain(socket), &mut watch, |incoming| {
+    let calm = serve::serve(worker, Stream::Plain(socket), CLIENT, &mut watch, |incoming| {
         spawn_local(outbound.clone().handle(incoming));
     })
     .await;
     if !calm {
-        worker
-            .shared
-            .telemetry
-            .refused("http2-flood", peer, &"too many streams were taken back");
+        worker.shared.telemetry.refused(
+            "http2-flood",
+            peer,
+            &"more resets, refusals or idle frames than requests",
+        );
     }
 }
 
@@ -87,10 +90,12 @@ impl Outbound {
             request,
             respond,
             tally,
+            line,
+            counted,
         } = incoming;
         let (head, body) = request.into_parts();
-        let mut exchange = Exchange::new(respond, body);
-        let asked = match Asked::read(head.method, head.uri, head.headers) {
+        let mut exchange = Exchange::new(respond, body, line);
+        let mut asked = match Asked::read(head.method, head.uri, head.headers) {
             Ok(asked) => asked,
             Err(failure) => {
                 if let Some(reason) = failure.refusal() {
@@ -100,10 +105,11 @@ impl Outbound {
                         .refused(reason, self.peer, &failure.text().trim_end());
                 }
                 exchange.refuse(failure, false, None);
-                return tally.cancelled();
+                return tally.unreadable();
             }
         };
-        let target = self.target();
+        asked.name(worker);
+        let target = self.target().await;
         let route = Route::choose(worker, &target, || RequestHead {
             method: asked.method.as_str(),
             path: asked.uri.path(),
@@ -116,7 +122,7 @@ impl Outbound {
             Err(failure) => refused(&mut exchange, &asked, *failure),
         };
         if ended.flags == Failure::ClientGone.flag() {
-            tally.cancelled();
+            tally.cancelled(begun);
         } else {
             tally.answered();
         }
@@ -146,17 +152,19 @@ impl Outbound {
             upstream: ended.upstream,
         };
         line.write(&worker.shared.telemetry);
+        drop(counted);
     }
 
-    fn target(&self) -> Target {
-        let mut known = self.target.borrow_mut();
-        if known.0 != self.worker.generation() {
-            *known = (
-                self.worker.generation(),
-                Target::find(&self.worker.view(), self.original),
-            );
+    async fn target(&self) -> Target {
+        {
+            let known = self.target.borrow();
+            if known.0 == self.worker.generation() && !matches!(known.1, Target::Unlearned(_)) {
+                return known.1.clone();
+            }
         }
-        known.1.clone()
+        let target = find::target(&self.worker, self.original).await;
+        *self.target.borrow_mut() = (self.worker.generation(), target.clone());
+        target
     }
 
     async fn forward(
@@ -226,6 +234,9 @@ impl Outbound {
             let response = match response {
                 Ok(response) => response,
                 Err(broken) => {
+                    if matches!(broken, Broken::ClientGone) {
+                        server.taken_back();
+                    }
                     let (failure, outcome, again, written) = judge(&broken);
                     tried.finish(worker, outcome);
                     let granted = matches!(broken, Broken::Stopped(Stop::Silent));
@@ -281,7 +292,7 @@ impl Outbound {
             head.headers.remove(UNDELIVERED);
             change(&mut head.headers, route.response_changes());
             wait.head_came();
-            let mut flow = Flow::new(body, false);
+            let mut flow = Flow::new(body, false, server.line().clone());
             let head = Response::from_parts(head, ());
             let forwarded = exchange
                 .forward(head, &mut flow, |cx| {
@@ -297,6 +308,9 @@ impl Outbound {
             let outcome = match forwarded {
                 Ok(()) => Outcome::Success,
                 Err(broken) => {
+                    if matches!(broken, Broken::ClientGone) {
+                        server.taken_back();
+                    }
                     let (failure, outcome, ..) = judge(&broken);
                     ended.flags = failure.flag();
                     outcome

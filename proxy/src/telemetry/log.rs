@@ -8,7 +8,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -21,11 +22,17 @@ static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 pub fn start(log: &Log) {
     let (filter, handle) = reload::Layer::new(parse(&log.level).unwrap_or(LevelFilter::INFO));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // The HTTP/2 codec warns of what peers do, as often as they do it: that is for whoever looks for it.
+    let ours = filter_fn(|metadata| {
+        !metadata.target().starts_with("h2::") || LevelFilter::current() >= LevelFilter::DEBUG
+    });
     let registry = tracing_subscriber::registry().with(filter);
     let set = if log.json {
-        registry.with(lines.json().flatten_event(true)).try_init()
+        let lines = lines.json().flatten_event(true);
+        registry.with(lines.with_filter(ours)).try_init()
     } else {
-        registry.with(lines.with_ansi(false)).try_init()
+        let lines = lines.with_ansi(false);
+        registry.with(lines.with_filter(ours)).try_init()
     };
     if set.is_ok() {
         // Only the first subscriber can be set, so that only its handle gets here.

@@ -128,6 +128,14 @@ impl Telemetry {
         }
     }
 
+    /// Counts what this side could not do, and logs it, within the budget. `what` is a short fixed word.
+    pub fn failed(&self, what: &'static str, error: &dyn fmt::Display) {
+        self.own.refused(what);
+        if let Some(unsaid) = self.lines.take() {
+            tracing::warn!(what, %error, unsaid, "failed");
+        }
+    }
+
     /// Writes the metrics page.
     ///
     /// # Errors

@@ -60,8 +60,20 @@ pub struct Own {
     pub xds_bytes: AtomicU64,
     /// Time of the last response, seconds since the epoch.
     pub xds_last_update: AtomicI64,
+    /// Attempts to keep the certificate or the configuration for a restart that failed.
+    pub state_failures: AtomicU64,
     /// Resources held, in the order of [`Kind::ALL`].
     pub xds_resources: [AtomicI64; Kind::ALL.len()],
+    /// Services and pods that are subscribed to.
+    pub wanted: AtomicI64,
+    /// Services and pods given up, because nobody used them.
+    pub forgotten: AtomicU64,
+    /// Connections and requests that waited for the control plane, to learn of something not used before.
+    pub demand_waits: AtomicU64,
+    /// Of those, failed: there was no answer in time.
+    pub demand_failures: AtomicU64,
+    /// Of those, sent on as they were: there was no answer in time, and as far as is known no sidecar there.
+    pub demand_passed: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     denied: Mutex<BTreeMap<Arc<str>, u64>>,
 }
@@ -172,6 +184,8 @@ impl Collector for Page {
             "Last response, seconds since the epoch",
             now(&own.xds_last_update),
         )?;
+        let help = "Services and pods that are subscribed to";
+        gauge("weft_on_demand_subscriptions", help, now(&own.wanted))?;
         let process = Process::read();
         gauge(
             "process_resident_memory_bytes",
@@ -235,6 +249,17 @@ impl Collector for Page {
             "Bytes of resources received",
             sum(&own.xds_bytes),
         )?;
+        let help = "Connections and requests that waited to learn of something not used before";
+        counter("weft_on_demand_waits", help, sum(&own.demand_waits))?;
+        let help = "Connections and requests that failed, because the control plane did not say in time what is there";
+        counter("weft_on_demand_failures", help, sum(&own.demand_failures))?;
+        let help =
+            "Connections sent on as they were, because the control plane did not say in time what is there";
+        counter("weft_on_demand_passed", help, sum(&own.demand_passed))?;
+        let help = "Services and pods given up, because nobody used them";
+        counter("weft_on_demand_forgotten", help, sum(&own.forgotten))?;
+        let help = "Failed attempts to keep the certificate or the configuration for a restart";
+        counter("weft_state_write_failures", help, sum(&own.state_failures))?;
         counter(
             "weft_metrics_overflows",
             "Series beyond the bound",

@@ -8,7 +8,7 @@ fn requests_reuse_connections_and_carry_the_callers_identity() {
         let mut client = mesh.connect().await;
         for n in 0..20 {
             let request = format!(
-                "GET /a/../b?n={n} HTTP/1.1\r\nHost: cart\r\nX-Forwarded-Client-Cert: me\r\nConnection: x-hop, X-Forwarded-Client-Cert\r\nX-Hop: 1\r\nX-End: 2\r\n\r\n"
+                "GET /a/../b?n={n} HTTP/1.1\r\nHost: cart\r\nX-Forwarded-Client-Cert: me\r\nConnection: x-hop, X-Forwarded-Client-Cert\r\nX-Hop: 1\r\nX-End: 2\r\nX-Request-Id: 7\r\n\r\n"
             );
             client.write_all(request.as_bytes()).await.unwrap();
             let (head, body) = read_message(&mut client).await;
@@ -17,7 +17,7 @@ fn requests_reuse_connections_and_carry_the_callers_identity() {
             assert_eq!(
                 body,
                 format!(
-                    "connection 0\nGET /b?n={n} HTTP/1.1\r\nHost: cart\r\nX-End: 2\r\nx-forwarded-client-cert: \
+                    "connection 0\nGET /b?n={n} HTTP/1.1\r\nHost: cart\r\nX-End: 2\r\nX-Request-Id: 7\r\nx-forwarded-client-cert: \
                      By=spiffe://cluster.local/ns/shop/sa/cart;URI=spiffe://cluster.local/ns/shop/sa/web\r\n\r\n"
                 )
             );

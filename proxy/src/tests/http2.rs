@@ -194,3 +194,68 @@ fn a_flood_of_streams_taken_back_ends_the_connection() {
         assert_eq!(response.await.unwrap().status(), 200);
     });
 }
+
+/// Sends so many bytes to be echoed, and counts what comes back.
+async fn echoed(client: &SendRequest<Bytes>, size: usize) -> usize {
+    let mut client = client.clone().ready().await.unwrap();
+    let (response, mut up) = client
+        .send_request(request(Method::POST, "/echo"), false)
+        .unwrap();
+    let sending = async {
+        let mut left = Bytes::from(vec![b'x'; size]);
+        while !left.is_empty() {
+            up.reserve_capacity(left.len());
+            let room = std::future::poll_fn(|cx| up.poll_capacity(cx))
+                .await
+                .unwrap()
+                .unwrap();
+            up.send_data(left.split_to(room.min(left.len())), false).unwrap();
+        }
+        up.send_data(Bytes::new(), true).unwrap();
+    };
+    let receiving = async {
+        let mut body = response.await.unwrap().into_body();
+        let mut count = 0;
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            count += data.len();
+            body.flow_control().release_capacity(data.len()).unwrap();
+        }
+        count
+    };
+    tokio::join!(sending, receiving).1
+}
+
+#[test]
+fn windows_widen_for_few_streams_and_narrow_for_many() {
+    run(async {
+        let app = application(serve).await;
+        let mesh = Mesh::start(Protocol::Http2, &[app]).await;
+        let client = client(&mesh).await;
+        for _ in 0..3 {
+            assert_eq!(echoed(&client, 3 << 20).await, 3 << 20);
+            let many = (0..20).map(|_| echoed(&client, 300_000));
+            assert_eq!(futures_util::future::join_all(many).await, [300_000; 20]);
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_stands_still_stops_no_other() {
+    run(async {
+        let app = application(serve).await;
+        let mesh = Mesh::start(Protocol::Http2, &[app]).await;
+        let still = client(&mesh).await;
+        let mut held = Vec::new();
+        for _ in 0..60 {
+            // Each sends what it may and reads nothing of what comes back.
+            let mut one = still.clone().ready().await.unwrap();
+            let (response, mut up) = one.send_request(request(Method::POST, "/echo"), false).unwrap();
+            up.send_data(Bytes::from(vec![b'x'; 200_000]), false).unwrap();
+            held.push((response.await.unwrap(), up));
+        }
+        let other = client(&mesh).await;
+        assert_eq!(echoed(&other, 1 << 20).await, 1 << 20);
+        drop(held);
+    });
+}

@@ -2,6 +2,7 @@
 //! redirection would say is said by the test.
 
 mod failover;
+mod hostile;
 mod http1;
 mod http2;
 mod opaque;
@@ -98,9 +99,11 @@ impl Sidecar {
             drain: Drain::new(settings.drain),
             settings: Arc::new(settings),
             views: writer.views(),
+            demand: crate::xds::demand::Demand::default(),
             identity: ca.identity(&format!("spiffe://cluster.local/ns/shop/sa/{account}")),
             telemetry: Telemetry::new(false),
             clock,
+            hairpins: Default::default(),
         };
         let worker = Worker::new(shared);
         spawn_local(worker.clone().follow());

@@ -217,7 +217,6 @@ async fn connect(worker: &Rc<Worker>, wanted: Wanted<'_>, deadline: Instant) -> 
     tune(tls.get_ref().0);
     let (opener, driver) = client(tls);
     let shared = worker.shared.clone();
-    shared.telemetry.own().pool_opened.fetch_add(1, Relaxed);
     shared.telemetry.own().pool_connections.fetch_add(1, Relaxed);
     spawn_local(async move {
         let ended = driver.await;

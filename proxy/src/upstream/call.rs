@@ -13,7 +13,7 @@ use weft_engine::Class;
 use weft_engine::outlier::Change;
 use weft_engine::retry::{self, Decision, Progress};
 use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried};
-use weft_proto::model::{Distance, Endpoint, Protocol, SpiffeId, Workload};
+use weft_proto::model::{Distance, Endpoint, Protocol, ServiceName, SpiffeId, Workload};
 
 use super::connect::{LAST, NEAR, NoConnection, QUICK};
 use super::edges::Called;
@@ -23,8 +23,8 @@ use crate::view::{Destination, View};
 /// An endpoint, however it was found.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// The engine picked it. `true`: it is this very pod, so that no sidecar lies between.
-    Picked(Arc<EndpointState>, bool),
+    /// The engine picked it.
+    Picked(Arc<EndpointState>),
     /// The application asked for this pod.
     Pod(Arc<Endpoint>, SocketAddr),
     /// An address that the mesh doesn't know.
@@ -63,13 +63,15 @@ pub enum Target {
     Pod(Arc<Endpoint>, SocketAddr, Option<Arc<Destination>>),
     /// An address that the mesh doesn't know.
     Unknown(SocketAddr),
+    /// A Service that is there, but the control plane did not say in time how to reach it.
+    Unlearned(ServiceName),
 }
 
 impl Place {
     /// Where to connect.
     pub fn address(&self) -> SocketAddr {
         match self {
-            Self::Picked(state, _) => state.address,
+            Self::Picked(state) => state.address,
             Self::Pod(_, address) | Self::Unknown(address) => *address,
         }
     }
@@ -77,7 +79,7 @@ impl Place {
     /// Who must be there; `None`: plain text.
     pub fn identity(&self) -> Option<&SpiffeId> {
         match self {
-            Self::Picked(state, own) => state.identity.as_ref().filter(|_| !own),
+            Self::Picked(state) => state.identity.as_ref(),
             Self::Pod(endpoint, _) => endpoint.identity.as_ref(),
             Self::Unknown(_) => None,
         }
@@ -86,7 +88,7 @@ impl Place {
     /// Connections of an earlier epoch are of no use.
     pub fn epoch(&self) -> u32 {
         match self {
-            Self::Picked(state, _) => state.epoch(),
+            Self::Picked(state) => state.epoch(),
             _ => 0,
         }
     }
@@ -94,7 +96,7 @@ impl Place {
     /// The pod.
     pub fn workload(&self) -> Option<&Workload> {
         match self {
-            Self::Picked(state, _) => Some(&state.workload),
+            Self::Picked(state) => Some(&state.workload),
             Self::Pod(endpoint, _) => Some(&endpoint.workload),
             Self::Unknown(_) => None,
         }
@@ -103,7 +105,7 @@ impl Place {
     /// Its place in memory, while it is held.
     pub fn key(&self) -> Option<usize> {
         match self {
-            Self::Picked(state, _) => Some(Arc::as_ptr(state) as usize),
+            Self::Picked(state) => Some(Arc::as_ptr(state) as usize),
             Self::Pod(endpoint, _) => Some(Arc::as_ptr(endpoint) as usize),
             Self::Unknown(_) => None,
         }
@@ -133,17 +135,27 @@ impl Target {
         match self {
             Self::Service(destination) => Some(destination),
             Self::Pod(_, _, destination) => destination.as_ref(),
-            Self::Unknown(_) => None,
+            Self::Unknown(_) | Self::Unlearned(_) => None,
         }
     }
 
-    /// Whether rules decide where its requests go.
-    pub fn has_routes(&self) -> bool {
-        matches!(self, Self::Service(destination) if destination.routes.is_some())
+    /// Whether header fields decide where its requests go.
+    pub fn looks_at_fields(&self) -> bool {
+        let Self::Service(destination) = self else {
+            return false;
+        };
+        let routes = destination.routes.as_ref();
+        routes.is_some_and(|routes| routes.looks_at_fields())
     }
 
     /// The Service, for the metrics.
     pub fn called(&self) -> Called<'_> {
+        if let Self::Unlearned(service) = self {
+            return Called {
+                host: None,
+                service: Some(service),
+            };
+        }
         match self.destination() {
             Some(destination) => Called {
                 host: Some(&destination.host),
@@ -195,6 +207,11 @@ impl<'a> Call<'a> {
                     flight: None,
                 });
             }
+            (Target::Unlearned(service), _) => {
+                return Err(NoEndpoint::Empty {
+                    service: service.clone(),
+                });
+            }
             (Target::Service(destination), None) => {
                 return Err(NoEndpoint::Empty {
                     service: destination.service.clone(),
@@ -207,20 +224,13 @@ impl<'a> Call<'a> {
             .random(|rng| cluster.pick(now, rng, &self.tried, self.class))?;
         self.tried.push(&picked.endpoint);
         self.near = picked.tier != Distance::Remote;
-        let own = self
-            .worker
-            .shared
-            .settings
-            .pod
-            .addresses
-            .contains(&picked.endpoint.address.ip());
         let flight = if stream {
             picked.begin_stream(now)
         } else {
             picked.begin(now)
         };
         Ok(Try {
-            place: Place::Picked(picked.endpoint, own),
+            place: Place::Picked(picked.endpoint),
             flight: Some(flight),
         })
     }
@@ -287,7 +297,7 @@ impl<'a> Call<'a> {
 impl Try {
     /// Tells the engine how it ended.
     pub fn finish(self, worker: &Worker, outcome: Outcome) {
-        if let (Place::Picked(endpoint, _), Some(flight)) = (&self.place, self.flight) {
+        if let (Place::Picked(endpoint), Some(flight)) = (&self.place, self.flight) {
             note(worker, endpoint, flight.finish(worker.now(), outcome));
         }
     }
@@ -301,7 +311,7 @@ impl Try {
 
     /// Tells the engine that the response's head came.
     pub fn answered(&mut self, worker: &Worker, status: u16) {
-        if let (Place::Picked(endpoint, _), Some(flight)) = (&self.place, &mut self.flight) {
+        if let (Place::Picked(endpoint), Some(flight)) = (&self.place, &mut self.flight) {
             note(worker, endpoint, flight.answered(worker.now(), status));
         }
     }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -12,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use weft_proto::model::SpiffeId;
 
-use crate::context::Worker;
+use crate::context::{Shared, Worker};
 use crate::identity::Alpn;
 use crate::identity::PeerUnverified;
 use crate::stream::Stream;
@@ -76,7 +77,12 @@ pub async fn endpoint(
     alpn: Alpn,
     deadline: Instant,
 ) -> Result<Stream, NoConnection> {
-    let stream = tcp(worker, address, deadline).await?;
+    let stream = if worker.shared.settings.pod.addresses.contains(&address.ip()) {
+        itself(worker, address, deadline).await?
+    } else {
+        tcp(worker, address, deadline).await?
+    };
+    worker.shared.telemetry.own().pool_opened.fetch_add(1, Relaxed);
     let Some(expected) = identity else {
         return Ok(Stream::Plain(stream));
     };
@@ -85,6 +91,18 @@ pub async fn endpoint(
     match timeout_at(deadline.max(Instant::now() + HANDSHAKE), handshake).await {
         Ok(Ok((_, tls))) => Ok(Stream::Client(Box::new(tls))),
         Ok(Err(unverified)) => Err(NoConnection::Unverified(address, unverified)),
+        Err(_) => Err(NoConnection::Unreachable(address, io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// This very pod: its policy is asked as for any other caller.
+async fn itself(worker: &Worker, address: SocketAddr, deadline: Instant) -> Result<TcpStream, NoConnection> {
+    let Shared {
+        settings, hairpins, ..
+    } = &worker.shared;
+    let connecting = hairpins.connect(address, settings.ports.inbound, settings.socket_mark);
+    match timeout_at(deadline, connecting).await {
+        Ok(connected) => connected.map_err(|error| NoConnection::Unreachable(address, error)),
         Err(_) => Err(NoConnection::Unreachable(address, io::ErrorKind::TimedOut.into())),
     }
 }

@@ -110,6 +110,12 @@ impl Pool {
         self.idle = HashMap::default();
     }
 
+    /// Connections that wait for one use.
+    pub fn kept(&self, kind: Kind) -> usize {
+        let of_kind = self.idle.iter().filter(|((each, _), _)| *each == kind);
+        of_kind.map(|(_, list)| list.len()).sum()
+    }
+
     /// Connections that wait.
     pub fn len(&self) -> usize {
         self.idle.values().map(Vec::len).sum()

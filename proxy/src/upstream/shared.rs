@@ -4,8 +4,11 @@
 //! for each of many streams that begin at once, a connection of the time before its endpoint was found unreachable.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,13 +21,20 @@ use weft_proto::model::SpiffeId;
 
 use super::connect::NoConnection;
 use super::pool::Kind;
-use crate::http2::{CONNECTION_WINDOW, MAX_HEAD, SEND_BUFFER, STREAM_WINDOW};
+use crate::http2::meter::Role;
+use crate::http2::wire::{Counted, Line, Wire};
+use crate::http2::{CONNECTION_WINDOW, MAX_HEAD, SERVER, SMALL_PIECES, STREAM_WINDOW};
 use crate::stream::Stream;
 
 /// How long a connection without streams is kept.
 const IDLE: Duration = Duration::from_secs(60);
 /// Streams of one connection, whatever its server allows: more go on another one.
-const MOST: usize = 256;
+const MOST: usize = crate::http2::MOST_STREAMS as usize;
+/// Bytes of one stream that wait to be written.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Requests that may be taken back on one connection before new ones go on another: a server may end a connection on
+/// which many are, and with it those that nobody took back.
+const MOST_CANCELLED: [u32; 2] = [16, 1_000];
 /// How often another sidecar is asked for a sign of life while there are streams. gRPC's streams may be silent for as long
 /// as they like, so that only this tells a quiet stream from a place that is gone.
 const PING_EVERY: Duration = Duration::from_millis(100);
@@ -56,7 +66,9 @@ struct Connection {
     ended: Rc<Cell<bool>>,
     task: AbortHandle,
     used: Cell<Instant>,
-    streams: Rc<Cell<usize>>,
+    line: Rc<Line>,
+    /// How many more requests may be taken back.
+    patience: Rc<Cell<u32>>,
 }
 
 /// The right to begin one stream.
@@ -64,7 +76,9 @@ struct Connection {
 pub struct Lease {
     /// Where to begin it.
     pub handle: SendRequest<Bytes>,
-    streams: Rc<Cell<usize>>,
+    line: Rc<Line>,
+    patience: Rc<Cell<u32>>,
+    _counted: Counted,
 }
 
 /// Which connection is wanted.
@@ -106,11 +120,18 @@ impl SharedPool {
         Ok(handle)
     }
 
+    /// Connections for one use.
+    pub fn kept(&self, kind: Kind) -> usize {
+        let places = self.places.borrow();
+        let of_kind = places.iter().filter(|((each, _), _)| *each == kind);
+        of_kind.map(|(_, place)| place.connections.borrow().len()).sum()
+    }
+
     /// Forgets connections that have ended or that nobody uses.
     pub fn sweep(&self, now: Instant) {
         self.places.borrow_mut().retain(|_, place| {
             place.connections.borrow_mut().retain(|connection| {
-                if connection.streams.get() > 0 {
+                if connection.line.streams() > 0 {
                     connection.used.set(now);
                 }
                 let kept = !connection.ended.get() && now.duration_since(connection.used.get()) < IDLE;
@@ -125,18 +146,25 @@ impl SharedPool {
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.streams.set(self.streams.get() - 1);
+impl Lease {
+    /// What the connection's streams share.
+    pub fn line(&self) -> &Rc<Line> {
+        &self.line
+    }
+
+    /// The stream was taken back by whoever asked for it.
+    pub fn taken_back(&self) {
+        self.patience.set(self.patience.get().saturating_sub(1));
     }
 }
 
 impl Connection {
     fn lease(&self) -> Lease {
-        self.streams.set(self.streams.get() + 1);
         Lease {
             handle: self.handle.clone(),
-            streams: self.streams.clone(),
+            line: self.line.clone(),
+            patience: self.patience.clone(),
+            _counted: self.line.begin(),
         }
     }
 
@@ -152,11 +180,12 @@ impl Place {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
             !connection.ended.get()
+                && connection.patience.get() > 0
                 && connection.epoch >= wanted.epoch
                 && connection.identity.as_ref() == wanted.identity
         });
         let roomy = connections.iter().find(|connection| {
-            connection.streams.get() < connection.handle.current_max_send_streams().min(MOST)
+            connection.line.streams() < connection.handle.current_max_send_streams().min(MOST)
         })?;
         Some(roomy.lease())
     }
@@ -167,26 +196,37 @@ impl Place {
         stream: Stream,
         alarm: Rc<Notify>,
     ) -> Result<Lease, NoConnection> {
+        let line = Line::new(Role::Server, SERVER.frames.0, SERVER.frames.1);
         let handshake = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(MAX_HEAD)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
-            .handshake::<_, Bytes>(stream);
+            .data_frame_budget(SMALL_PIECES)
+            .handshake::<_, Bytes>(Wire::new(stream, line.clone()));
         let (handle, mut connection) = handshake
             .await
             .map_err(|error| NoConnection::Unreachable(wanted.address, std::io::Error::other(error)))?;
         let ended = Rc::new(Cell::new(false));
         let told = ended.clone();
-        let streams = Rc::new(Cell::new(0));
         // An application that stops for a while is not gone: only sidecars are asked.
         let pings = connection.ping_pong().filter(|_| wanted.identity.is_some());
-        let silence = silence(pings, streams.clone(), alarm.clone());
+        let silence = silence(pings, line.clone(), alarm.clone());
         let address = wanted.address;
+        let shared = line.clone();
+        let driven = poll_fn(move |cx| {
+            shared.tell_window(|size| connection.set_initial_window_size(size));
+            match Pin::new(&mut connection).poll(cx) {
+                Poll::Pending if shared.is_flooded() => {
+                    Poll::Ready(Err(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM)))
+                }
+                driven => driven,
+            }
+        });
         let task = spawn_local(async move {
             tokio::select! {
-                result = connection => if let Err(error) = result {
+                result = driven => if let Err(error) = result {
                     tracing::debug!(%error, %address, "an HTTP/2 connection ended");
                 },
                 () = silence => {
@@ -203,7 +243,8 @@ impl Place {
             ended,
             task: task.abort_handle(),
             used: Cell::new(Instant::now()),
-            streams,
+            line,
+            patience: Rc::new(Cell::new(MOST_CANCELLED[usize::from(wanted.kind == Kind::Pod)])),
         };
         let lease = connection.lease();
         self.connections.borrow_mut().push(connection);
@@ -212,13 +253,13 @@ impl Place {
 }
 
 /// Ends when the peer gives no sign of life while there are streams, or when another one has given none.
-async fn silence(pings: Option<h2::PingPong>, streams: Rc<Cell<usize>>, alarm: Rc<Notify>) {
+async fn silence(pings: Option<h2::PingPong>, line: Rc<Line>, alarm: Rc<Notify>) {
     let Some(mut pings) = pings else {
         return std::future::pending().await;
     };
     loop {
         let alarmed = tokio::time::timeout(PING_EVERY, alarm.notified()).await.is_ok();
-        if streams.get() == 0 && !alarmed {
+        if line.streams() == 0 && !alarmed {
             continue;
         }
         let patience = if alarmed { PONG_SOON } else { PONG_WITHIN };

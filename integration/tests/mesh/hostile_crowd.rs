@@ -1,0 +1,191 @@
+//! Clients that are many, slow or broken: the sidecar stays up, does not grow, and serves everybody else.
+
+use crate::mesh::{Mesh, output_within, until};
+use crate::suite::Test;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The tests of this file.
+pub const TESTS: &[Test] = &[
+    ("hostile_crowd::slow_readers", slow_readers),
+    ("hostile_crowd::names_without_end", names_without_end),
+    ("hostile_crowd::broken_clients", broken_clients),
+    ("hostile_crowd::out_of_descriptors", out_of_descriptors),
+];
+
+const MIB: f64 = 1024.0 * 1024.0;
+const CALLER: &str = "shop/deployment/caller";
+const VICTIM: &str = "shop/deployment/victim";
+const OUTSIDER: &str = "plain/deployment/outsider";
+
+fn memory(mesh: &Mesh, pod: &str) -> f64 {
+    mesh.metric(pod, "process_resident_memory_bytes", &[])
+}
+
+fn victim(mesh: &Mesh) -> String {
+    mesh.pods("shop", "victim").remove(0).address
+}
+
+/// Nothing has crashed, and honest requests are answered.
+fn well(mesh: &Mesh) {
+    for (pod, container) in [("victim", "weft-proxy"), ("caller", "weft-proxy")] {
+        let pod = mesh.pods("shop", pod).remove(0);
+        assert_eq!(pod.restarts, 0, "{} restarted", pod.name);
+        let log = mesh.log("shop", &pod.name, container);
+        assert!(!log.contains("panicked"), "{log}");
+    }
+    mesh.curl(CALLER, &["http://victim/"]).ok();
+    mesh.curl(CALLER, &["--http2-prior-knowledge", "http://victim:81/"])
+        .ok();
+}
+
+fn slow_readers(mesh: &Mesh) {
+    const COUNT: u32 = 1_000;
+    let address = victim(mesh);
+    for (from, host, port, attacked) in [
+        (OUTSIDER, address.as_str(), "8080", VICTIM),
+        (CALLER, "victim", "80", CALLER),
+    ] {
+        let before = memory(mesh, attacked);
+        let mut held = mesh
+            .tool(from, &["slow-readers", host, port, &COUNT.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(held.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "ready\n");
+        until("all of them are served", || {
+            match mesh.metric(attacked, "weft_inbound_connections", &[])
+                + mesh.metric(attacked, "weft_outbound_connections", &[])
+            {
+                open if open >= f64::from(COUNT) => Ok(()),
+                open => Err(format!("{open} connections")),
+            }
+        });
+        // Others are served meanwhile, a few times, so that whatever fills up has had its time.
+        for _ in 0..20 {
+            mesh.curl(CALLER, &["http://victim/"]).ok();
+        }
+        let each = (memory(mesh, attacked) - before) / f64::from(COUNT) / 1024.0;
+        println!("{COUNT} slow readers from {from}: {each:.1} KiB each");
+        drop(held.stdin.take());
+        held.wait().unwrap();
+        assert!(each < 64.0, "{each} KiB for each slow reader from {from}");
+        until("they are gone", || {
+            match mesh.metric(VICTIM, "weft_inbound_connections", &[]) {
+                open if open < 100.0 => Ok(()),
+                open => Err(format!("{open} connections")),
+            }
+        });
+    }
+    well(mesh);
+}
+
+fn names_without_end(mesh: &Mesh) {
+    const COUNT: &str = "20000";
+    let address = victim(mesh);
+    for (from, host, port, attacked) in [
+        (OUTSIDER, address.as_str(), "8080", VICTIM),
+        (CALLER, "victim", "80", CALLER),
+    ] {
+        let ask = |count: &str| {
+            let (code, out) = output_within(
+                mesh.tool(from, &["names", host, port, count]),
+                Duration::from_secs(120),
+            );
+            assert_eq!((code, out.trim()), (Some(0), count), "{out}");
+        };
+        ask("1000");
+        let before = memory(mesh, attacked);
+        let page = mesh.page(attacked, 15020, "/metrics").len();
+        ask(COUNT);
+        let grown = memory(mesh, attacked) - before;
+        let after = mesh.page(attacked, 15020, "/metrics").len();
+        println!(
+            "{COUNT} hosts and paths from {from}: {} KiB more, {page} and {after} bytes of metrics",
+            grown / 1024.0
+        );
+        // A fifth of the 100,000 that may cost 16 MiB.
+        assert!(grown < 16.0 * MIB / 5.0, "{grown} bytes more");
+        assert!(after < page + 4_096, "{page} and {after} bytes of metrics");
+    }
+    well(mesh);
+}
+
+fn broken_clients(mesh: &Mesh) {
+    let address = victim(mesh);
+    for (from, host, port, attacked) in [
+        (OUTSIDER, address.as_str(), "8080", VICTIM),
+        (CALLER, "victim", "80", CALLER),
+        (CALLER, "victim", "82", CALLER),
+    ] {
+        let half = |seed: &str| {
+            let (code, out) = output_within(
+                mesh.tool(from, &["broken", host, port, seed, "5000"]),
+                Duration::from_secs(240),
+            );
+            assert_eq!((code, out.trim()), (Some(0), "0"), "from {from}: {out}");
+            memory(mesh, attacked)
+        };
+        let (first, second) = (half("1"), half("2"));
+        println!(
+            "10000 broken clients from {from} to {port}: {} KiB more in the second half",
+            (second - first) / 1024.0
+        );
+        assert!(
+            second - first < 4.0 * MIB,
+            "{} bytes more in the second half",
+            second - first
+        );
+        well(mesh);
+    }
+}
+
+/// Takes away all descriptors of the sidecar but those that it has, lets connections pile up, and gives them back; prints
+/// how long a request took after that, in milliseconds.
+const STARVE: &str = r#"
+import os, resource, socket, sys, time
+own = os.readlink('/proc/self/ns/net')
+def is_sidecar(pid):
+    try:
+        words = open(f'/proc/{pid}/cmdline').read().split('\0')
+        return 'proxy' in words[1:] and os.readlink(f'/proc/{pid}/ns/net') == own
+    except OSError:
+        return False
+pid = next(int(p) for p in os.listdir('/proc') if p.isdigit() and is_sidecar(p))
+before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+have = len(os.listdir(f'/proc/{pid}/fd'))
+resource.prlimit(pid, resource.RLIMIT_NOFILE, (have, before[1]))
+waiting = [socket.create_connection(('victim', 80)) for _ in range(50)]
+for one in waiting:
+    one.settimeout(0.5)
+    one.sendall(b'GET / HTTP/1.1\r\nhost: victim\r\n\r\n')
+refused = 0
+for one in waiting[:3]:
+    try:
+        refused += not one.recv(1)
+    except OSError:
+        refused += 1
+resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+begun = time.monotonic()
+last = waiting[-1]
+last.settimeout(20)
+answered = last.recv(12)
+print(refused, int((time.monotonic() - begun) * 1000), answered.decode())
+"#;
+
+fn out_of_descriptors(mesh: &Mesh) {
+    let out = mesh.print(CALLER, &["python3", "-c", STARVE]);
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert!(words.len() == 4 && words[0] != "0" && words[3] == "200", "{out}");
+    let millis: u64 = words[1].parse().unwrap();
+    println!("served again after {millis} ms");
+    // The accept loop looks every 50 ms; the rest is for a slow machine.
+    assert!(millis < 3_000, "{out}");
+    well(mesh);
+}
