@@ -8,6 +8,7 @@ use super::finding::{Finding, Level};
 use crate::api_server::Refused;
 use crate::install::wait::{has_authority, progress};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use weft_proto::model::annotations::{CA_CONFIG_MAP_KEY, CONTROL_PLANE, INJECTOR, SYSTEM_NAMESPACE};
 
 /// Whether both parts run, with how many replicas, and in which version.
@@ -92,14 +93,7 @@ pub fn webhook(facts: &Facts) -> Vec<Finding> {
         let advice = format!("kubectl --namespace {SYSTEM_NAMESPACE} logs deployment/{INJECTOR}");
         findings.push(Finding::new(Level::Error, CHECK, message).advise(advice));
     }
-    let ready = facts
-        .slices
-        .iter()
-        .flatten()
-        .flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
-    let ready = ready
-        .filter(|endpoint| endpoint["conditions"]["ready"] != false)
-        .count();
+    let ready = ready(facts.slices.as_deref().unwrap_or_default());
     match &facts.slices {
         Ok(_) if ready == 0 => {
             let message = format!(
@@ -131,6 +125,21 @@ pub fn webhook(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// How many pods are ready behind EndpointSlices: with two families of addresses, each pod is in two of them.
+fn ready(slices: &[Value]) -> usize {
+    let endpoints = slices
+        .iter()
+        .flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+    let pods: BTreeSet<&str> = ready
+        .filter_map(|endpoint| {
+            let target = endpoint["targetRef"]["name"].as_str();
+            target.or_else(|| endpoint["addresses"][0].as_str())
+        })
+        .collect();
+    pods.len()
 }
 
 /// Whether every namespace that asks for sidecars has the mesh's roots, and the same ones.

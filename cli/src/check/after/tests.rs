@@ -57,7 +57,7 @@ fn a_webhook_that_refuses_every_pod_is_an_error() {
         json!({"metadata": {"name": INJECTOR}, "webhooks": [
             {"name": "inject.weft.dev", "clientConfig": {"caBundle": bundle}, "failurePolicy": policy}]})
     };
-    let slice = |ready: bool| json!({"endpoints": [{"conditions": {"ready": ready}}]});
+    let slice = |ready: bool| json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": {"name": "a"}}]});
     for (webhooks, slices, expected) in [
         (
             vec![configuration("Y2E=", "Fail")],
@@ -87,6 +87,15 @@ fn a_webhook_that_refuses_every_pod_is_an_error() {
         facts.slices = Ok(slices);
         assert_eq!(levels(&webhook(&facts)), expected, "{facts:?}");
     }
+}
+
+#[test]
+fn a_pod_with_two_addresses_is_one_injector() {
+    let slice = |address: &str| json!({"endpoints": [{"addresses": [address], "conditions": {"ready": true}, "targetRef": {"name": "a"}}]});
+    assert_eq!(ready(&[slice("10.0.0.1"), slice("fd00::1")]), 1);
+    let unnamed = json!({"endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]});
+    assert_eq!(ready(&[unnamed]), 2);
+    assert_eq!(ready(&[]), 0);
 }
 
 #[test]
