@@ -229,6 +229,9 @@ impl Nodes {
             labels
                 .entry("kubernetes.io/hostname")
                 .or_insert_with(|| name.into());
+            labels
+                .entry("kubernetes.io/arch")
+                .or_insert_with(|| crate::api::defaults::ARCHITECTURE.into());
             labels.entry("kubernetes.io/os").or_insert_with(|| "linux".into());
             node["spec"]["podCIDR"] = json!(network.pods[0]);
             node["spec"]["podCIDRs"] = json!(network.pods);

@@ -16,11 +16,13 @@ mod suite;
 mod tool;
 mod town;
 
+mod api;
 mod control;
 mod documentation;
 mod failover;
 mod grpc;
 mod identity;
+mod kubectl;
 mod leftovers;
 mod manifests;
 mod policy;
@@ -48,7 +50,11 @@ fn main() -> ExitCode {
         &[protocols::TESTS, grpc::TESTS, identity::TESTS, policy::TESTS],
     );
     suite.group("regions", failover::start, &[failover::TESTS, control::TESTS]);
-    suite.group("sandbox", sandbox::start, &[sandbox::TESTS, documentation::TESTS]);
+    suite.group(
+        "sandbox",
+        sandbox::start,
+        &[sandbox::TESTS, documentation::TESTS, api::TESTS, kubectl::TESTS],
+    );
     suite.alone(manifests::TESTS);
     suite.alone(leftovers::TESTS);
     suite.finish()

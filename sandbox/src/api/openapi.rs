@@ -1,7 +1,7 @@
 //! OpenAPI: which operations there are, and what options they have.
 //!
-//! In: the table of kinds. Out: `/openapi/v3` and a document for every group and version. Never: a schema: the API checks
-//! fields itself (`fieldValidation`), which is what clients ask this for.
+//! In: the table of kinds. Out: `/openapi/v3` and a document for every group and version. Never: the fields of a kind: the
+//! API checks them itself (`fieldValidation`), which is what clients ask this for.
 
 use serde_json::{Map, Value, json};
 
@@ -29,15 +29,23 @@ pub fn document(kinds: &Kinds, root: &str) -> Option<Value> {
     if !discovery::serves(kinds, &group, &version) {
         return None;
     }
-    let mut paths = Map::new();
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
     for kind in kinds.all() {
         if kind.group == group && kind.versions.contains(&version) {
             describe(&kind, &version, root, &mut paths);
+            let name = format!(
+                "{}.{version}.{}",
+                if group.is_empty() { "core" } else { &group },
+                kind.kind
+            );
+            schemas.insert(name, json!({"type": "object", "x-kubernetes-group-version-kind": [
+                {"group": group, "version": version, "kind": kind.kind}],
+                "description": "The sandbox's API does not describe fields; it checks those of Kubernetes' own kinds."}));
         }
     }
     Some(
         json!({"openapi": "3.0.0", "info": {"title": "Weft sandbox", "version": discovery::version()["gitVersion"]},
-        "paths": paths}),
+        "paths": paths, "components": {"schemas": schemas}}),
     )
 }
 
@@ -98,6 +106,7 @@ mod tests {
             .unwrap();
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         assert_eq!(patch["parameters"][2]["name"], "fieldValidation");
+        assert!(apps["components"]["schemas"]["apps.v1.Deployment"].is_object());
         assert!(document(&kinds, "apis/apps/v9").is_none());
         assert!(document(&kinds, "nonsense").is_none());
     }

@@ -6,6 +6,7 @@
 mod answer;
 mod logs;
 mod parts;
+mod protobuf;
 mod stream;
 
 use std::convert::Infallible;

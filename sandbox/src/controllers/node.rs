@@ -93,6 +93,9 @@ pub fn set_condition(object: &mut Value, kind: &str, status: &str, reason: &str,
         .and_then(|c| c["lastTransitionTime"].as_str())
         .map_or_else(object::now, str::to_owned);
     let mut new = json!({"type": kind, "status": status, "lastTransitionTime": at});
+    if object["kind"] == "Node" {
+        new["lastHeartbeatTime"] = new["lastTransitionTime"].clone();
+    }
     if !reason.is_empty() {
         new["reason"] = reason.into();
     }

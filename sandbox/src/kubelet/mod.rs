@@ -471,9 +471,9 @@ impl Kubelet {
             addresses.push(json!({"type": "Hostname", "address": name}));
             o["status"]["addresses"] = addresses.into();
             o["status"]["nodeInfo"] = json!({"kubeletVersion": concat!("v1.32.0+weft-", env!("CARGO_PKG_VERSION")),
-                "operatingSystem": "linux", "architecture": std::env::consts::ARCH, "containerRuntimeVersion": "weft://namespaces",
+                "operatingSystem": "linux", "architecture": crate::api::defaults::ARCHITECTURE, "containerRuntimeVersion": "weft://namespaces",
                 "osImage": "", "kernelVersion": "", "machineID": "", "systemUUID": "", "bootID": "", "kubeProxyVersion": ""});
-            set_condition(o, "Ready", "True", "KubeletReady", "");
+            set_condition(o, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
         });
         if let Err(e) = written {
             tracing::debug!("node {name}: {e}");

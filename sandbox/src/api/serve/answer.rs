@@ -19,7 +19,7 @@ use super::super::table::{self, Shape};
 use super::super::tokens::Caller;
 use super::super::verbs::{Deletion, Part, Write, Written};
 use super::super::{Api, discovery, object, openapi, review};
-use super::{Reply, as_version, parts, stream};
+use super::{Reply, as_version, parts, protobuf, stream};
 
 /// A request, read in full.
 pub(super) struct Asked {
@@ -267,9 +267,7 @@ impl Asked {
             return self.yaml();
         }
         if self.content.contains("protobuf") {
-            return Err(Refusal::unsupported_media(
-                "the sandbox's API reads JSON and YAML, not protobuf",
-            ));
+            return protobuf::read(&self.body).map_err(Refusal::unsupported_media);
         }
         serde_json::from_slice(&self.body)
             .map_err(|e| Refusal::bad_request(format!("the body is not JSON: {e}")))
