@@ -171,7 +171,7 @@ impl<F: Fn(&'static Kind, &str) -> Running> Source<F> {
                 if let Some(watch) = self.watches.remove(index) {
                     tracing::info!(kind = kind.kind, version = watch.version, "is no longer served");
                     watch.task.abort();
-                    self.seen.end(kind.kind);
+                    self.seen.end(kind);
                     self.missing.remove(index);
                     let _ = changes.send(Change::Remove(watch::right(kind))).await;
                 }

@@ -2,7 +2,7 @@
 //!
 //! Enters: what the watches pass on, lists of the API server. Leaves: whether the one covers the other. Never: an object's content.
 
-use crate::ingest::kind::{KINDS, Role};
+use crate::ingest::kind::{KINDS, Kind, Role};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,14 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Versions of objects that have been passed on, by kind. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Arc<Mutex<BTreeMap<&'static str, Known>>>);
+pub struct Seen(Arc<Mutex<BTreeMap<Id, Known>>>);
+
+/// A kind's group and name: two groups have a Gateway.
+type Id = (&'static str, &'static str);
+
+fn id(kind: &'static Kind) -> Id {
+    (kind.group, kind.kind)
+}
 
 /// One kind.
 #[derive(Debug)]
@@ -55,28 +62,28 @@ fn number(version: Option<&str>) -> u64 {
 }
 
 impl Seen {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Id, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A watch begins.
-    pub(super) fn begin(&self, kind: &'static str, resource: ApiResource) {
+    pub(super) fn begin(&self, kind: &'static Kind, resource: ApiResource) {
         let known = Known {
             resource,
             objects: None,
             last: 0,
         };
-        self.lock().insert(kind, known);
+        self.lock().insert(id(kind), known);
     }
 
     /// A kind isn't watched any more.
-    pub(super) fn end(&self, kind: &str) {
-        self.lock().remove(kind);
+    pub(super) fn end(&self, kind: &'static Kind) {
+        self.lock().remove(&id(kind));
     }
 
     /// Everything there is of a kind has been passed on.
-    pub(super) fn listed(&self, kind: &str, objects: Vec<(Name, u64)>) {
-        if let Some(known) = self.lock().get_mut(kind) {
+    pub(super) fn listed(&self, kind: &'static Kind, objects: Vec<(Name, u64)>) {
+        if let Some(known) = self.lock().get_mut(&id(kind)) {
             let newest = objects.iter().map(|(_, version)| *version).max();
             known.last = known.last.max(newest.unwrap_or(0));
             known.objects = Some(objects.into_iter().collect());
@@ -84,8 +91,8 @@ impl Seen {
     }
 
     /// An object's new state, or (`gone`) its end, has been passed on.
-    pub(super) fn changed(&self, kind: &str, name: Name, version: u64, gone: bool) {
-        if let Some(known) = self.lock().get_mut(kind) {
+    pub(super) fn changed(&self, kind: &'static Kind, name: Name, version: u64, gone: bool) {
+        if let Some(known) = self.lock().get_mut(&id(kind)) {
             known.last = known.last.max(version);
             if let Some(objects) = &mut known.objects {
                 if gone {
@@ -103,19 +110,18 @@ impl Seen {
     /// When the API server can't be asked.
     pub async fn caught_up(&self, client: &kube::Client) -> Result<(), Unlisted> {
         let required = KINDS.iter().filter(|kind| kind.role == Role::Required);
-        let mut kinds: Vec<&'static str> = required.map(|kind| kind.kind).collect();
+        let mut kinds: Vec<&'static Kind> = required.collect();
         let served = super::discover::served(client).await.versions;
         let optional = served.iter().filter(|(_, version)| version.is_some());
         kinds.extend(
             optional
                 .map(|(index, _)| &KINDS[*index])
-                .filter(|kind| kind.role == Role::Optional)
-                .map(|kind| kind.kind),
+                .filter(|kind| kind.role == Role::Optional),
         );
         for kind in kinds {
             let resource = loop {
                 // A kind that was installed a moment ago is watched soon.
-                let found = self.lock().get(kind).map(|known| known.resource.clone());
+                let found = self.lock().get(&id(kind)).map(|known| known.resource.clone());
                 match found {
                     Some(resource) => break resource,
                     None => sleep(LOOK).await,
@@ -130,7 +136,11 @@ impl Seen {
                 }) if status.code == 403 => continue,
                 Err(error) => return Err(error),
             };
-            while !self.lock().get(kind).is_some_and(|known| known.covers(&list)) {
+            while !self
+                .lock()
+                .get(&id(kind))
+                .is_some_and(|known| known.covers(&list))
+            {
                 sleep(LOOK).await;
             }
         }
@@ -194,10 +204,14 @@ mod tests {
         ("shop".to_owned(), name.to_owned())
     }
 
+    fn pods() -> &'static Kind {
+        KINDS.iter().find(|kind| kind.kind == "Pod").unwrap()
+    }
+
     fn seen() -> Seen {
         let seen = Seen::default();
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
-        seen.begin("Pod", resource);
+        seen.begin(pods(), resource);
         seen
     }
 
@@ -207,41 +221,41 @@ mod tests {
             newest,
             version,
         };
-        seen.lock()["Pod"].covers(&list)
+        seen.lock()[&id(pods())].covers(&list)
     }
 
     #[test]
     fn nothing_is_covered_before_the_first_list() {
         let seen = seen();
         assert!(!covers(&seen, &[], 0, 1));
-        seen.listed("Pod", vec![]);
+        seen.listed(pods(), vec![]);
         assert!(covers(&seen, &[], 0, 1));
     }
 
     #[test]
     fn what_is_new_what_changed_and_what_went_away_is_waited_for() {
         let seen = seen();
-        seen.listed("Pod", vec![(name("a"), 3), (name("b"), 5)]);
+        seen.listed(pods(), vec![(name("a"), 3), (name("b"), 5)]);
         assert!(covers(&seen, &["a", "b"], 5, 9));
         assert!(!covers(&seen, &["a", "b", "c"], 7, 9), "c is new");
-        seen.changed("Pod", name("c"), 7, false);
+        seen.changed(pods(), name("c"), 7, false);
         assert!(covers(&seen, &["a", "b", "c"], 7, 9));
         assert!(!covers(&seen, &["a", "b", "c"], 8, 9), "a or another changed");
-        seen.changed("Pod", name("a"), 8, false);
+        seen.changed(pods(), name("a"), 8, false);
         assert!(covers(&seen, &["a", "b", "c"], 8, 9));
         assert!(!covers(&seen, &["a", "b"], 8, 12), "c went away");
-        seen.changed("Pod", name("c"), 11, true);
+        seen.changed(pods(), name("c"), 11, true);
         assert!(covers(&seen, &["a", "b"], 8, 12));
     }
 
     #[test]
     fn what_happened_after_the_list_is_not_waited_for() {
         let seen = seen();
-        seen.listed("Pod", vec![(name("a"), 3)]);
-        seen.changed("Pod", name("late"), 20, false);
+        seen.listed(pods(), vec![(name("a"), 3)]);
+        seen.changed(pods(), name("late"), 20, false);
         assert!(covers(&seen, &["a"], 3, 12));
         // Listed, and gone since.
-        seen.changed("Pod", name("a"), 21, true);
+        seen.changed(pods(), name("a"), 21, true);
         assert!(covers(&seen, &["a"], 3, 12));
     }
 }

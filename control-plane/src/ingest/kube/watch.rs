@@ -62,7 +62,7 @@ impl Watch {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &self.resource);
         let mut follower = Follower::new(api, self.kind.kind, self.lists.clone());
         let (mut list, mut versions) = (Vec::new(), Vec::new());
-        self.seen.begin(self.kind.kind, self.resource.clone());
+        self.seen.begin(self.kind, self.resource.clone());
         let mut pause = PAUSES.0;
         let mut forbidden = false;
         loop {
@@ -134,8 +134,8 @@ impl Watch {
             }
             // Only now: whoever asks what was passed on asks for the changes behind it.
             match one {
-                Some(((name, version), gone)) => self.seen.changed(self.kind.kind, name, version, gone),
-                None => self.seen.listed(self.kind.kind, std::mem::take(&mut versions)),
+                Some(((name, version), gone)) => self.seen.changed(self.kind, name, version, gone),
+                None => self.seen.listed(self.kind, std::mem::take(&mut versions)),
             }
             if complete {
                 let _ = self.progress.send((self.kind, Progress::Listed));
