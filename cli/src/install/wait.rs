@@ -106,13 +106,24 @@ async fn reasons(api: &ApiServer, name: &str) -> String {
     let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods?labelSelector={selector}");
     let pods = api.list(&path).await.unwrap_or_default();
     if pods.is_empty() {
-        return "; it has no pods".to_owned();
+        let path = format!("/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{name}");
+        let deployment = api.get(&path).await.unwrap_or_default();
+        return format!("; it has no pods{}", refusal(&deployment).unwrap_or_default());
     }
     let lines = pods.iter().filter_map(|pod| {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         reason(pod).map(|reason| format!("\n  {name}: {reason}"))
     });
     lines.collect()
+}
+
+/// Why a Deployment's pods are refused, if they are.
+fn refusal(deployment: &Value) -> Option<String> {
+    let conditions = deployment["status"]["conditions"].as_array()?;
+    let mut failures = conditions
+        .iter()
+        .filter(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True");
+    Some(format!(": {}", failures.next()?["message"].as_str()?))
 }
 
 /// What stands in the way of a pod.
@@ -222,6 +233,15 @@ mod tests {
                 "webhook: the API server trusts the injector",
             ]
         );
+    }
+
+    #[test]
+    fn pods_that_are_refused_say_why() {
+        let deployment = json!({"status": {"conditions": [
+            {"type": "Available", "status": "False", "message": "x"},
+            {"type": "ReplicaFailure", "status": "True", "message": "pods are forbidden"}]}});
+        assert_eq!(refusal(&deployment).as_deref(), Some(": pods are forbidden"));
+        assert_eq!(refusal(&json!({})), None);
     }
 
     #[tokio::test(start_paused = true)]
