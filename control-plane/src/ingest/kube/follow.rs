@@ -156,6 +156,11 @@ impl Follower {
         // No version: not older than now.
         match self.api.watch(&parameters, "").await {
             Ok(stream) => (State::Streaming(stream.boxed()), Some(Event::Begin)),
+            // An API server that knows the parameter and may not use it says so at once.
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
+                self.lists.use_pages(self.name, &status.message);
+                (State::Start, None)
+            }
             Err(error) => (State::Start, Some(Event::Failed(error))),
         }
     }
@@ -227,6 +232,7 @@ impl Follower {
                 };
                 (watching, None)
             }
+            Err(kube::Error::Api(status)) if status.code == 410 => self.forgotten(status),
             Err(error) => (State::Listed(version), Some(Event::Failed(error))),
         }
     }
