@@ -1,7 +1,7 @@
 //! The whole mesh through the real `weft` binary, in network namespaces.
 //!
 //! In order of travel: [`suite`] runs the tests and says how they ended, [`binary`] finds `weft`, [`mesh`] starts a sandbox and
-//! asks it, [`conn`] holds a connection made inside a pod, [`tool`] is what this binary does inside pods, [`town`] is the manifests that most
+//! asks it, [`conn`] holds a connection made inside a pod, [`tool`] is what this binary does inside pods ([`attack`] and [`crowd`] among it), [`town`] is the manifests that most
 //! tests share. Then the tests, one file a capability.
 //!
 //! Tests need `curl`, `openssl` and `python3` of the host, and nothing else.
@@ -9,25 +9,33 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test: what is not there fails it
 #![allow(clippy::disallowed_types)] // outside any runtime: the clock of the machine
 
+mod attack;
 mod binary;
 mod conn;
+mod crowd;
 mod mesh;
 mod suite;
 mod tool;
 mod town;
 
 mod api;
+mod cluster_status;
 mod control;
 mod documentation;
 mod failover;
 mod grpc;
+mod hostile_crowd;
+mod hostile_http2;
 mod identity;
+mod inject;
 mod kubectl;
 mod leftovers;
 mod manifests;
+mod on_demand;
 mod policy;
 mod protocols;
 mod sandbox;
+mod status;
 
 use std::process::ExitCode;
 
@@ -47,9 +55,30 @@ fn main() -> ExitCode {
     suite.group(
         "town",
         town::start,
-        &[protocols::TESTS, grpc::TESTS, identity::TESTS, policy::TESTS],
+        &[
+            protocols::TESTS,
+            grpc::TESTS,
+            identity::TESTS,
+            policy::TESTS,
+            status::TESTS,
+            inject::TESTS,
+        ],
     );
-    suite.group("regions", failover::start, &[failover::TESTS, control::TESTS]);
+    suite.group(
+        "hostile",
+        hostile_http2::start,
+        &[hostile_http2::TESTS, hostile_crowd::TESTS],
+    );
+    suite.group(
+        "regions",
+        failover::start,
+        &[
+            failover::TESTS,
+            on_demand::TESTS,
+            cluster_status::TESTS,
+            control::TESTS,
+        ],
+    );
     suite.group(
         "sandbox",
         sandbox::start,
