@@ -35,8 +35,8 @@ const ROUTER: [IpAddr; 2] = [
 ];
 /// Largest log of a container, bytes; then it is moved aside, once.
 const MAX_LOG: u64 = 10 << 20;
-/// How long the first objects wait for the injector.
-const INJECTOR_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the first objects wait for the webhooks.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the end may take before the processes are left to the kernel.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -234,17 +234,16 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Waits until the injector can be asked; gives up after a while (pods are made again and again until it can).
-    pub async fn injector_ready(&self) {
-        use weft_proto::model::annotations::{INJECTOR, SYSTEM_NAMESPACE};
-        let deadline = Instant::now() + INJECTOR_PATIENCE;
+    /// Waits until every webhook of the mesh's own parts can be asked; gives up after a while (pods are made again and again
+    /// until they can be injected).
+    pub async fn webhooks_ready(&self) {
+        let deadline = Instant::now() + WEBHOOK_PATIENCE;
         let mut watch = self.api.store.watch();
-        while self.options.mesh && admission::endpoint(&self.api, SYSTEM_NAMESPACE, INJECTOR, 443).is_err() {
+        while self.options.mesh
+            && let Err(why) = admission::all_ready(&self.api)
+        {
             if tokio::time::timeout_at(deadline, watch.next()).await.is_err() {
-                tracing::warn!(
-                    "the injector is not ready after {} s",
-                    INJECTOR_PATIENCE.as_secs()
-                );
+                tracing::warn!("after {} s: {why}", WEBHOOK_PATIENCE.as_secs());
                 return;
             }
         }

@@ -119,6 +119,39 @@ pub async fn validate(
     Ok(warnings)
 }
 
+/// Whether every webhook that is behind a Service can be asked: it has a ready endpoint, and the API knows whom to trust.
+///
+/// # Errors
+/// A sentence that names the first that cannot.
+pub fn all_ready(api: &Api) -> Result<(), String> {
+    for key in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+        for configuration in api
+            .store
+            .list(&format!("{key}.admissionregistration.k8s.io"), None)
+            .0
+        {
+            for webhook in object::list(&configuration, "/webhooks") {
+                let (client, name) = (&webhook["clientConfig"], &webhook["name"]);
+                let Some(service) = client.get("service").filter(|s| s.is_object()) else {
+                    continue;
+                };
+                let text = |field: &str| service[field].as_str().unwrap_or_default();
+                endpoint(
+                    api,
+                    text("namespace"),
+                    text("name"),
+                    service["port"].as_u64().unwrap_or(443),
+                )
+                .map_err(|why| format!("webhook {name}: {why}"))?;
+                if client["caBundle"].as_str().is_none_or(str::is_empty) {
+                    return Err(format!("webhook {name} has no caBundle"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A webhook that is to be asked.
 struct Matched {
     webhook: Value,

@@ -157,9 +157,8 @@ async fn apply(sandbox: &Sandbox, objects: Vec<Value>) -> Vec<Applied> {
     let installed = sandbox.install().await;
     let mut waited = false;
     for (object, outcome) in objects.iter().zip(&mut outcomes).filter(|(o, _)| !is_node(o)) {
-        // Only what makes pods has to wait for the injector.
-        if !waited && makes_pods(object) {
-            sandbox.injector_ready().await;
+        if !waited && waits_for_webhooks(object) {
+            sandbox.webhooks_ready().await;
             waited = true;
         }
         *outcome = Some(apply_one(sandbox, object).await);
@@ -173,16 +172,17 @@ async fn apply(sandbox: &Sandbox, objects: Vec<Value>) -> Vec<Applied> {
     outcomes
 }
 
-fn makes_pods(object: &Value) -> bool {
-    let makers = [
-        "Pod",
-        "ReplicaSet",
-        "Deployment",
-        "StatefulSet",
-        "DaemonSet",
-        "Job",
+/// What no webhook is asked about does not wait for them; the webhooks' own parts may need it.
+fn waits_for_webhooks(object: &Value) -> bool {
+    let plain = [
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Namespace",
+        "Secret",
+        "Service",
+        "ServiceAccount",
     ];
-    makers.iter().any(|kind| object["kind"] == *kind)
+    !plain.iter().any(|kind| object["kind"] == *kind)
 }
 
 async fn apply_one(sandbox: &Sandbox, object: &Value) -> Applied {
