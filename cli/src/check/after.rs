@@ -7,6 +7,8 @@ use super::facts::Facts;
 use super::finding::{Finding, Level};
 use crate::api_server::Refused;
 use crate::install::wait::{has_authority, progress};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use weft_proto::model::annotations::{CA_CONFIG_MAP_KEY, CONTROL_PLANE, INJECTOR, SYSTEM_NAMESPACE};
@@ -93,6 +95,13 @@ pub fn webhook(facts: &Facts) -> Vec<Finding> {
         let advice = format!("kubectl --namespace {SYSTEM_NAMESPACE} logs deployment/{INJECTOR}");
         findings.push(Finding::new(Level::Error, CHECK, message).advise(advice));
     }
+    if has_authority(webhook) && believes_old_roots(webhook, facts) {
+        let message = "the API server believes other roots than the mesh's (caBundle): it refuses the injector's certificate";
+        let advice = format!(
+            "the injector repairs it: kubectl --namespace {SYSTEM_NAMESPACE} logs deployment/{INJECTOR}"
+        );
+        findings.push(Finding::new(Level::Error, CHECK, message).advise(advice));
+    }
     let ready = ready(facts.slices.as_deref().unwrap_or_default());
     match &facts.slices {
         Ok(_) if ready == 0 => {
@@ -125,6 +134,23 @@ pub fn webhook(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether an entry's authority is not what the mesh's roots are now.
+fn believes_old_roots(webhook: &Value, facts: &Facts) -> bool {
+    let maps = facts.roots.iter().flatten();
+    let mine = maps.filter(|map| map["metadata"]["namespace"] == SYSTEM_NAMESPACE);
+    let Some(right) = mine
+        .filter_map(|map| map["data"][CA_CONFIG_MAP_KEY].as_str())
+        .next()
+    else {
+        return false;
+    };
+    let mut entries = webhook["webhooks"].as_array().into_iter().flatten();
+    entries.any(|entry| {
+        let bundle = entry["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+        STANDARD.decode(bundle).ok().as_deref() != Some(right.as_bytes())
+    })
 }
 
 /// How many pods are ready behind EndpointSlices: with two families of addresses, each pod is in two of them.

@@ -90,6 +90,20 @@ fn a_webhook_that_refuses_every_pod_is_an_error() {
 }
 
 #[test]
+fn a_webhook_with_old_roots_is_an_error() {
+    for (roots, level) in [("ca", Level::Ok), ("another", Level::Error)] {
+        let mut facts = Facts::empty();
+        facts.webhooks = Ok(vec![json!({"metadata": {"name": INJECTOR}, "webhooks": [
+            {"name": "inject.weft.dev", "clientConfig": {"caBundle": "Y2E="}, "failurePolicy": "Fail"}]})]);
+        facts.slices = Ok(vec![json!({"endpoints": [{"addresses": ["10.0.0.1"]}]})]);
+        facts.roots = Ok(vec![
+            json!({"metadata": {"namespace": SYSTEM_NAMESPACE}, "data": {CA_CONFIG_MAP_KEY: roots}}),
+        ]);
+        assert_eq!(levels(&webhook(&facts)), [level]);
+    }
+}
+
+#[test]
 fn a_pod_with_two_addresses_is_one_injector() {
     let slice = |address: &str| json!({"endpoints": [{"addresses": [address], "conditions": {"ready": true}, "targetRef": {"name": "a"}}]});
     assert_eq!(ready(&[slice("10.0.0.1"), slice("fd00::1")]), 1);
