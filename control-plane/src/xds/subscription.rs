@@ -21,6 +21,8 @@ pub const MAX_NAME: usize = 512;
 /// Size of the resources at which a response is closed and the rest waits for its acknowledgement, bytes. A sidecar takes a
 /// smaller first response for a whole one.
 pub const RESPONSE_SIZE: usize = 1024 * 1024;
+/// The same for names, which everybody has much of and nobody waits for: what comes in small pieces needs little memory at once.
+pub const NAMES_SIZE: usize = 128 * 1024;
 /// Most resources and removals of one response.
 const RESPONSE_COUNT: usize = 20_000;
 /// Most rejected resources that are remembered of one response.
@@ -260,7 +262,12 @@ impl Subscription {
         self.examine.append(&mut self.owed.clone());
         let mut response = DeltaDiscoveryResponse::default();
         let mut size = 0;
-        while size < RESPONSE_SIZE
+        let most = if self.kind == Kind::Names {
+            NAMES_SIZE
+        } else {
+            RESPONSE_SIZE
+        };
+        while size < most
             && response.resources.len() + response.removed_resources.len() < RESPONSE_COUNT
             && let Some(name) = self.examine.pop_first()
         {

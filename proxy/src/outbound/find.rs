@@ -39,7 +39,7 @@ async fn learn(worker: &Worker, original: SocketAddr, mut missing: Missing) -> T
     let demand = &worker.shared.demand;
     let own = worker.shared.telemetry.own();
     own.demand_waits.fetch_add(1, Relaxed);
-    let deadline = Instant::now() + demand.patience();
+    let deadline = Instant::now() + demand.patience(&missing.wanted);
     let mut watch = worker.watch();
     loop {
         demand.ask(missing.wanted.clone());
@@ -53,6 +53,7 @@ async fn learn(worker: &Worker, original: SocketAddr, mut missing: Missing) -> T
             break;
         }
     }
+    demand.unanswered(&missing.wanted);
     match missing.wanted {
         Wanted::Service(service) if !missing.plain => {
             own.demand_failures.fetch_add(1, Relaxed);

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rapidhash::RapidHashSet;
+use rapidhash::{RapidHashMap, RapidHashSet};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -16,6 +16,8 @@ use crate::view::Wanted;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the stream may be away before nobody waits for it: a replica that is replaced is back sooner.
 const AWAY: Duration = Duration::from_secs(10);
+/// For how long nobody waits for what was not answered.
+const DOUBT: Duration = Duration::from_secs(5);
 /// Most that may be asked for at once.
 const MAX_ASKED: usize = 4_096;
 
@@ -32,6 +34,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     asked: RapidHashSet<Wanted>,
+    /// What was not answered, and when.
+    doubted: RapidHashMap<Wanted, Instant>,
     /// Since when there is no stream.
     away: Option<Instant>,
 }
@@ -40,6 +44,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             asked: RapidHashSet::default(),
+            doubted: RapidHashMap::default(),
             away: Some(Instant::now()),
         }
     }
@@ -60,10 +65,19 @@ impl Demand {
     }
 
     /// How long a wait for an answer makes sense.
-    pub fn patience(&self) -> Duration {
-        match self.lock().away {
-            Some(since) if since.elapsed() >= AWAY => Duration::ZERO,
-            _ => PATIENCE,
+    pub fn patience(&self, wanted: &Wanted) -> Duration {
+        let state = self.lock();
+        let away = state.away.is_some_and(|since| since.elapsed() >= AWAY);
+        let doubted = state.doubted.get(wanted).is_some_and(|at| at.elapsed() < DOUBT);
+        if away || doubted { Duration::ZERO } else { PATIENCE }
+    }
+
+    /// Somebody waited for an answer and there was none: the next ones fail sooner.
+    pub fn unanswered(&self, wanted: &Wanted) {
+        let mut state = self.lock();
+        state.doubted.retain(|_, at| at.elapsed() < DOUBT);
+        if state.doubted.len() < MAX_ASKED {
+            state.doubted.entry(wanted.clone()).or_insert_with(Instant::now);
         }
     }
 
@@ -71,7 +85,10 @@ impl Demand {
     pub(super) fn connected(&self, connected: bool) {
         let mut state = self.lock();
         match (connected, state.away) {
-            (true, _) => state.away = None,
+            (true, _) => {
+                state.away = None;
+                state.doubted.clear();
+            }
             (false, None) => state.away = Some(Instant::now()),
             (false, Some(_)) => {}
         }
@@ -104,18 +121,24 @@ mod tests {
         let wanted = Wanted::Pod("10.244.1.5".parse().unwrap());
         demand.ask(wanted.clone());
         demand.ask(wanted.clone());
-        assert_eq!(demand.next().await, [wanted]);
-        assert_eq!(demand.patience(), PATIENCE);
+        assert_eq!(demand.next().await, std::slice::from_ref(&wanted));
+        assert_eq!(demand.patience(&wanted), PATIENCE);
         tokio::time::advance(AWAY).await;
-        assert_eq!(demand.patience(), Duration::ZERO);
+        assert_eq!(demand.patience(&wanted), Duration::ZERO);
         demand.connected(true);
+        demand.unanswered(&wanted);
+        assert_eq!(demand.patience(&wanted), Duration::ZERO);
+        assert_eq!(
+            demand.patience(&Wanted::Pod("10.244.1.6".parse().unwrap())),
+            PATIENCE
+        );
         tokio::time::advance(AWAY).await;
-        assert_eq!(demand.patience(), PATIENCE);
+        assert_eq!(demand.patience(&wanted), PATIENCE);
         demand.connected(false);
         demand.connected(false);
-        assert_eq!(demand.patience(), PATIENCE);
+        assert_eq!(demand.patience(&wanted), PATIENCE);
         tokio::time::advance(AWAY).await;
-        assert_eq!(demand.patience(), Duration::ZERO);
+        assert_eq!(demand.patience(&wanted), Duration::ZERO);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::identity::channel::Unreachable;
 const MAX_RESPONSE: usize = 32 * 1024 * 1024;
 /// From this size on, more of a first response may follow.
 const FULL: usize = 1024 * 1024;
+/// The same for names.
+const FULL_NAMES: usize = 128 * 1024;
 /// How long the control plane may take to accept the stream.
 const OPEN: Duration = Duration::from_secs(10);
 /// How long the first responses may take after the one that says who this sidecar is.
@@ -230,7 +232,11 @@ struct Sync {
 
 impl Sync {
     fn seen(&mut self, kind: Kind, size: usize, accepted: bool) {
-        if size < FULL {
+        let full = match kind {
+            Kind::Names => FULL_NAMES,
+            _ => FULL,
+        };
+        if size < full {
             self.seen[kind as usize] = true;
         }
         // Services may be many; who this workload is and its policies must have been there.

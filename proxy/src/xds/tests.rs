@@ -324,3 +324,121 @@ async fn what_is_used_is_asked_for_and_what_is_not_is_given_up() {
     assert_eq!(sidecar.telemetry.own().forgotten.load(Ordering::Relaxed), 2);
     drop(stream);
 }
+
+/// All shares of a mesh of so many Services, with addresses of both families.
+fn shares(services: u32) -> Vec<Wire> {
+    let mut shares: std::collections::BTreeMap<u8, Vec<(String, Vec<std::net::IpAddr>)>> = Default::default();
+    for n in 0..services {
+        let name = format!("service-with-a-long-name-{n:05}");
+        let [_, a, b, c] = n.to_be_bytes();
+        let addresses = vec![
+            [10, 96 + a, b, c].into(),
+            [0xfd00, 0, 0, 0, 0, 0, n as u16, 1].into(),
+        ];
+        let share = weft_proto::model::names::shard("team-of-people", &name);
+        shares.entry(share).or_default().push((name, addresses));
+    }
+    let share = |(share, services): (u8, Vec<(String, Vec<std::net::IpAddr>)>)| {
+        let services = services.iter().map(|(name, addresses)| {
+            let named = weft_proto::model::names::Named {
+                namespace: "team-of-people",
+                name,
+                plain: false,
+            };
+            (named, addresses.as_slice())
+        });
+        wire(Resource::Names(
+            weft_proto::model::Names::new(share, services, []).unwrap(),
+        ))
+    };
+    shares.into_iter().map(share).collect()
+}
+
+/// Resident memory of a process, kB.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What the whole mesh costs a sidecar that uses one Service of ten thousand.
+#[tokio::test]
+async fn ten_thousand_services_cost_little() {
+    let ca = Arc::new(Ca::new());
+    let mut server = Server::start(&ca, CONTROL_PLANE).await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &ca, server.port);
+    let sidecar = Sidecar::start(&settings, &["cart"]);
+    let mut stream = server.open().await;
+    stream.first().await;
+    stream.serve(&ca).await;
+    sidecar.until(|view| view.configured()).await;
+    let all = shares(10_000);
+    let sizes = all.iter().filter_map(|wire| wire.resource.as_ref());
+    let bytes: usize = sizes.map(|any| any.value.len()).sum();
+    assert_eq!(stream.push(Kind::Names, all, &[]).await.error_detail, None);
+    sidecar.until(|view| view.directory().len() >= 10_000).await;
+    let view = sidecar.views.load_full();
+    let heap = view.directory().heap();
+    println!("10,000 names: {bytes} bytes on the way and kept, {heap} in the directory");
+    assert!(bytes < 1_000_000 && heap + bytes < 3_000_000, "{bytes} {heap}");
+    assert_eq!(view.services().count(), 1);
+}
+
+/// The names of ten thousand Services, in pieces as a control plane sends them.
+async fn names(stream: &mut super::fake::Opened) {
+    let mut all = shares(10_000).into_iter().peekable();
+    while all.peek().is_some() {
+        stream
+            .push(Kind::Names, all.by_ref().take(45).collect(), &[])
+            .await;
+    }
+}
+
+/// What it costs a real sidecar: `WEFT_BINARY=target/debug/weft cargo test … -- --ignored --nocapture what_ten_thousand`.
+#[tokio::test]
+#[ignore = "a figure, of a process that listens on the sidecar's ports; needs WEFT_BINARY"]
+async fn what_ten_thousand_services_cost_a_process() {
+    let binary = std::env::var("WEFT_BINARY").unwrap();
+    let ca = Arc::new(Ca::new());
+    let mut server = Server::start(&ca, CONTROL_PLANE).await;
+    let folder = tempfile::tempdir().unwrap();
+    settings(folder.path(), &ca, server.port);
+    let path = |name: &str| folder.path().join(name);
+    let mut child = std::process::Command::new(binary)
+        .arg("proxy")
+        .env("POD_NAME", "web-1")
+        .env("POD_NAMESPACE", "shop")
+        .env("SERVICE_ACCOUNT", "web")
+        .env("INSTANCE_IPS", "10.244.1.2")
+        .env("WEFT_CONTROL_PLANE", format!("127.0.0.1:{}", server.port))
+        .env("WEFT_CA_FILE", path("root.pem"))
+        .env("WEFT_TOKEN_FILE", path("token"))
+        .env("WEFT_STATE_DIR", folder.path())
+        .spawn()
+        .unwrap();
+    let mut stream = server.open().await;
+    stream.first().await;
+    stream.serve(&ca).await;
+    // The snapshot is written, and what was freed is given back.
+    let settled = || tokio::time::sleep(Duration::from_secs(5));
+    settled().await;
+    let few = resident(child.id());
+    names(&mut stream).await;
+    settled().await;
+    let many = resident(child.id());
+    // A change of every share, as often as it may come.
+    for _ in 0..10 {
+        names(&mut stream).await;
+    }
+    settled().await;
+    println!(
+        "resident with 1 name: {few} kB, with 10,000: {many} kB, after 10 changes of all: {} kB",
+        resident(child.id())
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
