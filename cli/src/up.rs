@@ -186,36 +186,40 @@ pub async fn ready(client: &Client, patience: Duration) -> anyhow::Result<Status
     }
 }
 
-/// Deployments that have fewer pods than they ask for.
+/// Deployments and StatefulSets that have fewer pods than they ask for.
 fn missing_replicas(client: &Client) -> anyhow::Result<Vec<String>> {
-    let request = control::Request::Get {
-        kind: "deployments".to_owned(),
-        namespace: None,
-        name: None,
-    };
-    let deployments: Vec<serde_json::Value> = client.ask(&request)?;
+    let mut workloads = Vec::new();
+    for kind in ["deployments", "statefulsets"] {
+        let request = control::Request::Get {
+            kind: kind.to_owned(),
+            namespace: None,
+            name: None,
+        };
+        workloads.extend(client.ask::<Vec<serde_json::Value>>(&request)?);
+    }
     let number = |object: &serde_json::Value, pointer: &str, default| {
         object
             .pointer(pointer)
             .and_then(serde_json::Value::as_u64)
             .unwrap_or(default)
     };
-    Ok(deployments
+    Ok(workloads
         .iter()
-        .filter(|deployment| {
-            number(deployment, "/status/readyReplicas", 0) < number(deployment, "/spec/replicas", 1)
-                || number(deployment, "/status/observedGeneration", 0)
-                    < number(deployment, "/metadata/generation", 1)
+        .filter(|workload| {
+            number(workload, "/status/readyReplicas", 0) < number(workload, "/spec/replicas", 1)
+                || number(workload, "/status/observedGeneration", 0)
+                    < number(workload, "/metadata/generation", 1)
         })
-        .map(|deployment| {
+        .map(|workload| {
             let text = |pointer| {
-                deployment
+                workload
                     .pointer(pointer)
                     .and_then(serde_json::Value::as_str)
                     .unwrap_or_default()
             };
             format!(
-                "Deployment {}/{}",
+                "{} {}/{}",
+                text("/kind"),
                 text("/metadata/namespace"),
                 text("/metadata/name")
             )
