@@ -12,8 +12,9 @@
 //! | | `GET /debug/leader` | which replica leads, and whether there is another installation |
 //! | | `POST /ca/roll[?step=introduce\|switch\|retire][&force=true]` | one step of rolling the root |
 
+use crate::ca::Current;
 use crate::ca::keep::{self, KeepError, Step};
-use crate::ca::{Current, root::InvalidAuthority};
+use crate::ca::root::{InvalidAuthority, Source};
 use crate::debug::Applied;
 use crate::ingest::kube::trust::Cluster;
 use crate::lead::Leadership;
@@ -237,7 +238,8 @@ fn authority_json(debug: &Debug) -> Value {
         "roots": authority.roots().len(),
         "signingSince": stored.signing_since,
         "expiresAt": authority.not_after().unix_timestamp(),
-        "next": keep::next_step(stored, authority.roots().len()),
+        // An authority that somebody brought is rolled by whoever brought it.
+        "next": (stored.source == Source::Made).then(|| keep::next_step(stored, authority.roots().len())),
         "waitingFor": waiting_for(debug),
     })
 }
