@@ -108,7 +108,7 @@ async fn carry(
     let mut begun = [false; 2];
     let (mut from_pod, mut to_pod) = (vec![0; BUFFER], vec![DATA; BUFFER]);
     loop {
-        while let Some(message) = reader.next()? {
+        while let Some(message) = reader.message()? {
             match message {
                 Message::Ping(payload) => socket.write_all(&websocket::pong(&payload, mask())).await?,
                 Message::Close => return Ok(()),

@@ -45,7 +45,7 @@ impl Reader {
     ///
     /// # Errors
     /// See [`Malformed`]; the connection is of no more use.
-    pub fn next(&mut self) -> Result<Option<Message>, Malformed> {
+    pub fn message(&mut self) -> Result<Option<Message>, Malformed> {
         loop {
             let Some((first, payload)) = self.frame()? else {
                 return Ok(None);
@@ -97,7 +97,9 @@ impl Reader {
 }
 
 fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .fold(0, |value, byte| (value << 8) | u64::from(*byte))
 }
 
 /// A message of bytes, in one frame.
@@ -162,10 +164,10 @@ mod tests {
             let mut reader = Reader::default();
             let (last, before) = bytes.split_last().unwrap();
             reader.push(before);
-            assert_eq!(reader.next(), Ok(None), "{size}");
+            assert_eq!(reader.message(), Ok(None), "{size}");
             reader.push(&[*last]);
-            assert_eq!(reader.next(), Ok(Some(Message::Data(payload))), "{size}");
-            assert_eq!(reader.next(), Ok(None), "{size}");
+            assert_eq!(reader.message(), Ok(Some(Message::Data(payload))), "{size}");
+            assert_eq!(reader.message(), Ok(None), "{size}");
         }
     }
 
@@ -176,9 +178,9 @@ mod tests {
         reader.push(&served(0x89, b"?"));
         reader.push(&served(0x80, b"c"));
         reader.push(&served(0x88, b""));
-        assert_eq!(reader.next(), Ok(Some(Message::Ping(b"?".to_vec()))));
-        assert_eq!(reader.next(), Ok(Some(Message::Data(b"abc".to_vec()))));
-        assert_eq!(reader.next(), Ok(Some(Message::Close)));
+        assert_eq!(reader.message(), Ok(Some(Message::Ping(b"?".to_vec()))));
+        assert_eq!(reader.message(), Ok(Some(Message::Data(b"abc".to_vec()))));
+        assert_eq!(reader.message(), Ok(Some(Message::Close)));
     }
 
     #[test]
@@ -195,7 +197,7 @@ mod tests {
         ] {
             let mut reader = Reader::default();
             reader.push(&bytes);
-            assert_eq!(reader.next(), Err(error), "{bytes:?}");
+            assert_eq!(reader.message(), Err(error), "{bytes:?}");
         }
     }
 
