@@ -55,7 +55,13 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         suite.run("sandbox", world::World::sandbox).await;
         match server::Found::look() {
-            server::Found::Assets(folder) => suite.run("server", || world::World::started(folder)).await,
+            server::Found::Assets(folder) => {
+                let again = folder.clone();
+                suite.run("server", || world::World::started(folder, true)).await;
+                if server::Server::has_streaming_lists(&again) {
+                    suite.run("server-in-pages", || world::World::started(again, false)).await;
+                }
+            }
             server::Found::Kubeconfig => suite.run("cluster", world::World::given).await,
             server::Found::Nothing => suite.note(
                 "not run on a real API server: set KUBEBUILDER_ASSETS (a folder with etcd and kube-apiserver) or KUBECONFIG",

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokio::sync::Mutex;
 
+/// The gate of lists as streams: with it off, an API server is as it was before, or as it is on an old etcd.
+const STREAMING_LISTS: &str = "WatchList";
 /// Who issues tokens.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Where Services get their addresses from.
@@ -49,6 +51,7 @@ pub struct Server {
     address: SocketAddr,
     etcd_address: SocketAddr,
     ca: String,
+    gates: Option<String>,
     // In the order in which they must end: an API server without its store drains for a long time.
     manager: Option<Process>,
     api: Mutex<Option<Process>>,
@@ -56,8 +59,17 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether the API server of a folder can be told not to stream lists.
+    pub fn has_streaming_lists(assets: &Path) -> bool {
+        let help = Command::new(assets.join("kube-apiserver"))
+            .arg("--help")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&help.stdout).contains(&format!("{STREAMING_LISTS}=true|false"))
+    }
+
     /// Starts etcd, the API server and, where there is one, the controller manager.
-    pub async fn start(assets: PathBuf, state: &Path, logs: &Path) -> Self {
+    pub async fn start(assets: PathBuf, state: &Path, logs: &Path, streaming_lists: bool) -> Self {
         let [address, etcd_address, peers] = free().await;
         let ca = certificates(state);
         std::fs::write(
@@ -83,6 +95,7 @@ impl Server {
             address,
             etcd_address,
             ca,
+            gates: (!streaming_lists).then(|| format!("--feature-gates={STREAMING_LISTS}=false")),
             manager: None,
             api: Mutex::new(None),
             _etcd: etcd,
@@ -115,24 +128,26 @@ impl Server {
         let process = Process::start(
             "kube-apiserver",
             &self.logs,
-            Command::new(self.assets.join("kube-apiserver")).args([
-                format!("--etcd-servers=http://{}", self.etcd_address),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
-                format!("--secure-port={}", self.address.port()),
-                format!("--cert-dir={}", file("certificates")),
-                format!("--tls-cert-file={}", file("server.crt")),
-                format!("--tls-private-key-file={}", file("server.key")),
-                format!("--token-auth-file={}", file("tokens.csv")),
-                format!("--service-cluster-ip-range={SERVICES}"),
-                format!("--service-account-issuer={ISSUER}"),
-                format!("--service-account-key-file={}", file("accounts.pub")),
-                format!("--service-account-signing-key-file={}", file("accounts.key")),
-                "--authorization-mode=RBAC".to_owned(),
-                "--allow-privileged=true".to_owned(),
-                "--profiling=false".to_owned(),
-            ]),
+            Command::new(self.assets.join("kube-apiserver"))
+                .args([
+                    format!("--etcd-servers=http://{}", self.etcd_address),
+                    "--bind-address=127.0.0.1".to_owned(),
+                    "--advertise-address=127.0.0.1".to_owned(),
+                    "--endpoint-reconciler-type=none".to_owned(),
+                    format!("--secure-port={}", self.address.port()),
+                    format!("--cert-dir={}", file("certificates")),
+                    format!("--tls-cert-file={}", file("server.crt")),
+                    format!("--tls-private-key-file={}", file("server.key")),
+                    format!("--token-auth-file={}", file("tokens.csv")),
+                    format!("--service-cluster-ip-range={SERVICES}"),
+                    format!("--service-account-issuer={ISSUER}"),
+                    format!("--service-account-key-file={}", file("accounts.pub")),
+                    format!("--service-account-signing-key-file={}", file("accounts.key")),
+                    "--authorization-mode=RBAC".to_owned(),
+                    "--allow-privileged=true".to_owned(),
+                    "--profiling=false".to_owned(),
+                ])
+                .args(&self.gates),
         );
         let api = Mutex::new(process);
         until("the API server is ready", || async {

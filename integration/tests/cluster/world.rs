@@ -106,10 +106,14 @@ impl World {
         Self::with(access, Backing::Sandbox { _tasks: tasks }, folder, logs).await
     }
 
-    /// Programs of a folder.
-    pub async fn started(assets: PathBuf) -> Self {
-        let (folder, logs) = folders("server");
-        let server = Server::start(assets, folder.path(), &logs).await;
+    /// Programs of a folder; lists come as streams, or in pages only.
+    pub async fn started(assets: PathBuf, streaming_lists: bool) -> Self {
+        let (folder, logs) = folders(if streaming_lists {
+            "server"
+        } else {
+            "server-in-pages"
+        });
+        let server = Server::start(assets, folder.path(), &logs, streaming_lists).await;
         Self::with(server.access(), Backing::Started(Box::new(server)), folder, logs).await
     }
 
