@@ -320,7 +320,7 @@ impl Attack<'_> {
             // As many streams as there may be, each of which may send nothing.
             "no-window" if self.streams < 240 => {
                 let stream = self.next_stream();
-                let block = head(self.authority, "/?size=1000000", &[]);
+                let block = head(self.authority, "/?size=100000", &[]);
                 self.add(out, &headers(stream, END_STREAM, &block));
             }
             "half-requests" if self.streams < 240 => {

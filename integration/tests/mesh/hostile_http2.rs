@@ -24,7 +24,7 @@ const MOST_FRAMES: u32 = 5_000;
 const MOST_GROWTH: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// How long streams stand still.
-const HOLD: Duration = Duration::from_secs(6);
+const HOLD: Duration = Duration::from_secs(10);
 
 const CALLER: &str = "shop/deployment/caller";
 const VICTIM: &str = "shop/deployment/victim";
@@ -137,10 +137,10 @@ fn flood(mesh: &Mesh, from: &str, host: &str, port: u16, attacked: &str, others:
     // What is only ever made once, code pages among it, is there.
     attack(mesh, from, host, port, "rapid-reset", Duration::ZERO);
     attack(mesh, from, host, port, "head-too-large", Duration::ZERO);
-    let before = memory(mesh, attacked);
     let load = Others::start(mesh, others);
     let mut wrong = Vec::new();
     for kind in ENDING {
+        let before = memory(mesh, attacked);
         let (frames, how) = attack(mesh, from, host, port, kind, Duration::ZERO);
         let grown = memory(mesh, attacked) - before;
         println!("{kind}: {frames} frames, {how}; {} KiB more", grown / 1024.0);
@@ -197,7 +197,7 @@ fn streams_that_stand_still(mesh: &Mesh) {
             println!("{kind} from {from}: {} KiB more", most / 1024.0);
             let slowest = load.end();
             assert!(
-                slowest < HOLD / 2,
+                slowest < HOLD * 4 / 5,
                 "{kind} from {from}: an honest request took {slowest:?}"
             );
             assert!(most < MOST_GROWTH, "{kind} from {from}: {most} bytes more");

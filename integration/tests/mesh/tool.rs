@@ -35,6 +35,12 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["first-byte", host, port, count] => first_byte(host, port, count.parse().unwrap()),
         ["resolve", host] => resolve(host),
         ["connect-server", port] => connect_server(port),
+        ["attack", host, port, authority, kind, hold] => {
+            crate::attack::run(host, port, authority, kind, hold)
+        }
+        ["slow-readers", host, port, count] => crate::crowd::slow_readers(host, port, count),
+        ["names", host, port, count] => crate::crowd::names(host, port, count),
+        ["broken", host, port, seed, count] => crate::crowd::broken(host, port, seed, count),
         ["sniff"] => sniff(),
         ["tied", program, rest @ ..] => tied(program, rest),
         other => Err(std::io::Error::other(format!("no such tool: {other:?}"))),
