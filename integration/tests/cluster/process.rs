@@ -43,7 +43,8 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let guard = Command::new("sh")
-            .args(["-c", "read -r _; kill -9 \"$0\""])
+            // A signal to all of the suite's group must not take the guard first.
+            .args(["-c", "trap '' TERM INT HUP; read -r _; kill -9 \"$0\""])
             .arg(child.id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
