@@ -55,7 +55,7 @@ pub(crate) enum Source {
     /// Files that somebody else writes.
     Files,
     /// Weft's authority; with the API server's client.
-    Authority(kube::Client, Authority),
+    Authority(kube::Client, Box<Authority>),
 }
 
 impl std::fmt::Debug for Source {
@@ -87,7 +87,7 @@ impl Source {
             token: token.clone(),
             provider: Arc::new(aws_lc_rs::default_provider()),
         };
-        Ok(Self::Authority(client, authority))
+        Ok(Self::Authority(client, Box::new(authority)))
     }
 
     /// Keeps certificate and configurations right. Never returns.
@@ -100,7 +100,7 @@ impl Source {
     ) {
         match (self, &settings.certificate) {
             (Self::Authority(client, authority), _) => {
-                kept(client, authority, settings, current, metrics, reachable).await;
+                kept(client, *authority, settings, current, metrics, reachable).await;
             }
             (Self::Files, Certificate::Files { certificate, key }) => {
                 reachable.send_replace(Bundle::Reachable);
