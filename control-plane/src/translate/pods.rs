@@ -84,7 +84,7 @@ fn dirty(last: &Last<'_>, mesh: &Mesh, services: &Items, endpoints: &Items) -> O
         .collect();
     for name in names {
         for items in [last.endpoints, endpoints] {
-            dirty.extend(behind(items, &name).map(|endpoint| pod_of(endpoint)));
+            dirty.extend(behind(items, &name).map(pod_of));
         }
     }
     Some(dirty)
