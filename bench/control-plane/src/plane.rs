@@ -49,7 +49,7 @@ impl Place {
     pub fn new(weft: &Path, kubeconfig: &str, log: Option<&Path>, pin: bool) -> anyhow::Result<Self> {
         let mut file = tempfile::NamedTempFile::new()?;
         std::io::Write::write_all(&mut file, kubeconfig.as_bytes())?;
-        let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         Ok(Self {
             weft: weft.to_owned(),
             kubeconfig: file,

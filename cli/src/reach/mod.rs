@@ -72,7 +72,7 @@ impl Place {
         };
         match Cluster::inferred().await {
             Some(cluster) => Ok(Reach::Cluster(cluster)),
-            None => Err(anyhow::Error::from(missing).context("there is neither a sandbox nor a kubeconfig")),
+            None => Err(missing.context("there is neither a sandbox nor a kubeconfig")),
         }
     }
 }

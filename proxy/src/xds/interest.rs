@@ -130,7 +130,7 @@ impl Interest {
     }
 
     /// How many Services and pods are subscribed to.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.services.len() + self.pods.len()
     }
 

@@ -297,7 +297,7 @@ impl Client {
 
     fn count_interest(&self) {
         let wanted = &self.telemetry.own().wanted;
-        wanted.store(self.interest.len() as i64, Ordering::Relaxed);
+        wanted.store(self.interest.count() as i64, Ordering::Relaxed);
     }
 
     /// Trust bundles go to the identity; those that can't be used are refused.

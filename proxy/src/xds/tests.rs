@@ -268,7 +268,7 @@ async fn asked_for(stream: &mut super::fake::Opened, name: &str, address: &str) 
     let mut kinds = Vec::new();
     for _ in 0..3 {
         let request = stream.request().await;
-        assert_eq!(request.resource_names_subscribe, [full.clone()]);
+        assert_eq!(request.resource_names_subscribe, std::slice::from_ref(&full));
         assert!(request.resource_names_unsubscribe.is_empty());
         kinds.push(Kind::from_type_url(&request.type_url).unwrap());
     }
