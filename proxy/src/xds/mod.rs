@@ -47,6 +47,8 @@ const SETTLED: Duration = Duration::from_secs(300);
 const IDLE_WHEN_FULL: Duration = Duration::from_secs(60);
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
+/// How long a stream stays open before the next pause is a short one again.
+const STEADY: Duration = Duration::from_secs(5);
 /// Longest pause while nobody can be connected to: such an attempt costs next to nothing, and a mesh should be in sync soon after its
 /// control plane, or the way to it, came back.
 const MAX_PAUSE_UNREACHED: Duration = Duration::from_millis(800);
@@ -133,11 +135,12 @@ impl Client {
                 // The wall clock may make a certificate valid, so that waiting for a rotation is not enough.
                 let _ = tokio::time::timeout(Duration::from_secs(1), rotations.changed()).await;
             }
-            let begun = self.telemetry.own().xds_updates.load(Ordering::Relaxed);
+            let begun = Instant::now();
             let ended = stream::run(&mut self).await;
             self.telemetry.own().xds_connected.store(0, Ordering::Relaxed);
             self.demand.connected(false);
-            if self.telemetry.own().xds_updates.load(Ordering::Relaxed) > begun {
+            // One that answers and is then refused, again and again, is no success.
+            if begun.elapsed() >= STEADY {
                 failures = 0;
             }
             let most = if ended.unreached() {
