@@ -21,8 +21,9 @@ use std::time::Duration;
 
 /// Streams of one client connection at a time.
 pub const MOST_STREAMS: u32 = 250;
-/// Most bytes of a decoded head, 32 for each field included (RFC 9113 section 10.5.1).
-pub const MAX_HEAD: u32 = 64 * 1024;
+/// Most bytes of a decoded head, 32 for each field included (RFC 9113 section 10.5.1). All of a connection's streams may hold one at the
+/// same moment: 8 MiB.
+pub const MAX_HEAD: u32 = 32 * 1024;
 /// Most fields of a head.
 pub const MAX_FIELDS: usize = 100;
 /// Bytes that may come in on one stream before they were forwarded: what a receiver that stands still makes this side hold.
