@@ -40,7 +40,7 @@ pub struct CompiledRule {
     pub backends: Vec<Backend>,
     port: Option<u16>,
     path: Option<Matcher>,
-    method: Option<Arc<str>>,
+    method: Option<Matcher>,
     headers: Vec<(HeaderName, Matcher)>,
     query: Vec<(Arc<str>, Matcher)>,
     weight: u64,
@@ -149,7 +149,9 @@ impl RouteTable {
 impl CompiledRule {
     /// Whether the head matches, the port aside.
     pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        self.method.as_deref().is_none_or(|method| method == head.method)
+        self.method
+            .as_ref()
+            .is_none_or(|method| method.matches(head.method.as_bytes()))
             && self
                 .path
                 .as_ref()
@@ -208,6 +210,12 @@ impl CompiledRule {
             .map(Matcher::compile)
             .transpose()
             .map_err(|e| e.within("matches.path"))?;
+        let method = matches
+            .method
+            .as_ref()
+            .map(Matcher::compile)
+            .transpose()
+            .map_err(|e| e.within("matches.method"))?;
         let mut headers = Vec::with_capacity(matches.headers.len());
         for (i, (name, value)) in matches.headers.iter().enumerate() {
             let field = format!("matches.headers[{i}]");
@@ -235,7 +243,7 @@ impl CompiledRule {
             backends: rule.backends.clone(),
             port: rule.port,
             path,
-            method: matches.method.clone(),
+            method,
             headers,
             query,
         })

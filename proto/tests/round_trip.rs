@@ -104,6 +104,10 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
                 health: [Health::Ready, Health::Draining, Health::Unready][health],
                 weight,
                 identity: meshed.then(|| "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()),
+                labels: Vec::new(),
+                hint_zones: Vec::new(),
+                hint_nodes: Vec::new(),
+                hostname: "".into(),
             },
         );
     (text(), proptest::collection::vec(endpoint, 0..5)).prop_map(|(name, endpoints)| Endpoints {
@@ -141,6 +145,10 @@ fn refusals_name_the_field() {
             health: Health::Ready,
             weight: 1,
             identity: None,
+            labels: Vec::new(),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+            hostname: "".into(),
         }],
     });
     wire.endpoints[0].ports[0].target_port = 70_000;
@@ -168,6 +176,7 @@ fn refusals_name_the_field() {
     let mut route = v1::Routes::from(&Routes {
         service: ServiceName::new("shop", "cart"),
         rules: vec![RouteRule::default()],
+        connections: Vec::new(),
     });
     route.rules[0].request_headers = Some(v1::HeaderChanges {
         set: vec![v1::Header {

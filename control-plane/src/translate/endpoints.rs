@@ -203,6 +203,10 @@ impl<'a> Join<'a> {
             health: found.health,
             weight: 1,
             identity: None,
+            labels: Vec::new(),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+            hostname: "".into(),
         };
         // Whoever has a sidecar and no identity that can be checked gets nothing rather than plain text.
         let secured = meshed

@@ -25,6 +25,7 @@ pub(super) fn inbound(mesh: &Mesh, pod: &Pod) -> Inbound {
         locality: locality(mesh, &pod.node),
         authentication: levels.authentication(),
         ports: ports.collect(),
+        ..Default::default()
     }
 }
 

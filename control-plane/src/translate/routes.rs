@@ -48,6 +48,7 @@ pub(super) fn routes(mesh: &Mesh, findings: &mut Vec<Diagnostic>) -> Translated 
         let routes = Routes {
             service: service.clone(),
             rules,
+            connections: Vec::new(),
         };
         if *namespace == service.namespace {
             translated.producer.push(routes);
@@ -204,6 +205,7 @@ fn flatten(
         backend_timeout: rule.backend_timeout,
         request_headers: rule.request_headers.clone(),
         response_headers: rule.response_headers.clone(),
+        ..Default::default()
     }
 }
 
@@ -255,6 +257,9 @@ fn resolve(mesh: &Mesh, route: &Route, backend: &BackendRef, findings: &mut Vec<
         port: *port,
         weight: *weight,
         invalid,
+        subset: None,
+        request_headers: Default::default(),
+        response_headers: Default::default(),
     }
 }
 

@@ -33,5 +33,7 @@ fn service(mesh: &Mesh, declared: &DeclaredService) -> Service {
         addresses: declared.addresses.clone(),
         ports: ports.collect(),
         origin: declared.origin.clone(),
+        traffic: Vec::new(),
+        subsets: Vec::new(),
     }
 }

@@ -25,6 +25,8 @@ fn service(name: &str, generation: usize) -> Resource {
         addresses: vec![],
         ports: vec![],
         origin,
+        traffic: Vec::new(),
+        subsets: Vec::new(),
     })
 }
 

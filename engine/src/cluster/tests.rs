@@ -28,6 +28,10 @@ fn pod(n: usize, zone: &str, health: Health, weight: u32) -> Endpoint {
         health,
         weight,
         identity: None,
+        labels: Vec::new(),
+        hint_zones: Vec::new(),
+        hint_nodes: Vec::new(),
+        hostname: "".into(),
     }
 }
 

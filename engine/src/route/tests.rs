@@ -10,6 +10,9 @@ fn backend(name: &str, weight: u32) -> Backend {
         port: 80,
         weight,
         invalid: None,
+        subset: None,
+        request_headers: Default::default(),
+        response_headers: Default::default(),
     }
 }
 
@@ -17,6 +20,7 @@ fn table(rules: Vec<RouteRule>) -> RouteTable {
     RouteTable::compile(&Routes {
         service: ServiceName::new("shop", "cart"),
         rules,
+        connections: Vec::new(),
     })
     .unwrap()
 }
@@ -86,7 +90,7 @@ fn the_first_rule_that_matches_decides() {
         rule(query(exact("a b&")), vec![backend("query", 1)]),
         rule(
             RouteMatch {
-                method: Some("POST".into()),
+                method: Some(StringMatch::Exact("POST".into())),
                 ..path(StringMatch::PathPrefix("/p/".into()))
             },
             vec![backend("post", 1)],
@@ -181,6 +185,7 @@ fn what_can_not_be_matched_is_refused_by_name() {
         RouteTable::compile(&Routes {
             service: ServiceName::new("shop", "cart"),
             rules,
+            connections: Vec::new(),
         })
         .unwrap_err()
         .to_string()

@@ -108,6 +108,10 @@ pub fn endpoint(n: usize, locality: &Locality) -> Endpoint {
         health: Health::Ready,
         weight: 1,
         identity: None,
+        labels: Vec::new(),
+        hint_zones: Vec::new(),
+        hint_nodes: Vec::new(),
+        hostname: "".into(),
     }
 }
 

@@ -65,6 +65,10 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             health,
             weight: wire.weight,
             identity,
+            labels: Vec::new(),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+            hostname: "".into(),
         })
     }
 }
@@ -95,6 +99,7 @@ impl From<&Endpoint> for v1::Endpoint {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
+            ..Self::default()
         }
     }
 }

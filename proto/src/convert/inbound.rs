@@ -28,6 +28,8 @@ impl TryFrom<v1::Inbound> for Inbound {
                         .map_err(|e| e.within("authentication"))?,
                 })
             })?,
+            labels: Vec::new(),
+            rate_limits: Vec::new(),
         })
     }
 }
@@ -47,6 +49,7 @@ impl From<&Inbound> for v1::Inbound {
                     authentication: port.authentication.as_ref().map(Into::into),
                 })
                 .collect(),
+            ..Self::default()
         }
     }
 }

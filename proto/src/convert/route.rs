@@ -25,6 +25,7 @@ impl TryFrom<v1::Routes> for Routes {
                 .try_into()
                 .map_err(|e: Invalid| e.within("service"))?,
             rules: each("rules", wire.rules, RouteRule::try_from)?,
+            connections: Vec::new(),
         })
     }
 }
@@ -34,6 +35,7 @@ impl From<&Routes> for v1::Routes {
         Self {
             service: Some((&routes.service).into()),
             rules: routes.rules.iter().map(v1::RouteRule::from).collect(),
+            ..Self::default()
         }
     }
 }
@@ -58,6 +60,7 @@ impl TryFrom<v1::RouteRule> for RouteRule {
             backend_timeout: timeout("backend_timeout_ms", wire.backend_timeout_ms)?,
             request_headers: changes("request_headers", wire.request_headers)?,
             response_headers: changes("response_headers", wire.response_headers)?,
+            ..Self::default()
         })
     }
 }
@@ -76,6 +79,7 @@ impl From<&RouteRule> for v1::RouteRule {
             backend_timeout_ms: millis(rule.backend_timeout),
             request_headers: Some((&rule.request_headers).into()),
             response_headers: Some((&rule.response_headers).into()),
+            ..Self::default()
         }
     }
 }
@@ -100,7 +104,12 @@ impl TryFrom<v1::RouteMatch> for RouteMatch {
                 Ok((header_name(&name)?, value))
             })?,
             query: each("query", wire.query, named)?,
-            method: (!wire.method.is_empty()).then(|| wire.method.into()),
+            method: wire
+                .method
+                .map(StringMatch::try_from)
+                .transpose()
+                .map_err(|e| e.within("method"))?,
+            ..Self::default()
         })
     }
 }
@@ -115,7 +124,8 @@ impl From<&RouteMatch> for v1::RouteMatch {
             path: matches.path.as_ref().map(Into::into),
             headers: matches.headers.iter().map(named).collect(),
             query: matches.query.iter().map(named).collect(),
-            method: matches.method.as_deref().unwrap_or_default().to_owned(),
+            method: matches.method.as_ref().map(Into::into),
+            ..Self::default()
         }
     }
 }
@@ -143,6 +153,9 @@ impl TryFrom<v1::Backend> for Backend {
             port,
             weight: wire.weight,
             invalid,
+            subset: None,
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
         })
     }
 }
@@ -154,6 +167,7 @@ impl From<&Backend> for v1::Backend {
             port: backend.port.into(),
             weight: backend.weight,
             invalid: backend.invalid.as_deref().unwrap_or_default().to_owned(),
+            ..Self::default()
         }
     }
 }

@@ -32,6 +32,8 @@ impl TryFrom<v1::Service> for Service {
                 })
             })?,
             origin: wire.origin.unwrap_or_default().into(),
+            traffic: Vec::new(),
+            subsets: Vec::new(),
         })
     }
 }
@@ -52,6 +54,7 @@ impl From<&Service> for v1::Service {
                 })
                 .collect(),
             origin: Some((&service.origin).into()),
+            ..Self::default()
         }
     }
 }

@@ -30,6 +30,14 @@ pub struct Endpoint {
     pub weight: u32,
     /// What its sidecar proves; `None`: no sidecar, plain text.
     pub identity: Option<SpiffeId>,
+    /// The pod's labels, as far as a subset or a locality rule of the Service looks at them; by key.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Zones that should use it (EndpointSlice hints); empty: no hint.
+    pub hint_zones: Vec<Arc<str>>,
+    /// Nodes that should use it (EndpointSlice hints); empty: no hint.
+    pub hint_nodes: Vec<Arc<str>>,
+    /// The pod's own DNS name below the Service's (StatefulSet); empty: none.
+    pub hostname: Arc<str>,
 }
 
 /// Readiness as the control plane knows it.

@@ -1,6 +1,8 @@
 //! What a sidecar must know of itself.
 
-use super::{Locality, Origin, Protocol, Workload};
+use super::{Locality, Origin, Protocol, RouteMatch, Workload};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The asking workload, its ports and who may speak plain text to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,29 @@ pub struct Inbound {
     pub authentication: PeerAuthentication,
     /// Ports that are known, sorted, each once.
     pub ports: Vec<InboundPort>,
+    /// The pod's own labels, as far as a locality rule looks at them; by key.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// How many requests this very pod takes; each one must agree.
+    pub rate_limits: Vec<RateLimit>,
+}
+
+/// How many requests a pod takes; more are answered 429.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The object that says so.
+    pub origin: Origin,
+    /// The pod's port; `None`: every port.
+    pub port: Option<u16>,
+    /// Only requests that one of these matches; empty: every request.
+    pub matches: Vec<RouteMatch>,
+    /// In each interval, of all callers; `None`: no bound.
+    pub requests: Option<u32>,
+    /// In each interval, of each caller's identity; `None`: no bound.
+    pub requests_per_identity: Option<u32>,
+    /// At most an hour.
+    pub interval: Duration,
+    /// Requests that may come at once; `None`: as many as in an interval.
+    pub burst: Option<u32>,
 }
 
 /// One port of the pod.

@@ -12,6 +12,8 @@ pub mod origin;
 pub mod matcher;
 /// Services as callers see them.
 pub mod service;
+/// How callers treat the endpoints of a service.
+pub mod traffic;
 /// Every name of the mesh, in little memory.
 pub mod names;
 /// The pods behind a service.
@@ -29,12 +31,19 @@ pub mod probes;
 
 pub use endpoints::{Endpoint, Endpoints, Health, Workload};
 pub use identity::{SpiffeId, TrustBundle, TrustDomain};
-pub use inbound::{Inbound, InboundPort, MtlsMode, PeerAuthentication};
+pub use inbound::{Inbound, InboundPort, MtlsMode, PeerAuthentication, RateLimit};
 pub use locality::{Distance, Locality};
 pub use matcher::StringMatch;
 pub use names::Names;
 pub use origin::Origin;
 pub use pod::{Pod, PodPort};
 pub use policy::{Action, Operation, Policy, PolicyRule, Source};
-pub use route::{Backend, HeaderChanges, RouteMatch, RouteRule, Routes};
+pub use route::{
+    Abort, Answer, Backend, ConnectionRule, Cors, Fault, HeaderChanges, Mirror, PathChange, Redirect,
+    Retries, RetryOn, Rewrite, RouteMatch, RouteRule, Routes, Session, SessionKind,
+};
 pub use service::{Protocol, Service, ServiceName, ServicePort};
+pub use traffic::{
+    Algorithm, Balance, Distribute, Hash, HealthCheck, Limits, LocalityRules, Outliers, Preference,
+    RetryBudget, Subset, Traffic, Warmup,
+};

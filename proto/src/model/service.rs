@@ -1,6 +1,6 @@
 //! Services as callers see them.
 
-use super::Origin;
+use super::{Origin, Subset, Traffic};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// The object it came from.
     pub origin: Origin,
+    /// How callers treat its endpoints; see [`Service::traffic`].
+    pub traffic: Vec<Traffic>,
+    /// Named parts of its endpoints.
+    pub subsets: Vec<Subset>,
 }
 
 /// One port of a Service.
@@ -80,6 +84,18 @@ impl Service {
     /// The declared port, if the Service has it.
     pub fn port(&self, port: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|p| p.port == port)
+    }
+
+    /// How the endpoints of a port and subset are treated: by the entry that names both, else the subset, else the port,
+    /// else neither. `None`: Weft's defaults.
+    pub fn traffic(&self, port: u16, subset: Option<&str>) -> Option<&Traffic> {
+        let of = |p: Option<u16>, s: Option<&str>| {
+            self.traffic
+                .iter()
+                .find(|traffic| traffic.port == p && traffic.subset.as_deref() == s)
+        };
+        let named = subset.and_then(|_| of(Some(port), subset).or_else(|| of(None, subset)));
+        named.or_else(|| of(Some(port), None)).or_else(|| of(None, None))
     }
 }
 

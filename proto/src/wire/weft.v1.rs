@@ -92,6 +92,12 @@ pub struct Service {
     pub ports: ::prost::alloc::vec::Vec<ServicePort>,
     #[prost(message, optional, tag = "5")]
     pub origin: ::core::option::Option<Origin>,
+    /// How callers treat its endpoints. For a port and a subset the entry that names both counts; else the one for the subset alone, the
+    /// one for the port alone, the one for neither. None: Weft's defaults.
+    #[prost(message, repeated, tag = "6")]
+    pub traffic: ::prost::alloc::vec::Vec<Traffic>,
+    #[prost(message, repeated, tag = "7")]
+    pub subsets: ::prost::alloc::vec::Vec<Subset>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServicePort {
@@ -101,6 +107,291 @@ pub struct ServicePort {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "Protocol", tag = "3")]
     pub protocol: i32,
+}
+/// Endpoints that have all of these labels.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Subset {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Label {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Traffic {
+    /// The object that says so.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// 0: every port.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Empty: every subset.
+    #[prost(string, tag = "3")]
+    pub subset: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub balance: ::core::option::Option<Balance>,
+    #[prost(message, optional, tag = "5")]
+    pub locality: ::core::option::Option<LocalityRules>,
+    #[prost(message, optional, tag = "6")]
+    pub outliers: ::core::option::Option<Outliers>,
+    #[prost(message, optional, tag = "7")]
+    pub limits: ::core::option::Option<Limits>,
+    #[prost(message, optional, tag = "8")]
+    pub health_check: ::core::option::Option<HealthCheck>,
+    #[prost(message, optional, tag = "9")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+    /// Plain text although the endpoint has a sidecar (TLS mode DISABLE).
+    #[prost(bool, tag = "10")]
+    pub plain: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balance {
+    /// Unspecified: peak EWMA.
+    #[prost(enumeration = "Algorithm", tag = "1")]
+    pub algorithm: i32,
+    /// For ring hash and Maglev.
+    #[prost(message, optional, tag = "2")]
+    pub hash: ::core::option::Option<Hash>,
+    /// Ring hash: least number of places on the ring; Maglev: size of the table, a prime. 0: default.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// A new endpoint gets its full share after so long. 0: at once.
+    #[prost(uint64, tag = "4")]
+    pub warmup_ms: u64,
+    /// Percent of its share that a new endpoint begins with, 1 to 100. 0: 10.
+    #[prost(uint32, tag = "5")]
+    pub warmup_percent: u32,
+    /// How the share grows, in thousandths: 1000 is linear, more is slower at first. 0: linear.
+    #[prost(uint32, tag = "6")]
+    pub warmup_aggression: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hash {
+    #[prost(oneof = "hash::Of", tags = "1, 2, 3, 4")]
+    pub of: ::core::option::Option<hash::Of>,
+}
+/// Nested message and enum types in `Hash`.
+pub mod hash {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Cookie(super::HashCookie),
+        /// The caller's address: on the sidecar's side that is the pod itself, at a gateway the client.
+        #[prost(bool, tag = "3")]
+        Source(bool),
+        #[prost(string, tag = "4")]
+        Query(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// The sidecar sets the cookie if it is missing. 0: for the session.
+    #[prost(uint64, tag = "3")]
+    pub ttl_ms: u64,
+    /// Never set, only read.
+    #[prost(bool, tag = "4")]
+    pub read_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalityRules {
+    #[prost(enumeration = "Preference", tag = "1")]
+    pub preference: i32,
+    /// Shares of localities, for callers in a locality; the first entry that is about the caller counts.
+    #[prost(message, repeated, tag = "2")]
+    pub distribute: ::prost::alloc::vec::Vec<Distribute>,
+    /// From a region to another one if it fails.
+    #[prost(message, repeated, tag = "3")]
+    pub failover: ::prost::alloc::vec::Vec<RegionFailover>,
+    /// Labels, `key` or `key=value`, that make an endpoint nearer the more of them, from the first on, it shares with the caller.
+    #[prost(string, repeated, tag = "4")]
+    pub failover_priority: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Percent of healthy endpoints below which all of them get traffic (panic). 0: Weft's rules.
+    #[prost(uint32, tag = "5")]
+    pub panic_percent: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Distribute {
+    /// `region`, `region/zone`, `region/zone/*`; `*` is any.
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<DistributeTo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DistributeTo {
+    #[prost(string, tag = "1")]
+    pub locality: ::prost::alloc::string::String,
+    /// Of the traffic; all together 100.
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegionFailover {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+}
+/// When an endpoint gets nothing for a while. Zero: Weft's default, unless said otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Outliers {
+    /// Consecutive 5xx. Unset: default; 0: never.
+    #[prost(uint32, optional, tag = "1")]
+    pub consecutive_errors: ::core::option::Option<u32>,
+    /// Consecutive 502, 503, 504 and timeouts. Unset: default; 0: never.
+    #[prost(uint32, optional, tag = "2")]
+    pub consecutive_gateway_errors: ::core::option::Option<u32>,
+    /// Consecutive connection failures. Unset: default; 0: never.
+    #[prost(uint32, optional, tag = "3")]
+    pub consecutive_connect_errors: ::core::option::Option<u32>,
+    #[prost(uint64, tag = "4")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub base_ejection_ms: u64,
+    /// Percent of the endpoints. Unset: default.
+    #[prost(uint32, optional, tag = "6")]
+    pub max_ejection_percent: ::core::option::Option<u32>,
+    /// Below the mean success rate by so many thousandths of its standard deviation. 0: off.
+    #[prost(uint32, tag = "7")]
+    pub success_rate_deviation: u32,
+    /// Slower than the median of all by this factor, in thousandths. 0: off.
+    #[prost(uint32, tag = "8")]
+    pub latency_factor: u32,
+}
+/// Bounds of this caller on all of the endpoints together. 0: none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    #[prost(uint32, tag = "1")]
+    pub connections: u32,
+    #[prost(uint64, tag = "2")]
+    pub connect_timeout_ms: u64,
+    #[prost(uint32, tag = "3")]
+    pub pending_requests: u32,
+    #[prost(uint32, tag = "4")]
+    pub requests: u32,
+    #[prost(uint32, tag = "5")]
+    pub requests_per_connection: u32,
+    #[prost(uint32, tag = "6")]
+    pub retries: u32,
+    #[prost(uint64, tag = "7")]
+    pub idle_timeout_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub max_connection_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthCheck {
+    /// Empty: a connection is enough.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// 0: the port of the endpoint.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(uint64, tag = "3")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub timeout_ms: u64,
+    #[prost(uint32, tag = "5")]
+    pub unhealthy_after: u32,
+    #[prost(uint32, tag = "6")]
+    pub healthy_after: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    /// Of the requests, at most 100.
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    /// Retries a second that are granted whatever the load is.
+    #[prost(uint32, tag = "2")]
+    pub min_per_second: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Algorithm {
+    Unspecified = 0,
+    PeakEwma = 1,
+    LeastRequest = 2,
+    RoundRobin = 3,
+    Random = 4,
+    RingHash = 5,
+    Maglev = 6,
+}
+impl Algorithm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ALGORITHM_UNSPECIFIED",
+            Self::PeakEwma => "ALGORITHM_PEAK_EWMA",
+            Self::LeastRequest => "ALGORITHM_LEAST_REQUEST",
+            Self::RoundRobin => "ALGORITHM_ROUND_ROBIN",
+            Self::Random => "ALGORITHM_RANDOM",
+            Self::RingHash => "ALGORITHM_RING_HASH",
+            Self::Maglev => "ALGORITHM_MAGLEV",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
+            "ALGORITHM_PEAK_EWMA" => Some(Self::PeakEwma),
+            "ALGORITHM_LEAST_REQUEST" => Some(Self::LeastRequest),
+            "ALGORITHM_ROUND_ROBIN" => Some(Self::RoundRobin),
+            "ALGORITHM_RANDOM" => Some(Self::Random),
+            "ALGORITHM_RING_HASH" => Some(Self::RingHash),
+            "ALGORITHM_MAGLEV" => Some(Self::Maglev),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Preference {
+    /// Zone, region, remote.
+    Unspecified = 0,
+    /// The same node first (`trafficDistribution: PreferSameNode`).
+    Node = 1,
+    /// Only the same node (`internalTrafficPolicy: Local`).
+    NodeOnly = 2,
+    /// Every endpoint alike, wherever it is.
+    None = 3,
+}
+impl Preference {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PREFERENCE_UNSPECIFIED",
+            Self::Node => "PREFERENCE_NODE",
+            Self::NodeOnly => "PREFERENCE_NODE_ONLY",
+            Self::None => "PREFERENCE_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PREFERENCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PREFERENCE_NODE" => Some(Self::Node),
+            "PREFERENCE_NODE_ONLY" => Some(Self::NodeOnly),
+            "PREFERENCE_NONE" => Some(Self::None),
+            _ => None,
+        }
+    }
 }
 /// The pods behind a Service. Resource name: `namespace/name` of the Service.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -129,6 +420,18 @@ pub struct Endpoint {
     /// SPIFFE id that the endpoint's sidecar proves. Empty: no sidecar, plain text.
     #[prost(string, tag = "7")]
     pub identity: ::prost::alloc::string::String,
+    /// The pod's labels, as far as a subset or a locality rule of the Service looks at them; by key.
+    #[prost(message, repeated, tag = "8")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+    /// Zones that should use it (EndpointSlice hints). Empty: no hint.
+    #[prost(string, repeated, tag = "9")]
+    pub hint_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes that should use it (EndpointSlice hints). Empty: no hint.
+    #[prost(string, repeated, tag = "10")]
+    pub hint_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The pod's own DNS name below the Service's (StatefulSet). Empty: none.
+    #[prost(string, tag = "11")]
+    pub hostname: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortMapping {
@@ -258,8 +561,29 @@ pub struct PodPort {
 pub struct Routes {
     #[prost(message, optional, tag = "1")]
     pub service: ::core::option::Option<ServiceRef>,
+    /// For requests (HTTP and gRPC).
     #[prost(message, repeated, tag = "2")]
     pub rules: ::prost::alloc::vec::Vec<RouteRule>,
+    /// For connections whose bytes are forwarded as they are (TCP, and the application's own TLS).
+    #[prost(message, repeated, tag = "3")]
+    pub connections: ::prost::alloc::vec::Vec<ConnectionRule>,
+}
+/// One rule for opaque connections: the first that matches decides. None matches and there are some: the connection is refused.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConnectionRule {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// Service port this rule is limited to. 0: all ports.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Server names of the client's TLS hello, exact or `*.suffix`. Empty: any connection, TLS or not.
+    #[prost(string, repeated, tag = "3")]
+    pub server_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Destination addresses in CIDR notation. Empty: any.
+    #[prost(string, repeated, tag = "4")]
+    pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "5")]
+    pub backends: ::prost::alloc::vec::Vec<Backend>,
 }
 /// One match of one rule: the first rule that matches decides.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -283,6 +607,33 @@ pub struct RouteRule {
     pub request_headers: ::core::option::Option<HeaderChanges>,
     #[prost(message, optional, tag = "8")]
     pub response_headers: ::core::option::Option<HeaderChanges>,
+    #[prost(message, optional, tag = "11")]
+    pub rewrite: ::core::option::Option<Rewrite>,
+    #[prost(message, repeated, tag = "12")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+    #[prost(message, optional, tag = "13")]
+    pub cors: ::core::option::Option<Cors>,
+    #[prost(message, optional, tag = "14")]
+    pub fault: ::core::option::Option<Fault>,
+    /// Unset: Weft's own rules (only what can't run twice).
+    #[prost(message, optional, tag = "15")]
+    pub retries: ::core::option::Option<Retries>,
+    #[prost(message, optional, tag = "16")]
+    pub session: ::core::option::Option<Session>,
+    /// Answered by the sidecar, without any backend.
+    #[prost(oneof = "route_rule::Answer", tags = "9, 10")]
+    pub answer: ::core::option::Option<route_rule::Answer>,
+}
+/// Nested message and enum types in `RouteRule`.
+pub mod route_rule {
+    /// Answered by the sidecar, without any backend.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "9")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "10")]
+        Respond(super::DirectResponse),
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteMatch {
@@ -293,9 +644,206 @@ pub struct RouteMatch {
     pub headers: ::prost::alloc::vec::Vec<NamedMatch>,
     #[prost(message, repeated, tag = "3")]
     pub query: ::prost::alloc::vec::Vec<NamedMatch>,
-    /// Empty: any method.
-    #[prost(string, tag = "4")]
-    pub method: ::prost::alloc::string::String,
+    /// Unset: any method.
+    #[prost(message, optional, tag = "4")]
+    pub method: ::core::option::Option<StringMatch>,
+    /// On the Host header or `:authority`, without the port. Unset: any.
+    #[prost(message, optional, tag = "5")]
+    pub authority: ::core::option::Option<StringMatch>,
+    /// Unset: any. Plain HTTP is `http`.
+    #[prost(message, optional, tag = "6")]
+    pub scheme: ::core::option::Option<StringMatch>,
+    /// None of these may match.
+    #[prost(message, repeated, tag = "7")]
+    pub without_headers: ::prost::alloc::vec::Vec<NamedMatch>,
+    /// Letters of `path` match whatever their case (ASCII).
+    #[prost(bool, tag = "8")]
+    pub path_ignores_case: bool,
+}
+/// Where the path changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathChange {
+    #[prost(oneof = "path_change::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<path_change::Kind>,
+}
+/// Nested message and enum types in `PathChange`.
+pub mod path_change {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// The whole path.
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        /// Instead of the prefix that the rule's match has.
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Regex(super::RegexChange),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegexChange {
+    /// Not anchored; every place where it matches is replaced.
+    #[prost(string, tag = "1")]
+    pub pattern: ::prost::alloc::string::String,
+    /// `\1` to `\9` stand for groups.
+    #[prost(string, tag = "2")]
+    pub substitution: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// Empty: as the request's.
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    /// Empty: as the request's.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// 0: the scheme's own if there is a scheme, else the request's.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub path: ::core::option::Option<PathChange>,
+    /// 301, 302, 303, 307 or 308.
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// At most 64 KiB.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub body: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    /// Empty: as the request's.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathChange>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Mirror {
+    #[prost(message, optional, tag = "1")]
+    pub backend: ::core::option::Option<Backend>,
+    /// Of requests, in millionths; at most 1000000.
+    #[prost(uint32, tag = "2")]
+    pub millionths: u32,
+}
+/// Cross-origin requests (the Fetch standard's CORS protocol): preflights are answered by the sidecar.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Cors {
+    #[prost(message, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<StringMatch>,
+    #[prost(string, repeated, tag = "2")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0: unset.
+    #[prost(uint32, tag = "5")]
+    pub max_age_seconds: u32,
+    #[prost(bool, tag = "6")]
+    pub allow_credentials: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    /// Of requests, in millionths.
+    #[prost(uint32, tag = "1")]
+    pub delay_millionths: u32,
+    #[prost(uint64, tag = "2")]
+    pub delay_ms: u64,
+    #[prost(uint32, tag = "3")]
+    pub abort_millionths: u32,
+    /// HTTP status of an abort, 200 to 599; 0: `abort_grpc_status` holds.
+    #[prost(uint32, tag = "4")]
+    pub abort_status: u32,
+    /// 0 to 16.
+    #[prost(uint32, tag = "5")]
+    pub abort_grpc_status: u32,
+}
+/// Retries as a person asked for them: then they hold for every method.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retries {
+    /// Tries after the first, at most 10. 0: none.
+    #[prost(uint32, tag = "1")]
+    pub attempts: u32,
+    #[prost(enumeration = "RetryOn", repeated, tag = "2")]
+    pub on: ::prost::alloc::vec::Vec<i32>,
+    /// HTTP statuses besides.
+    #[prost(uint32, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<u32>,
+    /// Shortest pause before the first retry. 0: Weft's default.
+    #[prost(uint64, tag = "4")]
+    pub backoff_ms: u64,
+    /// A safe request without an answer for so long is also sent to another endpoint; the first answer counts. 0: never.
+    #[prost(uint64, tag = "5")]
+    pub hedge_after_ms: u64,
+}
+/// The same client goes to the same endpoint as long as that is there (GEP-1619).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Session {
+    #[prost(enumeration = "session::Kind", tag = "1")]
+    pub kind: i32,
+    /// Of the cookie or header.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// 0: none.
+    #[prost(uint64, tag = "3")]
+    pub absolute_timeout_ms: u64,
+    /// 0: none.
+    #[prost(uint64, tag = "4")]
+    pub idle_timeout_ms: u64,
+    /// The cookie outlives the browser's session (Max-Age is the absolute timeout).
+    #[prost(bool, tag = "5")]
+    pub permanent: bool,
+    /// Path of the cookie; empty: `/`.
+    #[prost(string, tag = "6")]
+    pub path: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `Session`.
+pub mod session {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        Cookie = 1,
+        Header = 2,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Cookie => "KIND_COOKIE",
+                Self::Header => "KIND_HEADER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_COOKIE" => Some(Self::Cookie),
+                "KIND_HEADER" => Some(Self::Header),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NamedMatch {
@@ -330,7 +878,7 @@ pub mod string_match {
         Present(bool),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Backend {
     #[prost(message, optional, tag = "1")]
     pub service: ::core::option::Option<ServiceRef>,
@@ -341,6 +889,15 @@ pub struct Backend {
     /// Why this backend can't be used (it doesn't exist, it isn't allowed): its share answers 500. Empty: usable.
     #[prost(string, tag = "4")]
     pub invalid: ::prost::alloc::string::String,
+    /// Subset of the Service's endpoints (see Service.subsets). Empty: all.
+    #[prost(string, tag = "5")]
+    pub subset: ::prost::alloc::string::String,
+    /// After the rule's.
+    #[prost(message, optional, tag = "6")]
+    pub request_headers: ::core::option::Option<HeaderChanges>,
+    /// After the rule's.
+    #[prost(message, optional, tag = "7")]
+    pub response_headers: ::core::option::Option<HeaderChanges>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeaderChanges {
@@ -357,6 +914,73 @@ pub struct Header {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RetryOn {
+    Unspecified = 0,
+    /// No connection.
+    ConnectFailure = 1,
+    /// The peer says that it has not processed the request.
+    RefusedStream = 2,
+    /// The connection broke before an answer.
+    Reset = 3,
+    /// 502, 503 or 504.
+    GatewayError = 4,
+    /// Any 5xx.
+    ServerError = 5,
+    /// 409.
+    Retriable4xx = 6,
+    /// gRPC statuses.
+    Cancelled = 7,
+    DeadlineExceeded = 8,
+    Internal = 9,
+    ResourceExhausted = 10,
+    Unavailable = 11,
+    /// The bound on one try passed.
+    Timeout = 12,
+}
+impl RetryOn {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RETRY_ON_UNSPECIFIED",
+            Self::ConnectFailure => "RETRY_ON_CONNECT_FAILURE",
+            Self::RefusedStream => "RETRY_ON_REFUSED_STREAM",
+            Self::Reset => "RETRY_ON_RESET",
+            Self::GatewayError => "RETRY_ON_GATEWAY_ERROR",
+            Self::ServerError => "RETRY_ON_SERVER_ERROR",
+            Self::Retriable4xx => "RETRY_ON_RETRIABLE_4XX",
+            Self::Cancelled => "RETRY_ON_CANCELLED",
+            Self::DeadlineExceeded => "RETRY_ON_DEADLINE_EXCEEDED",
+            Self::Internal => "RETRY_ON_INTERNAL",
+            Self::ResourceExhausted => "RETRY_ON_RESOURCE_EXHAUSTED",
+            Self::Unavailable => "RETRY_ON_UNAVAILABLE",
+            Self::Timeout => "RETRY_ON_TIMEOUT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RETRY_ON_UNSPECIFIED" => Some(Self::Unspecified),
+            "RETRY_ON_CONNECT_FAILURE" => Some(Self::ConnectFailure),
+            "RETRY_ON_REFUSED_STREAM" => Some(Self::RefusedStream),
+            "RETRY_ON_RESET" => Some(Self::Reset),
+            "RETRY_ON_GATEWAY_ERROR" => Some(Self::GatewayError),
+            "RETRY_ON_SERVER_ERROR" => Some(Self::ServerError),
+            "RETRY_ON_RETRIABLE_4XX" => Some(Self::Retriable4xx),
+            "RETRY_ON_CANCELLED" => Some(Self::Cancelled),
+            "RETRY_ON_DEADLINE_EXCEEDED" => Some(Self::DeadlineExceeded),
+            "RETRY_ON_INTERNAL" => Some(Self::Internal),
+            "RETRY_ON_RESOURCE_EXHAUSTED" => Some(Self::ResourceExhausted),
+            "RETRY_ON_UNAVAILABLE" => Some(Self::Unavailable),
+            "RETRY_ON_TIMEOUT" => Some(Self::Timeout),
+            _ => None,
+        }
+    }
 }
 /// An AuthorizationPolicy that selects the asking workload. Resource name: `namespace/name`.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -459,6 +1083,35 @@ pub struct Inbound {
     pub authentication: ::core::option::Option<PeerAuthentication>,
     #[prost(message, repeated, tag = "4")]
     pub ports: ::prost::alloc::vec::Vec<InboundPort>,
+    /// The pod's own labels, as far as a locality rule looks at them; by key.
+    #[prost(message, repeated, tag = "5")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+    #[prost(message, repeated, tag = "6")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
+}
+/// How many requests this very pod takes; more are answered 429 (gRPC: RESOURCE_EXHAUSTED).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimit {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// The pod's port. 0: every port.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Only requests that one of these matches. Empty: every request.
+    #[prost(message, repeated, tag = "3")]
+    pub matches: ::prost::alloc::vec::Vec<RouteMatch>,
+    /// 0: no bound on the sum.
+    #[prost(uint32, tag = "4")]
+    pub requests: u32,
+    /// Of each caller's identity. 0: no bound.
+    #[prost(uint32, tag = "5")]
+    pub requests_per_identity: u32,
+    /// The time in which so many may come, at most an hour.
+    #[prost(uint64, tag = "6")]
+    pub interval_ms: u64,
+    /// Requests that may come at once besides. 0: as `requests`.
+    #[prost(uint32, tag = "7")]
+    pub burst: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerAuthentication {

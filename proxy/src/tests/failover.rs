@@ -140,6 +140,9 @@ fn a_routes_bounds_end_a_wait() {
                 port: 80,
                 weight: 1,
                 invalid: None,
+                subset: None,
+                request_headers: Default::default(),
+                response_headers: Default::default(),
             }],
             request_timeout: Some(Duration::from_millis(150)),
             ..RouteRule::default()
@@ -155,6 +158,7 @@ fn a_routes_bounds_end_a_wait() {
         let routes = Routes {
             service: ServiceName::new("shop", "cart"),
             rules: vec![only],
+            connections: Vec::new(),
         };
         mesh.caller.apply([put(Resource::Routes(routes))]).await;
         let mut client = mesh.connect().await;

@@ -202,6 +202,8 @@ impl Mesh {
                 protocol: self.protocol,
             }],
             origin: Origin::object("Service", "shop", "cart"),
+            traffic: Vec::new(),
+            subsets: Vec::new(),
         };
         let endpoint = |(index, address): (usize, &SocketAddr)| Endpoint {
             workload: Workload {
@@ -217,6 +219,10 @@ impl Mesh {
             health: Health::Ready,
             weight: 1,
             identity: meshed.then(|| "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap()),
+            labels: Vec::new(),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+            hostname: "".into(),
         };
         let endpoints = Endpoints {
             service: service.name.clone(),

@@ -36,6 +36,10 @@ impl Known {
             health: Health::Ready,
             weight: 1,
             identity: Some(pod.identity.clone()),
+            labels: Vec::new(),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+            hostname: "".into(),
         };
         let plain = Endpoint {
             identity: None,

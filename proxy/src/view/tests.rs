@@ -24,6 +24,8 @@ fn service(short: &str, address: &str, ports: &[u16]) -> Service {
             })
             .collect(),
         origin: Origin::object("Service", "shop", short),
+        traffic: Vec::new(),
+        subsets: Vec::new(),
     }
 }
 
@@ -40,6 +42,10 @@ fn endpoints(short: &str, pods: &[(&str, &str)]) -> Endpoints {
         health: Health::Ready,
         weight: 1,
         identity: None,
+        labels: Vec::new(),
+        hint_zones: Vec::new(),
+        hint_nodes: Vec::new(),
+        hostname: "".into(),
     };
     Endpoints {
         service: name(short),
@@ -196,6 +202,9 @@ async fn routes_that_cannot_be_compiled_leave_the_last_good_ones() {
                 port: 80,
                 weight: 1,
                 invalid: None,
+                subset: None,
+                request_headers: Default::default(),
+                response_headers: Default::default(),
             }],
             ..RouteRule::default()
         };
@@ -203,6 +212,7 @@ async fn routes_that_cannot_be_compiled_leave_the_last_good_ones() {
         Routes {
             service: name("cart"),
             rules: vec![rule],
+            connections: Vec::new(),
         }
     };
     writer.apply([

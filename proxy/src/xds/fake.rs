@@ -277,6 +277,8 @@ pub(super) fn service(name: &str) -> Resource {
             protocol: Protocol::Http,
         }],
         origin: Origin::object("Service", "shop", name),
+        traffic: Vec::new(),
+        subsets: Vec::new(),
     })
 }
 
@@ -295,6 +297,10 @@ pub(super) fn endpoints(name: &str, address: &str) -> Resource {
             health: Health::Ready,
             weight: 1,
             identity: None,
+            labels: Vec::new(),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+            hostname: "".into(),
         }],
     })
 }

@@ -54,7 +54,7 @@ pub(super) fn http_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
                 "write it in capitals",
             );
         }
-        known.then(|| method.into())
+        known.then(|| StringMatch::Exact(method.into()))
     });
     fields.finish();
     notes.error_since(mark).is_none().then_some(RouteMatch {
@@ -62,6 +62,7 @@ pub(super) fn http_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteM
         headers,
         query,
         method,
+        ..Default::default()
     })
 }
 

@@ -23,6 +23,8 @@ fn object(short: &str) -> Change {
         addresses: Vec::new(),
         ports: Vec::new(),
         origin: Origin::object("Service", "shop", short),
+        traffic: Vec::new(),
+        subsets: Vec::new(),
     }))
 }
 
@@ -39,6 +41,9 @@ fn routes(short: &str, to: &[&str]) -> Change {
         port: 80,
         weight: 1,
         invalid: None,
+        subset: None,
+        request_headers: Default::default(),
+        response_headers: Default::default(),
     };
     put(Resource::Routes(Routes {
         service: name(short),
@@ -46,6 +51,7 @@ fn routes(short: &str, to: &[&str]) -> Change {
             backends: to.iter().map(backend).collect(),
             ..RouteRule::default()
         }],
+        connections: Vec::new(),
     }))
 }
 
