@@ -1,8 +1,10 @@
 //! Endpoints and workloads.
 
+use super::traffic::{bounded, labels, labels_wire, text};
 use super::{Invalid, address, address_bytes, each, port, required};
 use crate::model::{Endpoint, Endpoints, Health, Workload};
 use crate::wire::v1;
+use std::sync::Arc;
 
 impl TryFrom<v1::Endpoints> for Endpoints {
     type Error = Invalid;
@@ -65,10 +67,13 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             health,
             weight: wire.weight,
             identity,
-            labels: Vec::new(),
-            hint_zones: Vec::new(),
-            hint_nodes: Vec::new(),
-            hostname: "".into(),
+            labels: labels("labels", wire.labels)?,
+            hint_zones: bounded("hint_zones", wire.hint_zones, |zone| text("", &zone))?,
+            hint_nodes: bounded("hint_nodes", wire.hint_nodes, |node| text("", &node))?,
+            hostname: match wire.hostname.as_str() {
+                "" => "".into(),
+                hostname => dns_label("hostname", hostname)?,
+            },
         })
     }
 }
@@ -99,7 +104,10 @@ impl From<&Endpoint> for v1::Endpoint {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
-            ..Self::default()
+            labels: labels_wire(&endpoint.labels),
+            hint_zones: endpoint.hint_zones.iter().map(ToString::to_string).collect(),
+            hint_nodes: endpoint.hint_nodes.iter().map(ToString::to_string).collect(),
+            hostname: endpoint.hostname.to_string(),
         }
     }
 }
@@ -128,4 +136,13 @@ impl From<&Workload> for v1::Workload {
             version: workload.version.to_string(),
         }
     }
+}
+
+/// RFC 1123: what a name of a pod looks like in DNS.
+fn dns_label(field: &str, text: &str) -> Result<Arc<str>, Invalid> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.into());
+    }
+    Err(Invalid::new(field, "is no lower-case DNS label (RFC 1123)"))
 }

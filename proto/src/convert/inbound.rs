@@ -1,9 +1,15 @@
 //! What a sidecar must know of itself.
 
 use super::origin::{protocol, protocol_wire};
+use super::route::{matches, matches_wire};
+use super::traffic::{bounded, duration, labels, labels_wire, millis, some, some_port};
 use super::{Invalid, each, port};
-use crate::model::{Inbound, InboundPort, MtlsMode, PeerAuthentication};
+use crate::model::{Inbound, InboundPort, MtlsMode, PeerAuthentication, RateLimit};
 use crate::wire::v1;
+use std::time::Duration;
+
+/// Longest interval of a rate limit: an hour.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
 
 impl TryFrom<v1::Inbound> for Inbound {
     type Error = Invalid;
@@ -28,8 +34,8 @@ impl TryFrom<v1::Inbound> for Inbound {
                         .map_err(|e| e.within("authentication"))?,
                 })
             })?,
-            labels: Vec::new(),
-            rate_limits: Vec::new(),
+            labels: labels("labels", wire.labels)?,
+            rate_limits: bounded("rate_limits", wire.rate_limits, RateLimit::try_from)?,
         })
     }
 }
@@ -49,7 +55,42 @@ impl From<&Inbound> for v1::Inbound {
                     authentication: port.authentication.as_ref().map(Into::into),
                 })
                 .collect(),
-            ..Self::default()
+            labels: labels_wire(&inbound.labels),
+            rate_limits: inbound.rate_limits.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::RateLimit> for RateLimit {
+    type Error = Invalid;
+    fn try_from(wire: v1::RateLimit) -> Result<Self, Invalid> {
+        let interval = duration("interval_ms", wire.interval_ms)?
+            .ok_or_else(|| Invalid::new("interval_ms", "is 0; at least 1 is needed"))?;
+        if interval > LONGEST_INTERVAL {
+            return Err(Invalid::new("interval_ms", "is longer than an hour"));
+        }
+        Ok(Self {
+            origin: wire.origin.unwrap_or_default().into(),
+            port: some_port(wire.port)?,
+            matches: matches("matches", wire.matches)?,
+            requests: some(wire.requests),
+            requests_per_identity: some(wire.requests_per_identity),
+            interval,
+            burst: some(wire.burst),
+        })
+    }
+}
+
+impl From<&RateLimit> for v1::RateLimit {
+    fn from(limit: &RateLimit) -> Self {
+        Self {
+            origin: Some((&limit.origin).into()),
+            port: limit.port.unwrap_or_default().into(),
+            matches: matches_wire(&limit.matches),
+            requests: limit.requests.unwrap_or_default(),
+            requests_per_identity: limit.requests_per_identity.unwrap_or_default(),
+            interval_ms: millis(Some(limit.interval)),
+            burst: limit.burst.unwrap_or_default(),
         }
     }
 }

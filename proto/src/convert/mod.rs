@@ -16,6 +16,7 @@ mod pod;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 
 /// A refused message: which field, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

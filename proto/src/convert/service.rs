@@ -1,8 +1,9 @@
 //! Services.
 
 use super::origin::{protocol, protocol_wire};
+use super::traffic::bounded;
 use super::{Invalid, address, address_bytes, each, port, required};
-use crate::model::{Service, ServicePort};
+use crate::model::{Service, ServicePort, Subset, Traffic};
 use crate::wire::v1;
 
 impl TryFrom<v1::Service> for Service {
@@ -32,8 +33,8 @@ impl TryFrom<v1::Service> for Service {
                 })
             })?,
             origin: wire.origin.unwrap_or_default().into(),
-            traffic: Vec::new(),
-            subsets: Vec::new(),
+            traffic: bounded("traffic", wire.traffic, Traffic::try_from)?,
+            subsets: bounded("subsets", wire.subsets, Subset::try_from)?,
         })
     }
 }
@@ -54,7 +55,8 @@ impl From<&Service> for v1::Service {
                 })
                 .collect(),
             origin: Some((&service.origin).into()),
-            ..Self::default()
+            traffic: service.traffic.iter().map(Into::into).collect(),
+            subsets: service.subsets.iter().map(Into::into).collect(),
         }
     }
 }
