@@ -8,6 +8,7 @@ use crate::Tick;
 use crate::endpoint::{EndpointState, Live};
 use crate::outlier::{Cause, Change, Gate};
 use crate::pick::TrialSlot;
+use crate::retry::Failure;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -30,6 +31,24 @@ pub enum Outcome {
     Silent,
     /// Not the endpoint's doing: the caller went away, or a pooled connection turned out to be closed.
     Cancelled,
+}
+
+impl Outcome {
+    /// What an answer that is tried again says of the endpoint.
+    pub fn of(failure: Failure) -> Self {
+        match failure {
+            Failure::Connect => Self::ConnectFailed,
+            // The application refuses connections.
+            Failure::NotDelivered => Self::Refused,
+            Failure::RefusedStream | Failure::Stale => Self::Cancelled,
+            Failure::Reset => Self::Reset,
+            Failure::Silent => Self::Silent,
+            Failure::Timeout => Self::Timeout,
+            Failure::Status(status @ 500..=599) => Self::ServerError(status),
+            Failure::Grpc(14) => Self::ServerError(503),
+            Failure::Grpc(_) | Failure::Status(_) => Self::Success,
+        }
+    }
 }
 
 /// A request in flight. Dropping it counts as [`Outcome::Cancelled`].

@@ -46,5 +46,5 @@ pub use cluster::{Cluster, Family, Settings};
 pub use endpoint::{EndpointId, EndpointState};
 pub use flight::{InFlight, Outcome};
 pub use invalid::Invalid;
-pub use pick::{Class, NoEndpoint, Picked, Reason, Tried};
+pub use pick::{Class, NoEndpoint, Picked, Reason, Tried, Wish};
 pub use tick::Tick;

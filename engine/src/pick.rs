@@ -15,6 +15,7 @@ use crate::failover::{Shares, TIERS, WHOLE};
 use crate::flight::InFlight;
 use crate::outlier::Cause;
 use rand::{Rng, RngExt};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use weft_proto::model::{Distance, ServiceName};
@@ -42,6 +43,15 @@ pub struct Tried {
     next: usize,
     /// Distances at which something was tried.
     tiers: [bool; TIERS],
+}
+
+/// What a request asks of the choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// For consistent hashing.
+    pub hash: Option<u64>,
+    /// An endpoint to stick to as long as it can be used.
+    pub address: Option<SocketAddr>,
 }
 
 /// An endpoint that was picked.

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr};
 use weft_engine::pick::Probe;
-use weft_engine::retry::{Decision, Failure, Progress, decide};
+use weft_engine::retry::{Decision, Failure, Policy, Progress, decide};
 use weft_engine::{Class, Cluster, InFlight, Outcome, Reason, Settings, Tick, Tried};
 use weft_proto::model::{Distance, Endpoint, Endpoints, Health, Locality, ServiceName, Workload};
 
@@ -381,6 +381,7 @@ impl World {
                 answered: false,
             };
             let decision = decide(
+                &Policy::default(),
                 request.class,
                 Failure::Silent,
                 progress,
@@ -423,6 +424,7 @@ impl World {
             answered: false,
         };
         match decide(
+            &Policy::default(),
             request.class,
             failure,
             progress,

@@ -34,7 +34,7 @@ use crate::request_id::RequestId;
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
 use crate::telemetry::{self, Edge};
-use crate::upstream::call::{Call, Target};
+use crate::upstream::call::{Ask, Call, Target};
 use crate::upstream::connect;
 use crate::upstream::edges;
 use crate::upstream::pool::Kind;
@@ -160,7 +160,12 @@ impl Outbound<'_> {
             Class::Unsafe
         };
         let request_deadline = route.request_timeout.map(|bound| begun + bound);
-        let mut call = Call::new(worker, target, class);
+        let ask = Ask {
+            class,
+            wish: route.wish(),
+            retries: route.retries(),
+        };
+        let mut call = Call::new(worker, target, ask);
         let id = (!head.has_request_id).then(|| RequestId::new(worker));
         let mut body = Body::new(head.framing);
         let mut sent_bytes = 0;
@@ -264,17 +269,14 @@ impl Outbound<'_> {
             let undelivered = response.status == 503
                 && tried.place.identity().is_some()
                 && response.values(UNDELIVERED).next().is_some();
-            if undelivered || (matches!(response.status, 502..=504) && class == Class::Safe) {
-                let (why, outcome) = match undelivered {
-                    true => (retry::Failure::NotDelivered, Outcome::Refused),
-                    false => (
-                        retry::Failure::Status(response.status),
-                        Outcome::ServerError(response.status),
-                    ),
-                };
+            let why = match undelivered {
+                true => Some(retry::Failure::NotDelivered),
+                false => call.failure(response.status, None),
+            };
+            if let Some(why) = why {
                 if call.again(why, true, body_kept).await {
                     body = exchange.into_body();
-                    tried.finish(worker, outcome);
+                    tried.finish(worker, Outcome::of(why));
                     drop(up);
                     continue;
                 }

@@ -32,7 +32,7 @@ use crate::identity::Alpn;
 use crate::inbound::UNDELIVERED;
 use crate::stream::Stream;
 use crate::telemetry::{self, Edge};
-use crate::upstream::call::{Call, Target};
+use crate::upstream::call::{Ask, Call, Target};
 use crate::upstream::pool::Kind;
 use crate::upstream::shared::Wanted;
 use crate::upstream::{connect, edges};
@@ -182,7 +182,12 @@ impl Outbound {
         let stream = asked.grpc && !exchange.request.is_empty();
         let request_deadline = route.request_timeout.map(|bound| begun + bound);
         let mut watch = worker.watch();
-        let mut call = Call::new(worker, target, class);
+        let ask = Ask {
+            class,
+            wish: route.wish(),
+            retries: route.retries(),
+        };
+        let mut call = Call::new(worker, target, ask);
         loop {
             let mut tried = match call.next(stream) {
                 Ok(tried) => tried,
@@ -259,14 +264,16 @@ impl Outbound {
             let status = response.status().as_u16();
             let undelivered =
                 tried.place.identity().is_some() && response.headers().contains_key(UNDELIVERED);
-            if undelivered || (matches!(status, 502..=504) && class == Class::Safe) {
-                let (why, outcome) = match undelivered {
-                    true => (retry::Failure::NotDelivered, Outcome::Refused),
-                    false => (retry::Failure::Status(status), Outcome::ServerError(status)),
-                };
+            let trailers_only = response.body().is_end_stream();
+            let grpc = grpc_status(response.headers()).filter(|_| trailers_only);
+            let why = match undelivered {
+                true => Some(retry::Failure::NotDelivered),
+                false => call.failure(status, grpc),
+            };
+            if let Some(why) = why {
                 let kept = exchange.request.is_kept() || exchange.request.is_empty();
                 if call.again(why, true, kept).await {
-                    tried.finish(worker, outcome);
+                    tried.finish(worker, Outcome::of(why));
                     exchange.rewind();
                     continue;
                 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::Instant;
 use weft_engine::Class;
 use weft_engine::Outcome;
+use weft_engine::Wish;
 use weft_engine::retry;
 
 use crate::accept::Accepted;
@@ -21,7 +22,7 @@ use crate::http1::half::Half;
 use crate::stream::Stream;
 use crate::tcp::{self, End, Moved};
 use crate::tunnel::pool::{self, Wanted};
-use crate::upstream::call::{Call, Place, Target, Try};
+use crate::upstream::call::{Ask, Call, Place, Target, Try};
 use crate::upstream::connect::{self, NoConnection};
 use crate::upstream::edges;
 
@@ -83,7 +84,13 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
 
 /// A connection to one of the target's endpoints.
 async fn connected(worker: &Rc<Worker>, target: &Target) -> Option<(Try, Half)> {
-    let mut call = Call::new(worker, target, Class::Safe);
+    let retries = retry::Policy::default();
+    let ask = Ask {
+        class: Class::Safe,
+        wish: Wish::default(),
+        retries: &retries,
+    };
+    let mut call = Call::new(worker, target, ask);
     loop {
         let tried = match call.next(false) {
             Ok(tried) => tried,

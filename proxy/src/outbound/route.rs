@@ -3,9 +3,11 @@
 //! Enters: the target of a connection and a request's head. Leaves: the [`Route`]. Never: another Service than the
 //! connection's because of a header: the address that the application chose wins.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use weft_engine::Wish;
+use weft_engine::retry;
 use weft_engine::route::{Choice, RequestHead, RouteTable};
 use weft_proto::model::HeaderChanges;
 
@@ -78,6 +80,17 @@ impl Route {
     /// The target of the request.
     pub fn target<'a>(&'a self, own: &'a Target) -> &'a Target {
         self.target.as_ref().unwrap_or(own)
+    }
+
+    /// What is tried again.
+    pub fn retries(&self) -> &retry::Policy {
+        static OWN: LazyLock<retry::Policy> = LazyLock::new(retry::Policy::default);
+        &OWN
+    }
+
+    /// Which endpoint the request would like.
+    pub fn wish(&self) -> Wish {
+        Wish::default()
     }
 
     /// Changes to the request's fields.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use weft_engine::Class;
 use weft_engine::outlier::Change;
 use weft_engine::retry::{self, Decision, Progress};
-use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried};
+use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried, Wish};
 use weft_proto::model::{Distance, Endpoint, Protocol, ServiceName, SpiffeId, Workload};
 
 use super::connect::{LAST, NEAR, NoConnection, QUICK};
@@ -31,14 +31,24 @@ pub enum Place {
     Unknown(SocketAddr),
 }
 
+/// What a request asks of its call.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Whether it may run twice.
+    pub class: Class,
+    /// Which endpoint it would like.
+    pub wish: Wish,
+    /// What is tried again.
+    pub retries: &'a retry::Policy,
+}
+
 /// The tries of one request.
 #[derive(Debug)]
 pub struct Call<'a> {
     worker: &'a Worker,
     target: &'a Target,
     cluster: Option<Arc<Cluster>>,
-    /// Whether it may run twice.
-    pub class: Class,
+    ask: Ask<'a>,
     tried: Tried,
     tries: u8,
     /// The endpoint that is tried is in this region.
@@ -168,7 +178,7 @@ impl Target {
 
 impl<'a> Call<'a> {
     /// A request that begins.
-    pub fn new(worker: &'a Worker, target: &'a Target, class: Class) -> Self {
+    pub fn new(worker: &'a Worker, target: &'a Target, ask: Ask<'a>) -> Self {
         let cluster = match target {
             Target::Service(destination) => Some(destination.cluster_full()),
             _ => None,
@@ -180,7 +190,7 @@ impl<'a> Call<'a> {
             worker,
             target,
             cluster,
-            class,
+            ask,
             tried: Tried::none(),
             tries: 0,
             near: false,
@@ -221,7 +231,7 @@ impl<'a> Call<'a> {
         let now = self.worker.now();
         let mut picked = self
             .worker
-            .random(|rng| cluster.pick(now, rng, &self.tried, self.class))?;
+            .random(|rng| cluster.pick(now, rng, &self.tried, self.ask.class))?;
         self.tried.push(&picked.endpoint);
         self.near = picked.tier != Distance::Remote;
         let flight = if stream {
@@ -235,10 +245,15 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// The failure that an answer is, if it may be tried again. `grpc`: the status of a trailers-only answer.
+    pub fn failure(&self, status: u16, grpc: Option<u8>) -> Option<retry::Failure> {
+        self.ask.retries.failure(self.ask.class, status, grpc)
+    }
+
     /// When the next connection must stand.
     pub fn connect_deadline(&self) -> Instant {
         Instant::now()
-            + match self.tries >= retry::TRIES || self.cluster.is_none() {
+            + match self.tries >= self.ask.retries.tries() || self.cluster.is_none() {
                 true => LAST,
                 false if self.near => NEAR,
                 false => QUICK,
@@ -270,7 +285,8 @@ impl<'a> Call<'a> {
         };
         let decision = self.worker.random(|rng| {
             retry::decide(
-                self.class,
+                self.ask.retries,
+                self.ask.class,
                 failure,
                 progress,
                 cluster.budget(),
