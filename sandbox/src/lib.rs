@@ -7,6 +7,7 @@
 //! - [`api`]: the Kubernetes API, served from memory.
 //! - [`controllers`]: each keeps one kind of object true.
 //! - [`schedule`]: which node a pod runs on.
+//! - [`offline`]: what manifests would run, without running it, by the rules of the four above.
 //! - [`node`]: an address range and a kubelet each.
 //! - [`kubelet`]: a pod's life: volumes, containers, probes, status.
 //! - [`pod`]: namespaces, view of the files, processes.
@@ -24,6 +25,7 @@ pub mod manifests;
 pub mod api;
 pub mod controllers;
 pub mod schedule;
+pub mod offline;
 pub mod node;
 pub mod kubelet;
 pub mod pod;

@@ -225,14 +225,7 @@ impl Nodes {
     /// What a node's kubelet and cloud would have written.
     fn describe(&self, name: &str, network: &Network) {
         let written = self.api.store.modify::<StoreError>("nodes", "", name, |node| {
-            let labels = object::member(&mut node["metadata"], "labels");
-            labels
-                .entry("kubernetes.io/hostname")
-                .or_insert_with(|| name.into());
-            labels
-                .entry("kubernetes.io/arch")
-                .or_insert_with(|| crate::api::defaults::ARCHITECTURE.into());
-            labels.entry("kubernetes.io/os").or_insert_with(|| "linux".into());
+            complete_labels(node);
             node["spec"]["podCIDR"] = json!(network.pods[0]);
             node["spec"]["podCIDRs"] = json!(network.pods);
             Ok(())
@@ -256,6 +249,19 @@ impl Nodes {
             }
         }
     }
+}
+
+/// Gives a node the labels that its kubelet would.
+pub(crate) fn complete_labels(node: &mut Value) {
+    let name = object::name(node).to_owned();
+    let labels = object::member(&mut node["metadata"], "labels");
+    labels
+        .entry("kubernetes.io/hostname")
+        .or_insert_with(|| name.into());
+    labels
+        .entry("kubernetes.io/arch")
+        .or_insert_with(|| crate::api::defaults::ARCHITECTURE.into());
+    labels.entry("kubernetes.io/os").or_insert_with(|| "linux".into());
 }
 
 /// The node of a sandbox whose manifests have none.

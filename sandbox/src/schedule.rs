@@ -41,7 +41,7 @@ pub async fn run(api: Arc<Api>) {
 }
 
 /// The node's region and zone as labels of the pod, so that the downward API can name them (KEP-4742).
-fn copy_topology(pod: &mut Value, nodes: &[Arc<Value>], node: &str) {
+pub(crate) fn copy_topology(pod: &mut Value, nodes: &[Arc<Value>], node: &str) {
     let Some(node) = nodes.iter().find(|n| object::name(n) == node) else {
         return;
     };
@@ -121,31 +121,40 @@ pub fn choose<'a>(pod: &Value, nodes: &'a [Arc<Value>], pods: &[Arc<Value>]) -> 
         .filter(|p| crate::controllers::replicaset::is_active(p))
         .filter_map(|p| Some((&**p, *by_name.get(object::string(p, "/spec/nodeName")?)?)))
         .collect();
+    let sibling = |p: &Value| match object::controller_uid(pod) {
+        Some(uid) => object::controller_uid(p) == Some(uid),
+        None => object::namespace(p) == object::namespace(pod) && object::labels(p) == object::labels(pod),
+    };
+    let siblings: Vec<&Value> = placed
+        .iter()
+        .filter(|(p, _)| sibling(p))
+        .map(|(_, n)| *n)
+        .collect();
+    let keys = [
+        "topology.kubernetes.io/region",
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ];
+    let near = keys.map(|key| per_domain(siblings.iter().copied(), key));
+    let all = per_domain(placed.iter().map(|(_, n)| *n), keys[2]);
+    let spreads: Vec<Spread<'_>> = object::list(pod, "/spec/topologySpreadConstraints")
+        .iter()
+        .filter(|spread| spread["whenUnsatisfiable"] != "ScheduleAnyway")
+        .filter_map(|spread| Spread::new(pod, spread, &placed, nodes))
+        .collect();
     let mut reasons: HashMap<&'static str, usize> = HashMap::new();
     let mut best: Option<(_, &str)> = None;
     for node in nodes {
-        if let Err(reason) = fits(pod, node, &placed, nodes) {
+        if let Err(reason) = fits(pod, node, &placed, &spreads) {
             *reasons.entry(reason).or_default() += 1;
             continue;
         }
-        let sibling = |p: &Value| match object::controller_uid(pod) {
-            Some(uid) => object::controller_uid(p) == Some(uid),
-            None => {
-                object::namespace(p) == object::namespace(pod) && object::labels(p) == object::labels(pod)
-            }
-        };
-        let in_same = |key: &str, siblings: bool| {
-            let here = topology(node, key);
-            placed
-                .iter()
-                .filter(|(p, n)| topology(n, key) == here && (!siblings || sibling(p)))
-                .count()
-        };
+        let count = |of: &HashMap<_, usize>, key| of.get(&topology(node, key)).copied().unwrap_or(0);
         let score = (
-            in_same("topology.kubernetes.io/region", true),
-            in_same("topology.kubernetes.io/zone", true),
-            in_same("kubernetes.io/hostname", true),
-            in_same("kubernetes.io/hostname", false),
+            count(&near[0], keys[0]),
+            count(&near[1], keys[1]),
+            count(&near[2], keys[2]),
+            count(&all, keys[2]),
             object::name(node),
         );
         if best.as_ref().is_none_or(|(b, _)| score < *b) {
@@ -162,11 +171,20 @@ pub fn choose<'a>(pod: &Value, nodes: &'a [Arc<Value>], pods: &[Arc<Value>]) -> 
     })
 }
 
+/// How many of these nodes (one for each pod) are in each domain of a topology.
+fn per_domain<'a>(nodes: impl Iterator<Item = &'a Value>, key: &str) -> HashMap<Option<&'a str>, usize> {
+    let mut counts = HashMap::new();
+    for node in nodes {
+        *counts.entry(topology(node, key)).or_default() += 1;
+    }
+    counts
+}
+
 fn fits(
     pod: &Value,
     node: &Value,
     placed: &[(&Value, &Value)],
-    nodes: &[Arc<Value>],
+    spreads: &[Spread<'_>],
 ) -> Result<(), &'static str> {
     let tolerates = |key: &str| {
         object::list(pod, "/spec/tolerations")
@@ -200,10 +218,8 @@ fn fits(
             return Err("node(s) didn't match pod anti-affinity rules");
         }
     }
-    for spread in object::list(pod, "/spec/topologySpreadConstraints") {
-        if spread["whenUnsatisfiable"] != "ScheduleAnyway" && !evenly(pod, node, spread, placed, nodes) {
-            return Err("node(s) didn't match pod topology spread constraints");
-        }
+    if !spreads.iter().all(|spread| spread.allows(node)) {
+        return Err("node(s) didn't match pod topology spread constraints");
     }
     Ok(())
 }
@@ -257,46 +273,53 @@ fn affine(pod: &Value, node: &Value) -> bool {
         })
 }
 
-/// Whether one more pod here keeps the difference between domains within `maxSkew`.
-fn evenly(
-    pod: &Value,
-    node: &Value,
-    spread: &Value,
-    placed: &[(&Value, &Value)],
-    nodes: &[Arc<Value>],
-) -> bool {
-    let Some(key) = spread["topologyKey"].as_str() else {
-        return true;
-    };
-    let Some(here) = topology(node, key) else {
-        return false;
-    };
-    let Ok(selector) = Labels::from_object(&spread["labelSelector"]) else {
-        return true;
-    };
-    // Pods of an older template do not count, where the pod says so.
-    let selector = object::list(spread, "/matchLabelKeys")
-        .iter()
-        .filter_map(Value::as_str)
-        .filter_map(|key| Some((key, object::label(pod, key)?)))
-        .fold(selector, |all, (key, value)| all.and(key, value));
-    let own = Labels::from_map(pod.pointer("/spec/nodeSelector").and_then(Value::as_object));
-    let mut counts: HashMap<&str, i64> = HashMap::new();
-    for other in nodes.iter().filter(|n| own.matches_object(n) && affine(pod, n)) {
-        if let Some(domain) = topology(other, key) {
-            counts.entry(domain).or_default();
+/// A topologySpreadConstraint that must hold, with the pods that count in each domain.
+struct Spread<'a> {
+    key: &'a str,
+    counts: HashMap<&'a str, i64>,
+    most: i64,
+}
+
+impl<'a> Spread<'a> {
+    /// None: it can't be read, and constrains nothing.
+    fn new(
+        pod: &Value,
+        spread: &'a Value,
+        placed: &[(&'a Value, &'a Value)],
+        nodes: &'a [Arc<Value>],
+    ) -> Option<Self> {
+        let key = spread["topologyKey"].as_str()?;
+        let selector = Labels::from_object(&spread["labelSelector"]).ok()?;
+        // Pods of an older template do not count, where the pod says so.
+        let selector = object::list(spread, "/matchLabelKeys")
+            .iter()
+            .filter_map(Value::as_str)
+            .filter_map(|key| Some((key, object::label(pod, key)?)))
+            .fold(selector, |all, (key, value)| all.and(key, value));
+        let own = Labels::from_map(pod.pointer("/spec/nodeSelector").and_then(Value::as_object));
+        let mut counts: HashMap<&str, i64> = HashMap::new();
+        for other in nodes.iter().filter(|n| own.matches_object(n) && affine(pod, n)) {
+            if let Some(domain) = topology(other, key) {
+                counts.entry(domain).or_default();
+            }
         }
-    }
-    for (p, n) in placed {
-        if object::namespace(p) == object::namespace(pod)
-            && selector.matches_object(p)
-            && let Some(count) = topology(n, key).and_then(|d| counts.get_mut(d))
-        {
-            *count += 1;
+        for (p, n) in placed {
+            if object::namespace(p) == object::namespace(pod)
+                && selector.matches_object(p)
+                && let Some(count) = topology(n, key).and_then(|d| counts.get_mut(d))
+            {
+                *count += 1;
+            }
         }
+        let least = counts.values().copied().min().unwrap_or(0);
+        let most = least + spread["maxSkew"].as_i64().unwrap_or(1);
+        Some(Self { key, counts, most })
     }
-    let least = counts.values().copied().min().unwrap_or(0);
-    counts.get(here).copied().unwrap_or(0) + 1 - least <= spread["maxSkew"].as_i64().unwrap_or(1)
+
+    /// Whether one more pod here keeps the difference between domains within `maxSkew`.
+    fn allows(&self, node: &Value) -> bool {
+        topology(node, self.key).is_some_and(|here| self.counts.get(here).copied().unwrap_or(0) < self.most)
+    }
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ fn metadata(name: &str) -> Value {
 
 /// The configurations that make the API server send new pods to the injector, and what people apply to those who can say what
 /// is wrong with it. The injector fills in the `caBundle`s.
-fn webhooks() -> [Value; 2] {
+pub(crate) fn webhooks() -> [Value; 2] {
     let left_alone: Vec<&str> = KUBERNETES_NAMESPACES
         .into_iter()
         .chain([SYSTEM_NAMESPACE])

@@ -31,7 +31,7 @@ pub mod route;
 mod scale;
 pub mod selector;
 pub mod serve;
-mod services;
+pub(crate) mod services;
 pub mod store;
 pub mod table;
 pub mod tokens;

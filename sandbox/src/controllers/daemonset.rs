@@ -38,7 +38,8 @@ fn concerns(store: &Store, event: &Event) -> Vec<Key> {
     }
 }
 
-fn pod_of(set: &Value, node: &str, revision: &str) -> Value {
+/// The pod for this node.
+pub(crate) fn pod_of(set: &Value, node: &str, revision: &str) -> Value {
     let mut pod = pods::made_of(set, &format!("{}-", object::name(set)));
     object::member(&mut pod["metadata"], "labels").insert(REVISION.into(), revision.into());
     let required = "requiredDuringSchedulingIgnoredDuringExecution";

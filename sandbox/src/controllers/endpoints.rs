@@ -92,12 +92,18 @@ fn matters(before: &Value, after: &Value) -> bool {
     view(before) != view(after)
 }
 
-fn selector(service: &Value) -> Option<Labels> {
+/// Whom a Service selects; none: it has no selector.
+pub(crate) fn selector(service: &Value) -> Option<Labels> {
     let map = service
         .pointer("/spec/selector")?
         .as_object()
         .filter(|m| !m.is_empty())?;
     (object::string(service, "/spec/type") != Some("ExternalName")).then(|| Labels::from_map(Some(map)))
+}
+
+/// Whether this controller wrote a slice.
+pub(crate) fn is_own(slice: &Value) -> bool {
+    object::label(slice, MANAGER_LABEL) == Some(MANAGER)
 }
 
 fn reconcile(api: &Api, (namespace, name): Key) -> Outcome {
@@ -119,9 +125,7 @@ fn reconcile(api: &Api, (namespace, name): Key) -> Outcome {
         .map(|s| (object::name(&s).to_owned(), s))
         .collect();
     for old in api.store.list(SLICES, Some(&namespace)).0 {
-        if object::label(&old, SERVICE_LABEL) != Some(&name)
-            || object::label(&old, MANAGER_LABEL) != Some(MANAGER)
-        {
+        if object::label(&old, SERVICE_LABEL) != Some(&name) || !is_own(&old) {
             continue;
         }
         let slice = object::name(&old);

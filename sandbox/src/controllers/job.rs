@@ -234,7 +234,8 @@ fn back_off(pods: &[Arc<Value>], now: OffsetDateTime) -> Option<Duration> {
     pause.checked_sub(since).filter(|left| !left.is_zero())
 }
 
-fn pod_of(job: &Value, index: Option<i64>) -> Value {
+/// A pod of the Job, with an index where its completions have one.
+pub(crate) fn pod_of(job: &Value, index: Option<i64>) -> Value {
     let name = object::name(job);
     let Some(index) = index else {
         return pods::made_of(job, &format!("{name}-"));

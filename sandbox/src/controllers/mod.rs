@@ -9,7 +9,7 @@ pub mod endpoints;
 pub mod job;
 pub mod namespace;
 pub mod node;
-mod pods;
+pub(crate) mod pods;
 mod queue;
 pub mod replicaset;
 pub mod statefulset;

@@ -37,7 +37,7 @@ pub(super) fn made_of(workload: &Value, name: &str) -> Value {
 }
 
 /// A short name of the template as it is now.
-pub(super) fn revision(workload: &Value) -> String {
+pub(crate) fn revision(workload: &Value) -> String {
     let template = workload
         .pointer("/spec/template")
         .map(Value::to_string)

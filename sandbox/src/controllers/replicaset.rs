@@ -138,7 +138,8 @@ async fn create(api: &Arc<Api>, set: &Value, namespace: &str, count: usize) -> R
     failed
 }
 
-fn pod_of(set: &Value) -> Value {
+/// A pod of the set's template, to be named by the API.
+pub(crate) fn pod_of(set: &Value) -> Value {
     let template = set.pointer("/spec/template").unwrap_or(&Value::Null);
     json!({
         "metadata": {

@@ -136,7 +136,8 @@ async fn reconcile(api: Arc<Api>, (namespace, name): Key) -> Outcome {
     Ok(soon.map(|left| left.max(Duration::from_millis(100))))
 }
 
-fn pod_of(set: &Value, number: i64, revision: &str) -> Value {
+/// The pod with this number.
+pub(crate) fn pod_of(set: &Value, number: i64, revision: &str) -> Value {
     let name = format!("{}-{number}", object::name(set));
     let mut pod = pods::made_of(set, &name);
     let labels = object::member(&mut pod["metadata"], "labels");
