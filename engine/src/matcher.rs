@@ -4,13 +4,12 @@
 //! expressions run in linear time and have a bounded size), or a value that escapes because it isn't UTF-8.
 
 use crate::Invalid;
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
+use weft_proto::expression;
 use weft_proto::model::StringMatch;
 
 /// Longest expression, in bytes.
-pub const LONGEST_REGEX: usize = 1_024;
-/// Largest compiled expression, in bytes.
-const REGEX_SIZE: usize = 256 << 10;
+pub const LONGEST_REGEX: usize = expression::LONGEST;
 
 /// A compiled string matcher.
 #[derive(Clone, Debug)]
@@ -74,45 +73,14 @@ impl Matcher {
             StringMatch::Prefix(text) => Kind::Prefix(bytes(text)),
             StringMatch::Suffix(text) => Kind::Suffix(bytes(text)),
             StringMatch::PathPrefix(text) => Kind::PathPrefix(bytes(text.strip_suffix('/').unwrap_or(text))),
-            StringMatch::Regex(text) => Kind::Regex(Box::new(regex(text, folded)?)),
+            StringMatch::Regex(text) => {
+                let compiled = expression::whole(text, folded);
+                Kind::Regex(Box::new(compiled.map_err(|e| Invalid::new(e.field, e.reason))?))
+            }
             StringMatch::Present => Kind::Present,
         };
         Ok(Self { kind, folded })
     }
-}
-
-/// Compiles an expression that must match the whole value. It works on bytes, so that no value escapes `.` by not being
-/// UTF-8; only expressions that name characters beyond ASCII in classes need Unicode.
-fn regex(text: &str, folded: bool) -> Result<Regex, Invalid> {
-    if text.len() > LONGEST_REGEX {
-        let reason = format!(
-            "an expression has at most {LONGEST_REGEX} bytes, this one has {}",
-            text.len()
-        );
-        return Err(Invalid::new("regex", reason));
-    }
-    // Checked on its own first: "a)|(b" must not become valid by what is put around it.
-    regex_syntax_alone(text)?;
-    let build = |unicode: bool| {
-        RegexBuilder::new(&format!(r"\A(?:{text})\z"))
-            .unicode(unicode)
-            .case_insensitive(folded)
-            .dot_matches_new_line(true)
-            .size_limit(REGEX_SIZE)
-            .dfa_size_limit(REGEX_SIZE)
-            .build()
-    };
-    build(false)
-        .or_else(|_| build(true))
-        .map_err(|error| Invalid::new("regex", error.to_string()))
-}
-
-fn regex_syntax_alone(text: &str) -> Result<(), Invalid> {
-    RegexBuilder::new(text)
-        .size_limit(REGEX_SIZE)
-        .build()
-        .map(|_| ())
-        .map_err(|error| Invalid::new("regex", error.to_string()))
 }
 
 #[cfg(test)]

@@ -14,5 +14,7 @@ pub mod wire;
 pub mod convert;
 /// What a sidecar obeys, validated.
 pub mod model;
+/// Regular expressions and their bounds.
+pub mod expression;
 /// Type URLs, resource names and versions.
 pub mod resource;
