@@ -9,12 +9,12 @@ use crate::budget::Budget;
 use crate::endpoint::{EndpointId, EndpointReport, EndpointState, Live, Shared};
 use crate::failover::{Shares, TIERS, WHOLE, Weights};
 use crate::outlier::Cause;
-pub use crate::pick::{Class, NoEndpoint, Picked, Probe, Reason, Tried};
+pub use crate::pick::{Class, NoEndpoint, Picked, Probe, Reason, Tried, Wish};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use weft_proto::model::{Distance, Endpoint, Endpoints, Health, Locality, ServiceName};
+use weft_proto::model::{Distance, Endpoint, Endpoints, Health, Locality, ServiceName, Subset, Traffic};
 
 /// Time between two reviews of all endpoints, in microseconds.
 pub(crate) const REVIEW: u64 = 20_000;
@@ -29,6 +29,30 @@ pub struct Settings {
     /// The caller sends probes: see [`Cluster::probe`]. Endpoints that can't be reached are then tried by a
     /// connection first, and no caller's request has to find out that one is still gone.
     pub prober: bool,
+}
+
+/// What a cluster is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The Service's endpoints.
+    pub endpoints: &'a Endpoints,
+    /// The Service's port.
+    pub port: u16,
+    /// Only endpoints with its labels; `None`: all.
+    pub subset: Option<&'a Subset>,
+    /// How they are treated.
+    pub traffic: &'a Arc<Traffic>,
+    /// Who calls them.
+    pub caller: Caller<'a>,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Where it runs.
+    pub locality: &'a Locality,
+    /// Its labels, by key, as far as the locality rules look at them.
+    pub labels: &'a [(Arc<str>, Arc<str>)],
 }
 
 /// Preference among a pod's addresses.
@@ -50,6 +74,10 @@ pub struct Cluster {
     pub service: ServiceName,
     /// The Service's port.
     pub port: u16,
+    /// Name of the subset; `None`: all endpoints.
+    pub subset: Option<Arc<str>>,
+    /// How the endpoints are treated.
+    pub traffic: Arc<Traffic>,
     pub(crate) tiers: [Tier; TIERS],
     pub(crate) draining: Vec<Arc<EndpointState>>,
     pub(crate) unready: Vec<Arc<EndpointState>>,
@@ -64,17 +92,18 @@ pub struct Cluster {
     pub(crate) next_errand: AtomicU64,
 }
 
+impl Plan<'_> {
+    fn has(&self, endpoint: &Endpoint) -> bool {
+        let wanted = self.subset.map_or(&[][..], |subset| &subset.labels);
+        wanted.iter().all(|label| endpoint.labels.contains(label))
+    }
+}
+
 impl Cluster {
-    /// The endpoints of `service_port`. What is known of endpoints that `prev` has too (same pod, address and port)
-    /// is kept.
-    pub fn next(
-        prev: Option<&Self>,
-        endpoints: &Endpoints,
-        service_port: u16,
-        local: &Locality,
-        settings: &Settings,
-        now: Tick,
-    ) -> Self {
+    /// The endpoints as planned. What is known of endpoints that `prev` has too (same pod, address and port) is kept.
+    pub fn next(prev: Option<&Self>, plan: &Plan<'_>, settings: &Settings, now: Tick) -> Self {
+        let endpoints = plan.endpoints;
+        let (service_port, local) = (plan.port, plan.caller.locality);
         let shared = prev.map_or_else(|| Arc::new(Shared::new(now)), |prev| Arc::clone(&prev.shared));
         let known: HashMap<_, _> = prev
             .into_iter()
@@ -84,6 +113,8 @@ impl Cluster {
         let mut cluster = Self {
             service: endpoints.service.clone(),
             port: service_port,
+            subset: plan.subset.map(|subset| subset.name.clone()),
+            traffic: Arc::clone(plan.traffic),
             tiers: Default::default(),
             draining: Vec::new(),
             unready: Vec::new(),
@@ -94,7 +125,7 @@ impl Cluster {
             review_at: AtomicU64::new(0),
             next_errand: AtomicU64::new(u64::MAX),
         };
-        for endpoint in &endpoints.endpoints {
+        for endpoint in endpoints.endpoints.iter().filter(|e| plan.has(e)) {
             let Some(address) = address(endpoint, service_port, settings.family) else {
                 cluster.portless += 1;
                 continue;

@@ -41,8 +41,10 @@ pub mod outlier;
 pub mod retry;
 /// How many retries a service can bear.
 pub mod budget;
+/// Why: the same decisions, with what spoke against everything else.
+pub mod explain;
 
-pub use cluster::{Cluster, Family, Settings};
+pub use cluster::{Caller, Cluster, Family, Plan, Settings};
 pub use endpoint::{EndpointId, EndpointState};
 pub use flight::{InFlight, Outcome};
 pub use invalid::Invalid;

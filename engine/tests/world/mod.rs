@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr};
 use weft_engine::pick::Probe;
 use weft_engine::retry::{Decision, Failure, Policy, Progress, decide};
-use weft_engine::{Class, Cluster, InFlight, Outcome, Reason, Settings, Tick, Tried};
+use weft_engine::{Caller, Class, Cluster, InFlight, Outcome, Plan, Reason, Settings, Tick, Tried, Wish};
 use weft_proto::model::{Distance, Endpoint, Endpoints, Health, Locality, ServiceName, Workload};
 
 const MS: u64 = 1_000;
@@ -142,7 +142,19 @@ impl World {
             prober,
             ..Settings::default()
         };
-        let cluster = Cluster::next(None, &endpoints, 80, &here, &settings, Tick::START);
+        let cluster = {
+            let plan = Plan {
+                endpoints: &endpoints,
+                port: 80,
+                subset: None,
+                traffic: &Default::default(),
+                caller: Caller {
+                    locality: &here,
+                    labels: &[],
+                },
+            };
+            Cluster::next(None, &plan, &settings, Tick::START)
+        };
         let mut world = Self {
             now: 0,
             cluster,
@@ -307,7 +319,13 @@ impl World {
         };
         let mut picked = self
             .cluster
-            .pick(now, &mut self.rng, &request.tried, request.class)
+            .pick(
+                now,
+                &mut self.rng,
+                &request.tried,
+                request.class,
+                &Wish::default(),
+            )
             .unwrap();
         let pod = pod_of(picked.endpoint.address.ip());
         self.sent.push(Sent {

@@ -55,7 +55,10 @@ impl Route {
         let own = backend.service == destination.service && backend.port == destination.port.port;
         let target = match own {
             true => None,
-            false => match worker.view().backend(&backend.service, backend.port) {
+            false => match worker
+                .view()
+                .backend(&backend.service, backend.port, backend.subset.as_deref())
+            {
                 Some(backend) => Some(Target::Service(backend.clone())),
                 None => return Err(Failure::NoBackend),
             },

@@ -231,7 +231,7 @@ impl<'a> Call<'a> {
         let now = self.worker.now();
         let mut picked = self
             .worker
-            .random(|rng| cluster.pick(now, rng, &self.tried, self.ask.class))?;
+            .random(|rng| cluster.pick(now, rng, &self.tried, self.ask.class, &self.ask.wish))?;
         self.tried.push(&picked.endpoint);
         self.near = picked.tier != Distance::Remote;
         let flight = if stream {

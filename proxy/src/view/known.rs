@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use weft_engine::{Cluster, Settings};
-use weft_proto::model::{Endpoint, Endpoints, Health, Locality, Pod, ServicePort};
+use weft_engine::{Caller, Cluster, Plan, Settings};
+use weft_proto::model::{Endpoint, Endpoints, Health, Pod, ServicePort, Traffic};
 
 use super::{Destination, Direct, Usage};
 use crate::clock::Clock;
@@ -45,6 +45,7 @@ impl Known {
             identity: None,
             ..secure.clone()
         };
+        let traffic = Arc::<Traffic>::default();
         let destinations = pod.ports.iter().map(|port| {
             let endpoints = Endpoints {
                 service: port.service.clone(),
@@ -53,9 +54,16 @@ impl Known {
             // Nothing is picked from it: the pod's address is chosen already.
             let cluster = Cluster::next(
                 None,
-                &endpoints,
-                port.port,
-                &Locality::default(),
+                &Plan {
+                    endpoints: &endpoints,
+                    port: port.port,
+                    subset: None,
+                    traffic: &traffic,
+                    caller: Caller {
+                        locality: &pod.locality,
+                        labels: &[],
+                    },
+                },
                 settings,
                 clock.now(),
             );
@@ -68,6 +76,8 @@ impl Known {
                     protocol: port.protocol,
                 },
                 routes: None,
+                subset: None,
+                traffic: traffic.clone(),
                 cluster: Arc::new(ArcSwap::from_pointee(cluster)),
             })
         });

@@ -11,6 +11,7 @@
 
 mod directory;
 mod known;
+mod parts;
 mod usage;
 mod writer;
 
@@ -25,7 +26,7 @@ use tokio::sync::watch;
 use weft_engine::Cluster;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
-use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort};
+use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort, Traffic};
 
 pub use directory::Directory;
 pub use usage::{Hold, Usage};
@@ -99,7 +100,7 @@ pub struct Entry {
     usage: Arc<Usage>,
 }
 
-/// One port of a Service: where a connection or request wants to go.
+/// One port of a Service, or of a subset of its endpoints: where a connection or request wants to go.
 #[derive(Debug)]
 pub struct Destination {
     /// The Service.
@@ -110,6 +111,10 @@ pub struct Destination {
     pub port: ServicePort,
     /// Routes; `None`: none applies to this port, so that the cluster is where everything goes.
     pub routes: Option<Arc<RouteTable>>,
+    /// Which subset of the endpoints; `None`: all.
+    pub subset: Option<Arc<str>>,
+    /// How the endpoints are treated.
+    pub traffic: Arc<Traffic>,
     cluster: Arc<ArcSwap<Cluster>>,
 }
 
@@ -170,9 +175,14 @@ impl View {
         self.names.by_host(host)?.port(port)
     }
 
-    /// A Service's port.
-    pub fn backend(&self, service: &ServiceName, port: u16) -> Option<&Arc<Destination>> {
-        self.names.services.get(service)?.port(port)
+    /// A Service's port, or a subset's. `None`: there is no such port or subset.
+    pub fn backend(
+        &self,
+        service: &ServiceName,
+        port: u16,
+        subset: Option<&str>,
+    ) -> Option<&Arc<Destination>> {
+        self.names.services.get(service)?.part(port, subset)
     }
 
     /// What must be asked for before an address can be called; `None`: all that there is to know of it is known.
@@ -224,7 +234,7 @@ impl View {
         for pod in pods {
             for (service_port, target) in &pod.endpoint.ports {
                 if *target == port
-                    && let Some(destination) = self.backend(&pod.service, *service_port)
+                    && let Some(destination) = self.backend(&pod.service, *service_port, None)
                 {
                     let destination = Some(destination.clone());
                     return Some(Direct {
@@ -245,7 +255,7 @@ impl View {
         self.names.services.values()
     }
 
-    /// Every port of every Service.
+    /// Every port of every Service, and of every subset.
     pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
         self.services().flat_map(|entry| &entry.destinations)
     }
@@ -278,12 +288,17 @@ impl Names {
 impl Entry {
     /// One of its ports.
     pub fn port(&self, port: u16) -> Option<&Arc<Destination>> {
-        self.destinations
-            .iter()
-            .find(|destination| destination.port.port == port)
+        self.part(port, None)
     }
 
-    /// Its ports.
+    /// One of its ports, with all endpoints or a subset of them.
+    pub fn part(&self, port: u16, subset: Option<&str>) -> Option<&Arc<Destination>> {
+        self.destinations
+            .iter()
+            .find(|destination| destination.port.port == port && destination.subset.as_deref() == subset)
+    }
+
+    /// Its ports, and then those of its subsets.
     pub fn destinations(&self) -> &[Arc<Destination>] {
         &self.destinations
     }

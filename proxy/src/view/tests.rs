@@ -132,7 +132,7 @@ async fn a_change_of_endpoints_touches_nothing_else() {
         put(Resource::Endpoints(endpoints("catalog", &[]))),
     ]);
     let before = views.load_full();
-    let held = before.backend(&name("cart"), 80).unwrap().clone();
+    let held = before.backend(&name("cart"), 80, None).unwrap().clone();
     let id = held.cluster().all().next().unwrap().id;
     let mut generations = views.generation();
     generations.borrow_and_update();
@@ -169,13 +169,13 @@ async fn a_service_appears_with_its_endpoints_and_goes_with_itself() {
     let mut writer = writer();
     let views = writer.views();
     writer.apply([put(Resource::Service(service("cart", "10.96.0.7", &[80])))]);
-    assert!(views.load().backend(&name("cart"), 80).is_none());
+    assert!(views.load().backend(&name("cart"), 80, None).is_none());
     writer.apply([put(Resource::Endpoints(endpoints("cart", &[])))]);
-    assert!(views.load().backend(&name("cart"), 80).is_some());
+    assert!(views.load().backend(&name("cart"), 80, None).is_some());
     // The same Service with another port, then gone, then back.
     writer.apply([put(Resource::Service(service("cart", "10.96.0.7", &[90])))]);
-    assert!(views.load().backend(&name("cart"), 80).is_none());
-    assert!(views.load().backend(&name("cart"), 90).is_some());
+    assert!(views.load().backend(&name("cart"), 80, None).is_none());
+    assert!(views.load().backend(&name("cart"), 90, None).is_some());
     writer.apply([Change::Remove(Kind::Service, "shop/cart".into())]);
     assert!(
         views
@@ -184,7 +184,7 @@ async fn a_service_appears_with_its_endpoints_and_goes_with_itself() {
             .is_none()
     );
     writer.apply([put(Resource::Service(service("cart", "10.96.0.7", &[80])))]);
-    assert!(views.load().backend(&name("cart"), 80).is_some());
+    assert!(views.load().backend(&name("cart"), 80, None).is_some());
     writer.apply([
         Change::Remove(Kind::Service, "nobody".into()),
         Change::Remove(Kind::Routes, "a/b".into()),
@@ -220,13 +220,34 @@ async fn routes_that_cannot_be_compiled_leave_the_last_good_ones() {
         put(Resource::Endpoints(endpoints("cart", &[]))),
         put(Resource::Routes(routes(None))),
     ]);
-    assert!(views.load().backend(&name("cart"), 80).unwrap().routes.is_some());
+    assert!(
+        views
+            .load()
+            .backend(&name("cart"), 80, None)
+            .unwrap()
+            .routes
+            .is_some()
+    );
     let refused = writer.apply([put(Resource::Routes(routes(Some("("))))]);
     assert_eq!((refused.len(), refused[0].name.as_str()), (1, "shop/cart"));
     assert!(!refused[0].field.is_empty() && !refused[0].reason.is_empty());
-    assert!(views.load().backend(&name("cart"), 80).unwrap().routes.is_some());
+    assert!(
+        views
+            .load()
+            .backend(&name("cart"), 80, None)
+            .unwrap()
+            .routes
+            .is_some()
+    );
     writer.apply([Change::Remove(Kind::Routes, "shop/cart".into())]);
-    assert!(views.load().backend(&name("cart"), 80).unwrap().routes.is_none());
+    assert!(
+        views
+            .load()
+            .backend(&name("cart"), 80, None)
+            .unwrap()
+            .routes
+            .is_none()
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Enters: resources that came and names that went, some at a time. Leaves: one new view for all of them. Never: a resource
 //! that can't be compiled in the place of one that could.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,12 +12,13 @@ use rapidhash::{RapidHashMap, RapidHashSet};
 use tokio::sync::watch;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
-use weft_engine::{Cluster, Settings};
-use weft_proto::model::{Endpoints, Inbound, Locality, Names as Shard, Policy, Routes, Service, ServiceName};
+use weft_engine::{Caller, Settings};
+use weft_proto::model::{Inbound, Locality, Names as Shard, Policy, Routes, ServiceName};
 use weft_proto::resource::{Kind, Resource};
 
 use super::known::Known;
-use super::{Destination, Directory, Entry, Names, Pod, Shared, Usage, View, Views, Wanted};
+use super::parts::Parts;
+use super::{Directory, Names, Pod, Shared, Usage, View, Views, Wanted};
 use crate::clock::Clock;
 
 /// One difference to what is in force.
@@ -84,16 +85,6 @@ pub struct Writer {
     shards: BTreeMap<u8, Arc<Shard>>,
     known: RapidHashMap<IpAddr, Arc<Known>>,
     absent: RapidHashSet<Wanted>,
-}
-
-/// What is known of one Service; parts may be missing.
-#[derive(Debug)]
-struct Parts {
-    usage: Arc<Usage>,
-    service: Option<Service>,
-    routes: Option<(Arc<Routes>, Arc<RouteTable>)>,
-    endpoints: Option<Endpoints>,
-    clusters: HashMap<u16, Arc<ArcSwap<Cluster>>>,
 }
 
 /// What must be built anew.
@@ -210,7 +201,7 @@ impl Writer {
                 if self
                     .inbound
                     .as_ref()
-                    .is_none_or(|old| old.locality != inbound.locality)
+                    .is_none_or(|old| old.locality != inbound.locality || old.labels != inbound.labels)
                 {
                     dirty.clusters.extend(self.services.keys().cloned());
                 }
@@ -290,7 +281,7 @@ impl Writer {
                     }
                 }
                 if parts.service.is_none() {
-                    parts.clusters.clear();
+                    parts.clear();
                 }
                 if parts.service.is_none() && parts.routes.is_none() && parts.endpoints.is_none() {
                     self.services.remove(&service);
@@ -301,14 +292,20 @@ impl Writer {
     }
 
     fn publish(&mut self, mut dirty: Dirty) {
-        let local = self
-            .inbound
-            .as_ref()
-            .map(|inbound| inbound.locality.clone())
-            .unwrap_or_default();
+        let nowhere = Locality::default();
+        let caller = match &self.inbound {
+            Some(inbound) => Caller {
+                locality: &inbound.locality,
+                labels: &inbound.labels,
+            },
+            None => Caller {
+                locality: &nowhere,
+                labels: &[],
+            },
+        };
         for name in std::mem::take(&mut dirty.clusters) {
             if let Some(parts) = self.services.get_mut(&name) {
-                dirty.names |= parts.clusters(&name, &local, &self.settings, self.clock);
+                dirty.names |= parts.build(caller, &self.settings, self.clock);
             }
         }
         let old = self.views.load_full();
@@ -423,75 +420,5 @@ impl Writer {
             }
         }
         pods
-    }
-}
-
-impl Parts {
-    fn new(clock: Clock) -> Self {
-        Self {
-            usage: Arc::new(Usage::new(clock)),
-            service: None,
-            routes: None,
-            endpoints: None,
-            clusters: HashMap::new(),
-        }
-    }
-
-    /// Builds the clusters of all ports; `true`: there are other ports than before.
-    fn clusters(&mut self, name: &ServiceName, local: &Locality, settings: &Settings, clock: Clock) -> bool {
-        let (Some(service), Some(endpoints)) = (&self.service, &self.endpoints) else {
-            let had = !self.clusters.is_empty();
-            self.clusters.clear();
-            return had;
-        };
-        debug_assert_eq!(endpoints.service, *name);
-        let before = self.clusters.len();
-        self.clusters.retain(|port, _| service.port(*port).is_some());
-        let mut changed = self.clusters.len() != before;
-        for port in &service.ports {
-            let old = self.clusters.get(&port.port);
-            let previous = old.map(|cluster| cluster.load_full());
-            let next = Cluster::next(
-                previous.as_deref(),
-                endpoints,
-                port.port,
-                local,
-                settings,
-                clock.now(),
-            );
-            match old {
-                Some(cluster) => cluster.store(Arc::new(next)),
-                None => {
-                    self.clusters
-                        .insert(port.port, Arc::new(ArcSwap::from_pointee(next)));
-                    changed = true;
-                }
-            }
-        }
-        changed
-    }
-
-    fn entry(&self, name: &ServiceName, service: &Service) -> Entry {
-        let host = service
-            .hostnames
-            .first()
-            .cloned()
-            .unwrap_or_else(|| name.to_string().into());
-        let destinations = service.ports.iter().filter_map(|port| {
-            let table = self.routes.as_ref().map(|(_, table)| table);
-            Some(Arc::new(Destination {
-                service: name.clone(),
-                host: host.clone(),
-                port: port.clone(),
-                routes: table.filter(|table| table.applies(port.port)).cloned(),
-                cluster: self.clusters.get(&port.port)?.clone(),
-            }))
-        });
-        Entry {
-            destinations: destinations.collect(),
-            routes: self.routes.as_ref().map(|(routes, _)| routes.clone()),
-            service: service.clone(),
-            usage: self.usage.clone(),
-        }
     }
 }

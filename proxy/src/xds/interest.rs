@@ -345,10 +345,14 @@ fn about(kind: Kind, change: &Change) -> Option<Wanted> {
 
 /// Services that routes lead to besides their own.
 fn elsewhere(routes: &Routes) -> Arc<[ServiceName]> {
-    let backends: BTreeSet<&ServiceName> = routes
-        .rules
-        .iter()
-        .flat_map(|rule| &rule.backends)
+    let rules = routes.rules.iter();
+    let connections = routes.connections.iter();
+    let backends: BTreeSet<&ServiceName> = rules
+        .flat_map(|rule| {
+            let mirrors = rule.mirrors.iter().map(|mirror| &mirror.backend);
+            rule.backends.iter().chain(mirrors)
+        })
+        .chain(connections.flat_map(|rule| &rule.backends))
         .filter(|backend| backend.invalid.is_none())
         .map(|backend| &backend.service)
         .filter(|service| **service != routes.service)

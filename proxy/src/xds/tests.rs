@@ -91,7 +91,7 @@ impl Sidecar {
 
     fn cart(&self) -> Vec<String> {
         let view = self.views.load_full();
-        let Some(cart) = view.backend(&ServiceName::new("shop", "cart"), 80) else {
+        let Some(cart) = view.backend(&ServiceName::new("shop", "cart"), 80, None) else {
             return Vec::new();
         };
         cart.cluster()
@@ -198,7 +198,7 @@ async fn from_a_token_to_a_view_and_over_a_restart() {
         )
         .await;
     let cart = |view: &crate::view::View| {
-        let cart = view.backend(&ServiceName::new("shop", "cart"), 80).unwrap();
+        let cart = view.backend(&ServiceName::new("shop", "cart"), 80, None).unwrap();
         cart.cluster()
             .all()
             .any(|endpoint| endpoint.address.to_string() == "10.244.1.6:8080")
