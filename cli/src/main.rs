@@ -31,6 +31,8 @@ mod status;
 mod target;
 mod uninstall;
 mod up;
+#[allow(dead_code)] // its first readers follow
+mod world;
 
 /// A service mesh for Kubernetes that can explain what it did.
 #[derive(Parser, Debug)]

@@ -48,14 +48,23 @@ pub fn load(paths: &[PathBuf]) -> (Vec<Object>, Vec<Diagnostic>) {
     Folder::new(paths.to_vec()).read()
 }
 
-/// The changes that make a mesh of objects: everything of every kind, complete.
+/// The changes that make a mesh of objects: everything of every kind, complete. Each workload counts as a pod of its name.
 pub fn changes(objects: &[Object]) -> Vec<Change> {
+    complete(objects, template)
+}
+
+/// The changes that make a mesh of objects that have their pods among them.
+pub fn changes_as_they_are(objects: &[Object]) -> Vec<Change> {
+    complete(objects, |_| None)
+}
+
+fn complete(objects: &[Object], more: impl Fn(&Object) -> Option<Read>) -> Vec<Change> {
     let mut kinds: BTreeMap<&str, Vec<Read>> =
         kind::KINDS.iter().map(|kind| (kind.kind, Vec::new())).collect();
     for object in objects {
         let read = read(object.kind, &object.metadata, &object.body, object.origin.clone());
         kinds.entry(object.kind.kind).or_default().push(read);
-        kinds.entry("Pod").or_default().extend(template(object));
+        kinds.entry("Pod").or_default().extend(more(object));
     }
     let replace = |(kind, objects): (&str, _)| Change::Replace {
         kind: kind.into(),
