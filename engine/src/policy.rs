@@ -7,6 +7,7 @@
 
 use crate::Invalid;
 use std::net::IpAddr;
+use std::sync::Arc;
 use weft_proto::model::{Action, MtlsMode, Origin, PeerAuthentication, Policy, SpiffeId};
 
 /// One rule, compiled.
@@ -27,6 +28,8 @@ pub struct PolicySet {
     /// The ALLOW policies.
     candidates: Vec<Origin>,
     problems: Vec<Invalid>,
+    /// As declared; for people.
+    policies: Arc<[Policy]>,
 }
 
 /// The other end of a connection.
@@ -97,7 +100,10 @@ impl PolicySet {
     /// Compiles policies. It always gives a set to obey: a rule that can't be compiled allows nothing or denies
     /// without that field, and [`problems`](Self::problems) says which.
     pub fn compile(policies: &[Policy]) -> Self {
-        let mut set = Self::default();
+        let mut set = Self {
+            policies: policies.into(),
+            ..Self::default()
+        };
         for (index, policy) in policies.iter().enumerate() {
             let rules = match policy.action {
                 Action::Deny => &mut set.deny,
@@ -116,6 +122,11 @@ impl PolicySet {
             }
         }
         set
+    }
+
+    /// The policies as they were declared; for people.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// Fields that could not be compiled.

@@ -1,0 +1,365 @@
+//! Why this rule and this backend.
+//!
+//! In: the routes of a Service, as declared and compiled, and a request's head. Out: every rule up to the one that matches, with the
+//! part of it that did not match; every backend with its share. Never: matching of its own: each part of a rule is asked by
+//! compiling it alone.
+
+use super::words::must;
+use super::{Considered, Stage, Step};
+use crate::route::{Choice, RequestHead, RouteTable, Unavailable};
+use weft_proto::model::{Backend, RouteMatch, RouteRule, Routes, StringMatch};
+
+/// Most rules whose parts are looked at one by one.
+const MOST_RULES: usize = 200;
+
+/// The steps that led to `choice`, which the table of these routes made for this head.
+pub fn steps(routes: &Routes, port: u16, head: &RequestHead<'_>, choice: &Choice<'_>) -> Vec<Step> {
+    let (chosen, backend) = match choice {
+        Choice::Rule { rule, backend } => (Some(rule.index), Some(*backend)),
+        Choice::Unavailable { rule, why } => match why {
+            Unavailable::Invalid { backend, .. } => (Some(rule.index), Some(*backend)),
+            Unavailable::NoBackend => (Some(rule.index), None),
+        },
+        Choice::Service | Choice::NoMatch => (None, None),
+    };
+    let options = options(routes, port, head, chosen);
+    let Some(rule) = chosen.and_then(|index| routes.rules.get(index)) else {
+        let what = match choice {
+            Choice::Service => "no rule is about this port: the Service itself",
+            _ => "no rule matches",
+        };
+        return vec![Step::new(Stage::Route, what).with(options)];
+    };
+    let mut step = Step::new(Stage::Route, format!("{}, if {}", title(rule), conditions(rule)))
+        .because(&rule.origin)
+        .with(options);
+    step.notes.extend(follows(rule));
+    vec![step, split(rule, backend)]
+}
+
+fn title(rule: &RouteRule) -> String {
+    let origin = &rule.origin;
+    match (origin.kind.is_empty(), origin.rule.is_empty()) {
+        (true, _) => "a rule".to_owned(),
+        (_, true) => format!("{} {}/{}", origin.kind, origin.namespace, origin.name),
+        _ => format!(
+            "{} {}/{} {}",
+            origin.kind, origin.namespace, origin.name, origin.rule
+        ),
+    }
+}
+
+/// Every rule up to the chosen one, and how many follow.
+fn options(routes: &Routes, port: u16, head: &RequestHead<'_>, chosen: Option<usize>) -> Vec<Considered> {
+    let mut options = Vec::new();
+    for (index, rule) in routes.rules.iter().enumerate() {
+        let what = title(rule);
+        let option = if chosen == Some(index) {
+            Considered::chosen(what, format!("the first that matches: {}", conditions(rule)))
+        } else if chosen.is_some_and(|chosen| index > chosen) {
+            Considered::rejected(what, later(rule, port, head))
+        } else if index < MOST_RULES {
+            Considered::rejected(what, objection(rule, port, head))
+        } else {
+            Considered::rejected(what, "does not match")
+        };
+        options.push(option.because(&rule.origin));
+    }
+    options
+}
+
+/// Why a rule after the chosen one was not taken.
+fn later(rule: &RouteRule, port: u16, head: &RequestHead<'_>) -> String {
+    let objections = objections(rule, port, head);
+    match objections.first() {
+        None => "matches too, but an earlier one has precedence".to_owned(),
+        Some(why) => why.clone(),
+    }
+}
+
+fn objection(rule: &RouteRule, port: u16, head: &RequestHead<'_>) -> String {
+    match objections(rule, port, head) {
+        none if none.is_empty() => "does not match".to_owned(),
+        some => some.join("; "),
+    }
+}
+
+/// The parts of a rule that don't match.
+fn objections(rule: &RouteRule, port: u16, head: &RequestHead<'_>) -> Vec<String> {
+    if let Some(only) = rule.port.filter(|only| *only != port) {
+        return vec![format!("is for port {only}, not {port}")];
+    }
+    let parts = parts(&rule.matches);
+    let failing = parts.into_iter().filter(|part| !holds(&part.alone, head));
+    failing
+        .map(|part| format!("{} must {}{}", part.name, part.must, seen(&part, head)))
+        .collect()
+}
+
+/// One part of a match.
+struct Part {
+    alone: RouteMatch,
+    name: String,
+    must: String,
+    value: Value,
+}
+
+/// Which of the request's values a part looks at.
+enum Value {
+    Path,
+    Method,
+    Host,
+    Header(String),
+    Query,
+    Other,
+}
+
+fn parts(all: &RouteMatch) -> Vec<Part> {
+    let none = RouteMatch::default;
+    let mut parts = Vec::new();
+    let mut add = |alone: RouteMatch, name: &str, wanted: &StringMatch, value: Value| {
+        parts.push(Part {
+            alone,
+            name: name.to_owned(),
+            must: must(wanted),
+            value,
+        });
+    };
+    if let Some(wanted) = &all.method {
+        let alone = RouteMatch {
+            method: Some(wanted.clone()),
+            ..none()
+        };
+        add(alone, "the method", wanted, Value::Method);
+    }
+    if let Some(wanted) = &all.scheme {
+        let alone = RouteMatch {
+            scheme: Some(wanted.clone()),
+            ..none()
+        };
+        add(alone, "the scheme", wanted, Value::Other);
+    }
+    if let Some(wanted) = &all.authority {
+        let alone = RouteMatch {
+            authority: Some(wanted.clone()),
+            ..none()
+        };
+        add(alone, "the host", wanted, Value::Host);
+    }
+    if let Some(wanted) = &all.path {
+        let alone = RouteMatch {
+            path: Some(wanted.clone()),
+            path_ignores_case: all.path_ignores_case,
+            ..none()
+        };
+        add(alone, "the path", wanted, Value::Path);
+    }
+    for (name, wanted) in &all.headers {
+        let alone = RouteMatch {
+            headers: vec![(name.clone(), wanted.clone())],
+            ..none()
+        };
+        add(
+            alone,
+            &format!("header {name}"),
+            wanted,
+            Value::Header(name.to_string()),
+        );
+    }
+    for (name, wanted) in &all.query {
+        let alone = RouteMatch {
+            query: vec![(name.clone(), wanted.clone())],
+            ..none()
+        };
+        add(alone, &format!("query parameter {name}"), wanted, Value::Query);
+    }
+    for (name, wanted) in &all.without_headers {
+        parts.push(Part {
+            alone: RouteMatch {
+                without_headers: vec![(name.clone(), wanted.clone())],
+                ..none()
+            },
+            name: format!("header {name}"),
+            must: format!("not {}", must(wanted)),
+            value: Value::Header(name.to_string()),
+        });
+    }
+    parts
+}
+
+/// Whether a part matches, by the code that decides.
+fn holds(alone: &RouteMatch, head: &RequestHead<'_>) -> bool {
+    let rule = RouteRule {
+        matches: alone.clone(),
+        ..RouteRule::default()
+    };
+    let routes = Routes {
+        service: weft_proto::model::ServiceName::new("", ""),
+        rules: vec![rule],
+        connections: Vec::new(),
+    };
+    // What can't be compiled alone could not be as a part either, and is not in force.
+    RouteTable::compile(&routes).is_ok_and(|table| table.rules().iter().any(|rule| rule.matches(head)))
+}
+
+/// What the request has instead.
+fn seen(part: &Part, head: &RequestHead<'_>) -> String {
+    match &part.value {
+        Value::Path => format!(", it is {}", head.path),
+        Value::Method => format!(", it is {}", head.method),
+        Value::Host => format!(", it is {}", head.host),
+        Value::Header(name) => {
+            let values = head.headers.get_all(name.as_str());
+            let values: Vec<_> = values
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .collect();
+            match values.as_slice() {
+                [] => ", there is none".to_owned(),
+                values => format!(", it is {}", values.join(" and ")),
+            }
+        }
+        Value::Query => match head.query {
+            Some(query) => format!(", the query is {query}"),
+            None => ", there is no query".to_owned(),
+        },
+        Value::Other => String::new(),
+    }
+}
+
+/// What a rule asks for, in words.
+fn conditions(rule: &RouteRule) -> String {
+    let parts = parts(&rule.matches);
+    match parts.len() {
+        0 => "nothing is asked for".to_owned(),
+        _ => {
+            let words: Vec<String> = parts
+                .iter()
+                .map(|part| format!("{} must {}", part.name, part.must))
+                .collect();
+            words.join(", ")
+        }
+    }
+}
+
+/// What a rule does besides choosing a backend.
+fn follows(rule: &RouteRule) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(bound) = rule.request_timeout {
+        notes.push(format!("at most {bound:?} for the whole request"));
+    }
+    if let Some(bound) = rule.backend_timeout {
+        notes.push(format!("at most {bound:?} for one try"));
+    }
+    if let Some((millionths, delay)) = rule.fault.delay {
+        notes.push(format!(
+            "{} of requests are delayed by {delay:?} on purpose",
+            percent(millionths)
+        ));
+    }
+    if let Some((millionths, abort)) = rule.fault.abort {
+        let answer = match abort {
+            weft_proto::model::Abort::Http(status) => format!("{status}"),
+            weft_proto::model::Abort::Grpc(status) => format!("gRPC status {status}"),
+        };
+        notes.push(format!(
+            "{} of requests are answered {answer} on purpose",
+            percent(millionths)
+        ));
+    }
+    for mirror in &rule.mirrors {
+        let copies = percent(mirror.millionths);
+        notes.push(format!(
+            "{copies} of requests are copied to {}",
+            backend_name(&mirror.backend)
+        ));
+    }
+    if let Some(retries) = &rule.retries {
+        notes.push(format!("at most {} tries after the first", retries.attempts));
+        if let Some(after) = retries.hedge_after {
+            notes.push(format!("a second try beside the first after {after:?}"));
+        }
+    }
+    if let Some(session) = &rule.session {
+        let place = match session.kind {
+            weft_proto::model::SessionKind::Cookie => "cookie",
+            weft_proto::model::SessionKind::Header => "header",
+        };
+        notes.push(format!(
+            "the same client keeps its endpoint, by {place} {}",
+            session.name
+        ));
+    }
+    for (changes, of) in [
+        (&rule.request_headers, "request"),
+        (&rule.response_headers, "response"),
+    ] {
+        let names = changes
+            .set
+            .iter()
+            .chain(&changes.add)
+            .map(|(name, _)| name)
+            .chain(&changes.remove);
+        let names: Vec<&str> = names.map(|name| &**name).collect();
+        if !names.is_empty() {
+            notes.push(format!("{of} headers are changed: {}", names.join(", ")));
+        }
+    }
+    notes
+}
+
+fn percent(millionths: u32) -> String {
+    format!("{}%", f64::from(millionths) / 10_000.0)
+}
+
+/// `shop/cart:80`, with the subset.
+pub fn backend_name(backend: &Backend) -> String {
+    let subset = backend
+        .subset
+        .as_ref()
+        .map(|subset| format!(" subset {subset}"))
+        .unwrap_or_default();
+    format!("{}:{}{subset}", backend.service, backend.port)
+}
+
+/// Which backend.
+fn split(rule: &RouteRule, chosen: Option<&Backend>) -> Step {
+    let sum: u64 = rule
+        .backends
+        .iter()
+        .map(|backend| u64::from(backend.weight))
+        .sum();
+    let mut seen = false;
+    let options = rule.backends.iter().map(|backend| {
+        let share = match sum {
+            0 => 0.0,
+            _ => f64::from(backend.weight) * 100.0 / sum as f64,
+        };
+        let own = !seen && chosen == Some(backend);
+        seen |= own;
+        let option = match (own, &backend.invalid, rule.backends.len()) {
+            (_, Some(why), _) => Considered {
+                chosen: own,
+                ..Considered::rejected(backend_name(backend), format!("can't be used: {why}"))
+            },
+            (true, None, 1) => Considered::chosen(backend_name(backend), "the only one"),
+            (true, None, _) => Considered::chosen(backend_name(backend), "drawn by weight"),
+            (false, None, _) if backend.weight == 0 => {
+                Considered::rejected(backend_name(backend), "has no weight")
+            }
+            (false, None, _) => Considered::rejected(backend_name(backend), "drawn for other requests"),
+        };
+        option
+            .fact("weight", backend.weight)
+            .fact("share", format!("{share:.1}%"))
+    });
+    let options: Vec<_> = options.collect();
+    let what = match (&rule.answer, chosen) {
+        (Some(_), _) => "none: the sidecar answers by itself".to_owned(),
+        (None, Some(backend)) => backend_name(backend),
+        (None, None) => "none has a weight".to_owned(),
+    };
+    Step::new(Stage::Backend, what)
+        .because(&rule.origin)
+        .with(options)
+}
