@@ -4,13 +4,15 @@
 //! with the same uid. Never: an answer to what is not a review of the version that was asked for, or one that lets a pod
 //! through because it was not understood.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::decide::{Decision, Refusal, RefusalKind, SkipCause, cut};
-use crate::diff::{Operation, diff};
+use crate::diff::{self, diff};
+use crate::json::{Json, write_text};
 use crate::settings::Template;
 use crate::verdict::{Verdict, judge};
 
@@ -56,40 +58,45 @@ pub enum Malformed {
 /// What the API server asks.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request {
+pub struct Request<'a> {
     /// Echoed in the answer.
-    pub uid: String,
+    #[serde(borrow)]
+    pub uid: Cow<'a, str>,
     /// Kind of the object.
-    pub kind: GroupVersionKind,
+    #[serde(borrow)]
+    pub kind: GroupVersionKind<'a>,
     /// Part of the object, such as `status`; none for the whole.
-    #[serde(default)]
-    pub sub_resource: Option<String>,
+    #[serde(default, borrow)]
+    pub sub_resource: Option<Cow<'a, str>>,
     /// Namespace that the object is created in.
-    #[serde(default)]
-    pub namespace: Option<String>,
+    #[serde(default, borrow)]
+    pub namespace: Option<Cow<'a, str>>,
     /// CREATE, UPDATE, DELETE or CONNECT.
-    pub operation: String,
+    #[serde(borrow)]
+    pub operation: Cow<'a, str>,
     /// The object; null where it is deleted.
-    #[serde(default)]
-    pub object: Value,
+    #[serde(default, borrow)]
+    pub object: Json<'a>,
     /// The object as it was; null where it is created.
-    #[serde(default)]
-    pub old_object: Value,
+    #[serde(default, borrow)]
+    pub old_object: Json<'a>,
 }
 
 /// Group, version and kind of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct GroupVersionKind {
+pub struct GroupVersionKind<'a> {
     /// Group; empty for core.
-    #[serde(default)]
-    pub group: String,
+    #[serde(default, borrow)]
+    pub group: Cow<'a, str>,
     /// Version.
-    pub version: String,
+    #[serde(borrow)]
+    pub version: Cow<'a, str>,
     /// Kind.
-    pub kind: String,
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
 }
 
-impl GroupVersionKind {
+impl GroupVersionKind<'_> {
     /// Whether it is a pod.
     #[must_use]
     pub fn is_pod(&self) -> bool {
@@ -106,33 +113,13 @@ struct ReviewHead {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ReviewIn {
-    api_version: String,
-    kind: String,
-    request: Option<Request>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ReviewOut<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    response: Response<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Response<'a> {
-    uid: &'a str,
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
+struct ReviewIn<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Option<Request<'a>>,
 }
 
 #[derive(Serialize)]
@@ -146,17 +133,17 @@ struct Status {
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong with the body; it is answered with 400.
-pub fn read(body: &[u8]) -> Result<Request, Malformed> {
+pub fn read(body: &[u8]) -> Result<Request<'_>, Malformed> {
     let json = |error: serde_json::Error| Malformed::Json(cut(error.to_string(), 512));
     if values(body) > MAX_VALUES {
         return Err(Malformed::Values);
     }
     // At once; what is no review of this version may have another shape altogether.
-    let review = serde_json::from_slice::<ReviewIn>(body);
+    let review = serde_json::from_slice::<ReviewIn<'_>>(body);
     let head = match &review {
         Ok(review) => ReviewHead {
-            api_version: review.api_version.clone(),
-            kind: review.kind.clone(),
+            api_version: review.api_version.clone().into_owned(),
+            kind: review.kind.clone().into_owned(),
         },
         Err(_) => serde_json::from_slice(body).map_err(json)?,
     };
@@ -190,7 +177,7 @@ fn values(body: &[u8]) -> usize {
 
 /// Judges what a review is about.
 #[must_use]
-pub fn judge_request(request: &Request, template: &Template) -> Verdict {
+pub fn judge_request<'a>(request: &'a Request<'a>, template: &'a Template) -> Verdict<'a> {
     let kind = &request.kind;
     if !kind.is_pod() {
         let refusal = Refusal::new(
@@ -201,15 +188,10 @@ pub fn judge_request(request: &Request, template: &Template) -> Verdict {
                 kind.group, kind.version, kind.kind
             ),
         );
-        let decision = Decision::Refuse(refusal);
-        return Verdict {
-            decision,
-            object: request.object.clone(),
-            warnings: Vec::new(),
-        };
+        return Verdict::unchanged(Decision::Refuse(refusal));
     }
     if request.operation != "CREATE" || request.sub_resource.as_ref().is_some_and(|part| !part.is_empty()) {
-        return Verdict::unchanged(request.object.clone(), SkipCause::NotACreation);
+        return Verdict::unchanged(Decision::Skip(SkipCause::NotACreation));
     }
     let own = request.object["metadata"]["namespace"].as_str();
     let namespace = request
@@ -223,60 +205,78 @@ pub fn judge_request(request: &Request, template: &Template) -> Verdict {
 
 /// The answer to a review, and whether it changes the pod.
 #[must_use]
-pub fn reply(request: &Request, verdict: &Verdict) -> (Vec<u8>, bool) {
-    let operations: Vec<Operation> = match verdict.decision {
-        Decision::Refuse(_) => Vec::new(),
-        _ => diff(&request.object, &verdict.object),
+pub fn reply(request: &Request<'_>, verdict: &Verdict<'_>) -> (Vec<u8>, bool) {
+    let refusal = match &verdict.decision {
+        Decision::Refuse(refusal) => Some(refusal),
+        _ => None,
     };
-    let patch = (!operations.is_empty()).then(|| STANDARD.encode(bytes(&operations)));
-    let changed = patch.is_some();
-    let response = Response {
-        uid: &request.uid,
-        allowed: !matches!(verdict.decision, Decision::Refuse(_)),
-        status: match &verdict.decision {
-            Decision::Refuse(refusal) => Some(Status {
-                code: 422,
-                reason: "Invalid",
-                message: if request.kind.is_pod() {
-                    format!("weft can't inject this pod: {refusal}")
-                } else {
-                    format!(
-                        "weft can't inject the pods of this {:.64}: {refusal}",
-                        request.kind.kind
-                    )
-                },
-            }),
-            _ => None,
-        },
-        patch_type: patch.is_some().then_some("JSONPatch"),
-        patch,
-        warnings: verdict
-            .warnings
-            .iter()
-            .take(MAX_WARNINGS)
-            .map(|text| cut(text.clone(), 250))
-            .collect(),
+    let operations = match &verdict.changed {
+        Some(changed) if refusal.is_none() => diff(&request.object, changed),
+        _ => Vec::new(),
     };
-    (
-        bytes(&ReviewOut {
-            api_version: API_VERSION,
-            kind: KIND,
-            response,
-        }),
-        changed,
-    )
+    let mut patch = Vec::new();
+    if !operations.is_empty() {
+        patch.reserve(8 * 1024);
+        diff::write(&operations, &mut patch);
+    }
+    let mut out = Vec::with_capacity(512 + patch.len() / 3 * 4);
+    out.extend_from_slice(b"{\"apiVersion\":\"");
+    out.extend_from_slice(API_VERSION.as_bytes());
+    out.extend_from_slice(b"\",\"kind\":\"");
+    out.extend_from_slice(KIND.as_bytes());
+    out.extend_from_slice(b"\",\"response\":{\"uid\":");
+    write_text(&request.uid, &mut out);
+    out.extend_from_slice(b",\"allowed\":");
+    out.extend_from_slice(if refusal.is_none() { b"true" } else { b"false" });
+    if let Some(refusal) = refusal {
+        let status = Status {
+            code: 422,
+            reason: "Invalid",
+            message: if request.kind.is_pod() {
+                format!("weft can't inject this pod: {refusal}")
+            } else {
+                format!(
+                    "weft can't inject the pods of this {:.64}: {refusal}",
+                    request.kind.kind
+                )
+            },
+        };
+        out.extend_from_slice(b",\"status\":");
+        json(&status, &mut out);
+    }
+    if !patch.is_empty() {
+        out.extend_from_slice(b",\"patchType\":\"JSONPatch\",\"patch\":\"");
+        encode(&patch, &mut out);
+        out.push(b'"');
+    }
+    if !verdict.warnings.is_empty() {
+        let warnings = verdict.warnings.iter().take(MAX_WARNINGS);
+        let warnings: Vec<String> = warnings.map(|text| cut(text.clone(), 250)).collect();
+        out.extend_from_slice(b",\"warnings\":");
+        json(&warnings, &mut out);
+    }
+    out.extend_from_slice(b"}}");
+    (out, !patch.is_empty())
 }
 
-/// JSON of values that always have one (string keys, no failing serializer).
-fn bytes(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+/// Base64 (RFC 4648) behind what is there.
+fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
+    // There is room for just that.
+    drop(STANDARD.encode_slice(bytes, &mut out[start..]));
+}
+
+/// JSON of a value that always has one (string keys, no failing serializer).
+fn json(value: &impl Serialize, out: &mut Vec<u8>) {
+    drop(serde_json::to_writer(out, value));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn review(object: Value) -> Value {
         json!({"apiVersion": API_VERSION, "kind": KIND, "request": {
@@ -292,8 +292,9 @@ mod tests {
     }
 
     fn ask(review: &Value) -> Result<Value, Malformed> {
-        let request = read(review.to_string().as_bytes())?;
-        let verdict = judge_request(&request, &Template::default());
+        let (body, template) = (review.to_string(), Template::default());
+        let request = read(body.as_bytes())?;
+        let verdict = judge_request(&request, &template);
         Ok(serde_json::from_slice(&reply(&request, &verdict).0).unwrap())
     }
 
@@ -418,10 +419,11 @@ mod tests {
                 }
             }
             if let Ok(request) = read(&body) {
-                let verdict = judge_request(&request, &Template::default());
+                let template = Template::default();
+                let verdict = judge_request(&request, &template);
                 let (answer, _) = reply(&request, &verdict);
                 let answer: Value = serde_json::from_slice(&answer).unwrap();
-                prop_assert_eq!(answer["response"]["uid"].as_str(), Some(request.uid.as_str()));
+                prop_assert_eq!(answer["response"]["uid"].as_str(), Some(&*request.uid));
             }
         }
     }

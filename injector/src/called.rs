@@ -9,41 +9,39 @@ use crate::pod::{Pod, list};
 
 /// What a pod is called in metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Called {
+pub struct Called<'a> {
     /// Name of the workload that owns it.
-    pub workload: String,
+    pub workload: &'a str,
     /// Canonical application name.
-    pub app: String,
+    pub app: &'a str,
     /// Canonical version.
-    pub version: String,
+    pub version: &'a str,
 }
 
 /// What a pod is called. `workload` is the name of its owner, where it is known.
 #[must_use]
-pub fn called(pod: &Pod<'_>, workload: Option<&str>) -> Called {
-    let workload = workload.map_or_else(|| owner(pod), str::to_owned);
+pub fn called<'a>(pod: &Pod<'a>, workload: Option<&'a str>) -> Called<'a> {
+    let workload = workload.unwrap_or_else(|| owner(pod));
     let label = |all: [&str; 2]| {
         all.iter()
             .find_map(|name| pod.label(name).filter(|value| !value.is_empty()))
     };
     Called {
-        app: label([names::APP_KUBERNETES_NAME, names::APP]).map_or_else(|| workload.clone(), str::to_owned),
-        version: label([names::APP_KUBERNETES_VERSION, names::VERSION])
-            .unwrap_or("latest")
-            .to_owned(),
+        app: label([names::APP_KUBERNETES_NAME, names::APP]).unwrap_or(workload),
+        version: label([names::APP_KUBERNETES_VERSION, names::VERSION]).unwrap_or("latest"),
         workload,
     }
 }
 
 /// The workload's name, from the controller that owns the pod, or from the pod's own name.
-fn owner(pod: &Pod<'_>) -> String {
+fn owner<'a>(pod: &Pod<'a>) -> &'a str {
     let metadata = &pod.value()["metadata"];
     let hash = pod
         .label(names::POD_TEMPLATE_HASH)
         .filter(|hash| !hash.is_empty());
-    let without_hash = |name: &str| {
+    let without_hash = |name: &'a str| {
         let bare = hash.and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
-        bare.filter(|bare| !bare.is_empty()).unwrap_or(name).to_owned()
+        bare.filter(|bare| !bare.is_empty()).unwrap_or(name)
     };
     let owners = list(&metadata["ownerReferences"]);
     let owner = owners
@@ -53,14 +51,14 @@ fn owner(pod: &Pod<'_>) -> String {
     if let Some(name) = owner.and_then(|owner| owner["name"].as_str()) {
         return match owner.and_then(|owner| owner["kind"].as_str()) {
             Some("ReplicaSet") => without_hash(name),
-            Some("Job") => without_schedule(name).to_owned(),
-            _ => name.to_owned(),
+            Some("Job") => without_schedule(name),
+            _ => name,
         };
     }
     match (metadata["name"].as_str(), metadata["generateName"].as_str()) {
-        (Some(name), _) if !name.is_empty() => name.to_owned(),
+        (Some(name), _) if !name.is_empty() => name,
         (_, Some(prefix)) if !prefix.is_empty() => without_hash(prefix.trim_end_matches('-')),
-        _ => "unknown".to_owned(),
+        _ => "unknown",
     }
 }
 
@@ -81,6 +79,7 @@ fn without_schedule(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::Json;
     use serde_json::json;
 
     #[test]
@@ -116,6 +115,7 @@ mod tests {
             (json!({}), "unknown"),
         ] {
             let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "a"}]}});
+            let pod = Json::from(&pod);
             assert_eq!(owner(&Pod::read(&pod).unwrap()), wanted, "{pod}");
         }
     }

@@ -4,17 +4,19 @@
 //! and four volumes. Never: more privilege than each needs; only `weft-init`, which ends before anything of the
 //! application starts, may change the pod's network.
 
-use serde_json::{Value, json};
+use std::borrow::Cow;
+
 use weft_proto::model::annotations::{self as names, env};
 
 use crate::called::Called;
+use crate::json::Json;
 use crate::overrides::{Overrides, Resource};
 use crate::quantity;
 use crate::settings::Template;
 
 /// `weft-init`: writes the interception rules and ends.
 #[must_use]
-pub fn init(template: &Template, asked: &Overrides) -> Value {
+pub fn init<'a>(template: &'a Template, asked: &Overrides) -> Json<'a> {
     let mut variables = vec![plain(env::PROXY_UID, names::PROXY_UID.to_string())];
     variables.extend(socket_mark(template));
     let mut list = |name, value: Option<String>| variables.extend(value.map(|value| plain(name, value)));
@@ -42,30 +44,21 @@ pub fn init(template: &Template, asked: &Overrides) -> Value {
         env::EXCLUDE_OUTBOUND_RANGES,
         asked.exclude_outbound_ranges.as_ref().map(ToString::to_string),
     );
-    let mut container = json!({
-        "name": names::INIT_CONTAINER,
-        "image": template.image,
-        "args": ["init"],
-        "env": variables,
-        "resources": resources(template, asked),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
-            "privileged": false,
-            "readOnlyRootFilesystem": true,
-            "runAsGroup": 0,
-            "runAsNonRoot": false,
-            "runAsUser": 0,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    });
+    let mut container = Json::object([
+        ("name", names::INIT_CONTAINER.into()),
+        ("image", template.image.as_str().into()),
+        ("args", Json::array(["init".into()])),
+        ("env", Json::array(variables)),
+        ("resources", resources(template, asked)),
+        ("securityContext", security(0, &["NET_ADMIN", "NET_RAW"])),
+    ]);
     pull_policy(&mut container, template);
     container
 }
 
 /// `weft-proxy`: the native sidecar. The application's probes and ports are added by [`crate::patch`].
 #[must_use]
-pub fn proxy(template: &Template, asked: &Overrides, called: &Called) -> Value {
+pub fn proxy<'a>(template: &'a Template, asked: &Overrides, called: &Called<'a>) -> Json<'a> {
     let mut variables = vec![
         field(env::POD_NAME, "metadata.name"),
         field(env::POD_NAMESPACE, "metadata.namespace"),
@@ -74,57 +67,68 @@ pub fn proxy(template: &Template, asked: &Overrides, called: &Called) -> Value {
         field(env::HOST_IP, "status.hostIP"),
         field(env::NODE_NAME, "spec.nodeName"),
         field(env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
-        plain(env::WORKLOAD, &called.workload),
-        plain(env::APP, &called.app),
-        plain(env::VERSION, &called.version),
-        plain(env::CONTROL_PLANE, &template.control_plane),
-        plain(env::TRUST_DOMAIN, &template.trust_domain),
+        plain(env::WORKLOAD, called.workload),
+        plain(env::APP, called.app),
+        plain(env::VERSION, called.version),
+        plain(env::CONTROL_PLANE, template.control_plane.as_str()),
+        plain(env::TRUST_DOMAIN, template.trust_domain.as_str()),
         plain(env::LOG, asked.log_level.unwrap_or(&template.proxy_log)),
     ];
     variables.extend(asked.workers.map(|count| plain(env::WORKERS, count.to_string())));
     variables.extend(socket_mark(template));
     let security = match template.socket_mark {
-        None => json!({
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "privileged": false,
-            "readOnlyRootFilesystem": true,
-            "runAsGroup": names::PROXY_UID,
-            "runAsNonRoot": true,
-            "runAsUser": names::PROXY_UID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        }),
+        None => security(names::PROXY_UID, &[]),
         // Marking a socket takes NET_ADMIN, and there is no second uid to run as.
-        Some(_) => json!({
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
-            "privileged": false,
-            "readOnlyRootFilesystem": true,
-            "runAsGroup": 0,
-            "runAsNonRoot": false,
-            "runAsUser": 0,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        }),
+        Some(_) => security(0, &["NET_ADMIN"]),
     };
-    let ready = json!({"path": names::READY_PATH, "port": names::PORT_HEALTH, "scheme": "HTTP"});
-    let mut container = json!({
-        "name": names::PROXY_CONTAINER,
-        "image": template.image,
-        "args": ["proxy"],
-        "restartPolicy": "Always",
-        "env": variables,
-        "ports": [{"name": names::PORT_NAME_METRICS, "containerPort": names::PORT_METRICS, "protocol": "TCP"}],
-        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 600},
-        "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 4},
-        "resources": resources(template, asked),
-        "securityContext": security,
-        "volumeMounts": [
-            {"name": names::VOLUME_TOKEN, "mountPath": names::TOKEN_DIR, "readOnly": true},
-            {"name": names::VOLUME_CA, "mountPath": names::CA_DIR, "readOnly": true},
-            {"name": names::VOLUME_STATE, "mountPath": names::STATE_DIR},
-            {"name": names::VOLUME_PODINFO, "mountPath": names::PODINFO_DIR, "readOnly": true},
-        ],
-    });
+    let ready = || {
+        Json::object([
+            ("path", names::READY_PATH.into()),
+            ("port", number(names::PORT_HEALTH)),
+            ("scheme", "HTTP".into()),
+        ])
+    };
+    let probe = |period: u64, failures: u64| {
+        Json::object([
+            ("httpGet", ready()),
+            ("periodSeconds", period.into()),
+            ("timeoutSeconds", 3.into()),
+            ("failureThreshold", failures.into()),
+        ])
+    };
+    let mount = |name: &'static str, path: &'static str, read_only: bool| {
+        let mut mount = Json::object([("name", name.into()), ("mountPath", path.into())]);
+        if read_only {
+            mount.fields().set("readOnly", true);
+        }
+        mount
+    };
+    let port = Json::object([
+        ("name", names::PORT_NAME_METRICS.into()),
+        ("containerPort", number(names::PORT_METRICS)),
+        ("protocol", "TCP".into()),
+    ]);
+    let mut container = Json::object([
+        ("name", names::PROXY_CONTAINER.into()),
+        ("image", template.image.as_str().into()),
+        ("args", Json::array(["proxy".into()])),
+        ("restartPolicy", "Always".into()),
+        ("env", Json::array(variables)),
+        ("ports", Json::array([port])),
+        ("startupProbe", probe(1, 600)),
+        ("readinessProbe", probe(2, 4)),
+        ("resources", resources(template, asked)),
+        ("securityContext", security),
+        (
+            "volumeMounts",
+            Json::array([
+                mount(names::VOLUME_TOKEN, names::TOKEN_DIR, true),
+                mount(names::VOLUME_CA, names::CA_DIR, true),
+                mount(names::VOLUME_STATE, names::STATE_DIR, false),
+                mount(names::VOLUME_PODINFO, names::PODINFO_DIR, true),
+            ]),
+        ),
+    ]);
     pull_policy(&mut container, template);
     container
 }
@@ -139,83 +143,135 @@ pub const VOLUMES: [&str; 4] = [
 
 /// The volumes that `weft-proxy` mounts.
 #[must_use]
-pub fn volumes() -> Vec<Value> {
-    vec![
-        json!({"name": names::VOLUME_TOKEN, "projected": {"sources": [{"serviceAccountToken": {
-            "audience": names::TOKEN_AUDIENCE,
-            "expirationSeconds": names::TOKEN_SECONDS,
-            "path": names::TOKEN_NAME,
-        }}]}}),
-        json!({"name": names::VOLUME_CA, "configMap": {"name": names::CA_CONFIG_MAP}}),
-        json!({"name": names::VOLUME_STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}),
-        json!({"name": names::VOLUME_PODINFO, "downwardAPI": {"items": [
-            {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
-            {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}},
-        ]}}),
-    ]
+pub fn volumes() -> Vec<Json<'static>> {
+    let token = Json::object([
+        ("audience", names::TOKEN_AUDIENCE.into()),
+        ("expirationSeconds", u64::from(names::TOKEN_SECONDS).into()),
+        ("path", names::TOKEN_NAME.into()),
+    ]);
+    let item = |path: &'static str, field: &'static str| {
+        let field = Json::object([("fieldPath", field.into())]);
+        Json::object([("path", path.into()), ("fieldRef", field)])
+    };
+    let items = [
+        item("labels", "metadata.labels"),
+        item("annotations", "metadata.annotations"),
+    ];
+    let sources = Json::array([Json::object([("serviceAccountToken", token)])]);
+    let sources = [
+        ("projected", Json::object([("sources", sources)])),
+        ("configMap", Json::object([("name", names::CA_CONFIG_MAP.into())])),
+        (
+            "emptyDir",
+            Json::object([("medium", "Memory".into()), ("sizeLimit", "64Mi".into())]),
+        ),
+        ("downwardAPI", Json::object([("items", Json::array(items))])),
+    ];
+    let named = VOLUMES.into_iter().zip(sources);
+    named
+        .map(|(name, source)| Json::object([("name", name.into()), source]))
+        .collect()
 }
 
 /// A variable with a fixed value. Kubernetes expands `$(NAME)` in it: values with a `$` double it.
 #[must_use]
-pub fn plain(name: &str, value: impl AsRef<str>) -> Value {
-    json!({"name": name, "value": value.as_ref().replace('$', "$$")})
+pub fn plain<'a>(name: &'static str, value: impl Into<Cow<'a, str>>) -> Json<'a> {
+    let mut value = value.into();
+    if value.contains('$') {
+        value = value.replace('$', "$$").into();
+    }
+    Json::object([("name", name.into()), ("value", value.into())])
 }
 
-fn field(name: &str, path: &str) -> Value {
-    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+fn field(name: &'static str, path: &'static str) -> Json<'static> {
+    let reference = Json::object([("fieldPath", path.into())]);
+    let source = Json::object([("fieldRef", reference)]);
+    Json::object([("name", name.into()), ("valueFrom", source)])
 }
 
-fn socket_mark(template: &Template) -> Option<Value> {
+fn number(value: u16) -> Json<'static> {
+    u64::from(value).into()
+}
+
+/// As little as can be, but for the capabilities that are needed.
+fn security(user: u32, capabilities: &'static [&'static str]) -> Json<'static> {
+    let mut rights = Json::object([("drop", Json::array(["ALL".into()]))]);
+    if !capabilities.is_empty() {
+        let added = capabilities.iter().map(|name| Json::from(*name));
+        rights.fields().set("add", Json::array(added));
+    }
+    Json::object([
+        ("allowPrivilegeEscalation", false.into()),
+        ("capabilities", rights),
+        ("privileged", false.into()),
+        ("readOnlyRootFilesystem", true.into()),
+        ("runAsGroup", u64::from(user).into()),
+        ("runAsNonRoot", (user != 0).into()),
+        ("runAsUser", u64::from(user).into()),
+        (
+            "seccompProfile",
+            Json::object([("type", "RuntimeDefault".into())]),
+        ),
+    ])
+}
+
+fn socket_mark(template: &Template) -> Option<Json<'static>> {
     template
         .socket_mark
         .map(|mark| plain(env::SOCKET_MARK, mark.to_string()))
 }
 
-fn pull_policy(container: &mut Value, template: &Template) {
+fn pull_policy<'a>(container: &mut Json<'a>, template: &'a Template) {
     if let Some(policy) = &template.image_pull_policy {
-        container["imagePullPolicy"] = json!(policy);
+        container.fields().set("imagePullPolicy", policy.as_str());
     }
 }
 
-fn resources(template: &Template, asked: &Overrides) -> Value {
+fn resources<'a>(template: &'a Template, asked: &Overrides) -> Json<'a> {
     let (cpu, memory) = (&asked.cpu, &asked.memory);
-    let mut resources = json!({"requests": {
-        "cpu": request(cpu, &template.proxy_cpu),
-        "memory": request(memory, &template.proxy_memory),
-    }});
-    if let Some(limit) = &cpu.limit {
-        resources["limits"]["cpu"] = json!(limit);
-    }
-    if let Some(limit) = &memory.limit {
-        resources["limits"]["memory"] = json!(limit);
+    let requests = [
+        ("cpu", request(cpu, &template.proxy_cpu)),
+        ("memory", request(memory, &template.proxy_memory)),
+    ];
+    let mut resources = Json::object([("requests", Json::object(requests))]);
+    for (name, asked) in [("cpu", cpu), ("memory", memory)] {
+        if let Some(limit) = &asked.limit {
+            resources.entry("limits").fields().set(name, limit.clone());
+        }
     }
     resources
 }
 
 /// The request: what was asked for, or the default, lowered to a limit that was asked for.
-fn request<'a>(asked: &'a Resource, default: &'a str) -> &'a str {
+fn request<'a>(asked: &Resource, default: &'a str) -> Json<'a> {
     match (&asked.request, &asked.limit) {
-        (Some(request), _) => request,
-        (None, Some(limit)) if quantity::parse(limit) < quantity::parse(default) => limit,
-        (None, _) => default,
+        (Some(request), _) => request.clone().into(),
+        (None, Some(limit)) if quantity::parse(limit) < quantity::parse(default) => limit.clone().into(),
+        (None, _) => default.into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
-    fn called() -> Called {
+    fn value(json: &Json<'_>) -> Value {
+        serde_json::to_value(json).unwrap()
+    }
+
+    fn called() -> Called<'static> {
         Called {
-            workload: "web".into(),
-            app: "web".into(),
-            version: "v1".into(),
+            workload: "web",
+            app: "web",
+            version: "v1",
         }
     }
 
     #[test]
     fn the_sidecar_has_no_privilege() {
-        let proxy = proxy(&Template::default(), &Overrides::default(), &called());
+        let template = Template::default();
+        let proxy = value(&proxy(&template, &Overrides::default(), &called()));
         let security = &proxy["securityContext"];
         assert_eq!(security["runAsUser"], 1337);
         assert_eq!(security["runAsNonRoot"], true);
@@ -230,13 +286,13 @@ mod tests {
             socket_mark: Some(1337),
             ..Template::default()
         };
-        let proxy = proxy(&template, &Overrides::default(), &called());
+        let proxy = value(&proxy(&template, &Overrides::default(), &called()));
         assert_eq!(proxy["securityContext"]["runAsUser"], 0);
         assert_eq!(
             proxy["securityContext"]["capabilities"]["add"],
             json!(["NET_ADMIN"])
         );
-        for container in [proxy, init(&template, &Overrides::default())] {
+        for container in [proxy, value(&init(&template, &Overrides::default()))] {
             let variables = container["env"].as_array().unwrap();
             assert!(variables.contains(&json!({"name": "WEFT_SOCKET_MARK", "value": "1337"})));
         }
@@ -244,7 +300,7 @@ mod tests {
 
     #[test]
     fn volumes_have_their_names() {
-        let made: Vec<_> = volumes().iter().map(|volume| volume["name"].clone()).collect();
+        let made: Vec<_> = volumes().iter().map(|volume| value(&volume["name"])).collect();
         assert_eq!(made, VOLUMES);
     }
 
@@ -264,7 +320,7 @@ mod tests {
             (None, Some("1"), "50m"),
             (Some("20m"), Some("1"), "20m"),
         ] {
-            let resources = resources(&template, &asked(request, limit));
+            let resources = value(&resources(&template, &asked(request, limit)));
             assert_eq!(resources["requests"]["cpu"], wanted);
             assert_eq!(resources["limits"]["cpu"].as_str(), limit);
         }

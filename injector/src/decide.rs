@@ -3,9 +3,9 @@
 //! In: a pod and the namespace that it is created in. Out: a [`Decision`]. Never: a pod left alone without a reason, or
 //! an annotation that gets one past the webhook (opting out takes a label, which policies on labels can see).
 
-use serde_json::Value;
 use weft_proto::model::annotations as names;
 
+use crate::json::Json;
 use crate::pod::{Pod, list};
 use crate::settings::Template;
 
@@ -230,15 +230,15 @@ pub fn decide(pod: &Pod<'_>, namespace: &str, template: &Template) -> Decision {
 }
 
 /// Whether the pod can only run on Windows: by its own word, its node selector, or every term of its required node affinity.
-fn is_windows(spec: &Value) -> bool {
+fn is_windows(spec: &Json<'_>) -> bool {
     let affinity = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     let terms = list(&affinity["nodeSelectorTerms"]);
-    let only_windows = |term: &Value| {
+    let only_windows = |term: &Json<'_>| {
         list(&term["matchExpressions"]).iter().any(|expression| {
             let values = list(&expression["values"]);
             expression["key"] == names::NODE_OS
                 && expression["operator"] == "In"
-                && matches!(values, [one] if one == "windows")
+                && matches!(values, [one] if *one == "windows")
         })
     };
     spec["os"]["name"] == "windows"
@@ -258,12 +258,13 @@ fn other_mesh(pod: &Pod<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn ask(mut pod: Value, namespace: &str) -> Decision {
         if pod["spec"]["containers"].is_null() {
             pod["spec"]["containers"] = json!([{"name": "web"}]);
         }
+        let pod = Json::from(&pod);
         decide(&Pod::read(&pod).unwrap(), namespace, &Template::default())
     }
 

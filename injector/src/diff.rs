@@ -4,28 +4,30 @@
 //! changed item by item; any other list that differs in length is replaced as a whole. Never: an operation that depends on
 //! anything but the first document.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+
+use crate::json::{Field, Json, write_text};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
-pub enum Operation {
+pub enum Operation<'a> {
     /// Adds a member, or inserts an item.
     Add {
         /// JSON pointer (RFC 6901).
         path: String,
         /// What is added.
-        value: Value,
+        value: Json<'a>,
     },
     /// Replaces what is there.
     Replace {
         /// JSON pointer (RFC 6901).
         path: String,
         /// What it is replaced by.
-        value: Value,
+        value: Json<'a>,
     },
     /// Removes what is there.
     Remove {
@@ -36,45 +38,58 @@ pub enum Operation {
 
 /// The operations that turn `old` into `new`.
 #[must_use]
-pub fn diff(old: &Value, new: &Value) -> Vec<Operation> {
+pub fn diff<'a>(old: &Json<'_>, new: &'a Json<'a>) -> Vec<Operation<'a>> {
     let mut operations = Vec::new();
     walk(old, new, &mut String::new(), &mut operations);
     operations
 }
 
-fn walk(old: &Value, new: &Value, path: &mut String, out: &mut Vec<Operation>) {
+fn walk<'a>(old: &Json<'_>, new: &'a Json<'a>, path: &mut String, out: &mut Vec<Operation<'a>>) {
     if old == new {
         return;
     }
     match (old, new) {
-        (Value::Object(old), Value::Object(new)) => object(old, new, path, out),
-        (Value::Array(old), Value::Array(new)) if keep_items(old, new) => array(old, new, path, out),
+        (Json::Object(old), Json::Object(new)) => object(old, new, path, out),
+        (Json::Array(old), Json::Array(new)) if keep_items(old, new) => array(old, new, path, out),
         _ => out.push(Operation::Replace {
             path: path.clone(),
-            value: new.clone(),
+            value: new.share(),
         }),
     }
 }
 
 /// Members in the order of their names, so that the same change is always the same patch.
-fn object(old: &Map<String, Value>, new: &Map<String, Value>, path: &mut String, out: &mut Vec<Operation>) {
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    for name in names {
-        within(path, name, |path| match (old.get(name), new.get(name)) {
-            (Some(before), Some(after)) => walk(before, after, path, out),
-            (Some(_), None) => out.push(Operation::Remove { path: path.clone() }),
-            (None, after) => {
+fn object<'a>(old: &[Field<'_>], new: &'a [Field<'a>], path: &mut String, out: &mut Vec<Operation<'a>>) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((before, _)), Some((after, _))) => before.cmp(after),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        match (before, after) {
+            (Some((name, before)), Some((_, after))) => {
+                within(path, name, |path| walk(before, after, path, out));
+            }
+            (Some((name, _)), None) => within(path, name, |path| {
+                out.push(Operation::Remove { path: path.clone() });
+            }),
+            (None, Some((name, after))) => within(path, name, |path| {
                 out.push(Operation::Add {
                     path: path.clone(),
-                    value: after.cloned().unwrap_or_default(),
+                    value: after.share(),
                 });
-            }
-        });
+            }),
+            (None, None) => {}
+        }
     }
 }
 
 /// Whether the list can be changed item by item: the items that stay keep their order.
-fn keep_items(old: &[Value], new: &[Value]) -> bool {
+fn keep_items(old: &[Json<'_>], new: &[Json<'_>]) -> bool {
     let (Some(old), Some(new)) = (item_names(old), item_names(new)) else {
         return old.len() == new.len();
     };
@@ -83,45 +98,70 @@ fn keep_items(old: &[Value], new: &[Value]) -> bool {
     staying.eq(new.iter().filter(|name| before.contains(name)))
 }
 
-fn array(old: &[Value], new: &[Value], path: &mut String, out: &mut Vec<Operation>) {
+fn array<'a>(old: &[Json<'_>], new: &'a [Json<'a>], path: &mut String, out: &mut Vec<Operation<'a>>) {
     let (Some(before), Some(after)) = (item_names(old), item_names(new)) else {
         for (index, (old, new)) in old.iter().zip(new).enumerate() {
             within(path, &index.to_string(), |path| walk(old, new, path, out));
         }
         return;
     };
-    for index in (0..old.len())
-        .rev()
-        .filter(|index| !after.contains(&before[*index]))
-    {
-        within(path, &index.to_string(), |path| {
-            out.push(Operation::Remove { path: path.clone() })
-        });
-    }
-    let known: HashSet<_> = before.iter().collect();
-    for (index, value) in new
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| !known.contains(&after[*index]))
-    {
-        within(path, &index.to_string(), |path| {
-            out.push(Operation::Add {
-                path: path.clone(),
-                value: value.clone(),
+    let places: HashMap<&&str, usize> = before.iter().zip(0..).collect();
+    let staying: HashSet<_> = after.iter().collect();
+    for index in (0..old.len()).rev() {
+        if !staying.contains(&before[index]) {
+            within(path, &index.to_string(), |path| {
+                out.push(Operation::Remove { path: path.clone() });
             });
-        });
+        }
     }
     for (index, value) in new.iter().enumerate() {
-        if let Some(place) = before.iter().position(|name| *name == after[index]) {
+        if !places.contains_key(&after[index]) {
             within(path, &index.to_string(), |path| {
-                walk(&old[place], value, path, out)
+                out.push(Operation::Add {
+                    path: path.clone(),
+                    value: value.share(),
+                });
+            });
+        }
+    }
+    for (index, value) in new.iter().enumerate() {
+        if let Some(place) = places.get(&after[index]).copied()
+            && old[place] != *value
+        {
+            within(path, &index.to_string(), |path| {
+                walk(&old[place], value, path, out);
             });
         }
     }
 }
 
+/// The operations as a JSON patch, as text.
+pub fn write(operations: &[Operation<'_>], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, operation) in operations.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let (name, path, value) = match operation {
+            Operation::Add { path, value } => ("add", path, Some(value)),
+            Operation::Replace { path, value } => ("replace", path, Some(value)),
+            Operation::Remove { path } => ("remove", path, None),
+        };
+        out.extend_from_slice(b"{\"op\":\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\",\"path\":");
+        write_text(path, out);
+        if let Some(value) = value {
+            out.extend_from_slice(b",\"value\":");
+            value.write(out);
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
 /// The names of the items, if all have one and no two the same.
-fn item_names(items: &[Value]) -> Option<Vec<&str>> {
+fn item_names<'v>(items: &'v [Json<'_>]) -> Option<Vec<&'v str>> {
     let names: Vec<&str> = items
         .iter()
         .map(|item| item.get("name")?.as_str())
@@ -133,7 +173,11 @@ fn item_names(items: &[Value]) -> Option<Vec<&str>> {
 fn within(path: &mut String, key: &str, body: impl FnOnce(&mut String)) {
     let length = path.len();
     path.push('/');
-    path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    if key.contains(['~', '/']) {
+        path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    } else {
+        path.push_str(key);
+    }
     body(path);
     path.truncate(length);
 }
@@ -142,9 +186,9 @@ fn within(path: &mut String, key: &str, body: impl FnOnce(&mut String)) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    fn apply(mut document: Value, operations: &[Operation]) -> Value {
+    fn apply(mut document: Value, operations: &[Operation<'_>]) -> Value {
         let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
         json_patch::patch(&mut document, &patch).unwrap();
         document
@@ -155,7 +199,8 @@ mod tests {
         let old = json!({"c": [{"name": "a", "x": 1}, {"name": "gone"}, {"name": "b"}], "k/~": 1});
         let new =
             json!({"c": [{"name": "new"}, {"name": "a", "x": 2}, {"name": "b"}, {"name": "z"}], "k/~": 2});
-        let operations = diff(&old, &new);
+        let target = Json::from(&new);
+        let operations = diff(&Json::from(&old), &target);
         assert_eq!(
             json!(operations),
             json!([
@@ -190,8 +235,12 @@ mod tests {
     proptest! {
         #[test]
         fn the_patch_leads_to_the_other_document(old in documents(), new in documents()) {
-            let operations = diff(&old, &new);
+            let target = Json::from(&new);
+            let operations = diff(&Json::from(&old), &target);
             prop_assert_eq!(apply(old.clone(), &operations), new.clone());
+            let mut text = Vec::new();
+            write(&operations, &mut text);
+            prop_assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), json!(operations));
             prop_assert_eq!(operations.is_empty(), old == new);
         }
     }

@@ -3,11 +3,11 @@
 //! In: JSON. Out: a hash. Never: a difference because of the order of fields, or a copy of a document: this is done for every
 //! pod.
 
-use serde_json::Value;
+use crate::json::Json;
 
 /// SHA-256 of the documents, fields in the order of their names; its first 16 bytes in hexadecimal.
 #[must_use]
-pub fn hash<'a>(documents: impl Iterator<Item = &'a Value>) -> String {
+pub fn hash<'d, 'a: 'd>(documents: impl Iterator<Item = &'d Json<'a>>) -> String {
     let mut text = String::new();
     for document in documents {
         write(document, &mut text);
@@ -23,33 +23,31 @@ pub fn hash<'a>(documents: impl Iterator<Item = &'a Value>) -> String {
 }
 
 /// Text that is the same for the same document, whatever the order of its fields.
-fn write(value: &Value, text: &mut String) {
+fn write(value: &Json<'_>, text: &mut String) {
     match value {
-        Value::Object(map) => {
-            let mut fields: Vec<_> = map.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
+        Json::Object(fields) => {
             text.push('{');
-            for (name, value) in fields {
+            for (name, value) in fields.iter() {
                 quoted(name, text);
                 write(value, text);
             }
             text.push('}');
         }
-        Value::Array(list) => {
+        Json::Array(list) => {
             text.push('[');
-            for item in list {
+            for item in list.iter() {
                 write(item, text);
                 text.push(',');
             }
             text.push(']');
         }
-        Value::String(string) => quoted(string, text),
-        Value::Number(number) => {
+        Json::String(string) => quoted(string, text),
+        Json::Number(number) => {
             let _ = std::fmt::Write::write_fmt(text, format_args!("{number}"));
         }
-        Value::Bool(true) => text.push('t'),
-        Value::Bool(false) => text.push('f'),
-        Value::Null => text.push('n'),
+        Json::Bool(true) => text.push('t'),
+        Json::Bool(false) => text.push('f'),
+        Json::Null => text.push('n'),
     }
 }
 

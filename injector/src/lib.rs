@@ -9,6 +9,7 @@
 //! - [`server`]: HTTPS, graceful end; [`review`] reads a body within bounds; [`metrics`] counts.
 //! - [`keeping`]: where the [`certificate`] comes from: [`authority`] asks for it, [`renew`] says when, [`bundle`] keeps the
 //!   webhook configurations' `caBundle` right; [`follow`] watches one object.
+//! - [`json`]: JSON that is read once and never copied.
 //! - [`admit`]: the bytes of an AdmissionReview to a request, and a verdict back to bytes.
 //! - [`pod`]: the shape of a pod, checked once.
 //! - [`decide`]: inject, leave alone or refuse, and why.
@@ -32,6 +33,7 @@ pub mod renew;
 pub mod bundle;
 pub mod follow;
 pub mod metrics;
+pub mod json;
 pub mod admit;
 pub mod pod;
 pub mod decide;

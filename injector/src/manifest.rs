@@ -3,10 +3,9 @@
 //! In: one or more YAML or JSON documents. Out: the same text, in which every document with pods is written anew, injected:
 //! fields in their order, comments lost. Never: a document without pods changed by a byte, or one that was refused passed on.
 
-use serde_json::Value;
-
 use crate::decide::{Decision, SkipCause, cut};
 use crate::diff::diff;
+use crate::json::Json;
 use crate::offline::inject_manifest;
 use crate::ordered::Ordered;
 use crate::settings::Settings;
@@ -129,9 +128,12 @@ fn object(
     settings: &Settings,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<bool, String> {
-    let value = object.to_value();
-    let kind = value["kind"].as_str().unwrap_or_default();
-    if kind.ends_with("List") && value["items"].is_array() {
+    let is_list = {
+        let value = object.to_json();
+        let kind = value["kind"].as_str().unwrap_or_default();
+        kind.ends_with("List") && value["items"].as_array().is_some()
+    };
+    if is_list {
         let mut changed = false;
         if let Some(Ordered::List(items)) = object.field_mut("items") {
             for item in items {
@@ -140,13 +142,13 @@ fn object(
         }
         return Ok(changed);
     }
-    let mut judged = value.clone();
-    let own = value["metadata"]["namespace"].as_str().is_some();
-    if !own && judged["metadata"].is_object() {
-        judged["metadata"]["namespace"] = namespace.into();
+    let original = object.clone();
+    let mut before = original.to_json();
+    let own = before["metadata"]["namespace"].as_str().is_some();
+    if !own && before["metadata"].is_object() {
+        before.entry("metadata").fields().set("namespace", namespace);
     }
-    let before = judged.clone();
-    let verdict = inject_manifest(judged, settings);
+    let verdict = inject_manifest(&before, settings);
     let mut outcome = Outcome {
         line,
         object: title(&before),
@@ -166,8 +168,8 @@ fn object(
             outcome.refused = true;
         }
     }
-    if !outcome.refused {
-        for operation in diff(&before, &verdict.object) {
+    if let Some(changed) = verdict.changed.filter(|_| !outcome.refused) {
+        for operation in diff(&before, &changed) {
             if !object.apply(&operation) {
                 return Err("can't be changed in place; write its lists and objects as such".to_owned());
             }
@@ -177,8 +179,8 @@ fn object(
     Ok(true)
 }
 
-fn title(object: &Value) -> String {
-    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+fn title(object: &Json<'_>) -> String {
+    let text = |path: &str| object.pointer(path).and_then(Json::as_str).unwrap_or_default();
     let title = format!(
         "{} {}/{}",
         text("/kind"),
@@ -249,6 +251,7 @@ fn split(text: &str) -> Vec<Piece<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn ask(text: &str) -> Injected {
         inject(text, "shop", &Settings::default())
@@ -314,7 +317,8 @@ mod tests {
                     volumes:\n  - name: v\n    secret: {secretName: s, defaultMode: 0644}\n  containers:\n  - name: web\n    tty: yes\n    args:\n    - |\n      two\n      lines\n    - >-\n      folded\n      text\n    - ''\n    - '~'\n    - 1e3\n";
         let injected = ask(text);
         assert!(!injected.is_refused(), "{:?}", injected.outcomes);
-        let new = parse(&injected.text, false).unwrap().to_value();
+        let new = parse(&injected.text, false).unwrap();
+        let new = serde_json::to_value(&new).unwrap();
         let annotations = &new["metadata"]["annotations"];
         for (name, wanted) in [
             ("a", "1.10"),

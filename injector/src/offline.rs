@@ -2,34 +2,31 @@
 //!
 //! In: one object of a manifest. Out: the object with its pod template injected. Never: an object without pods changed.
 
-use serde_json::Value;
-
-use crate::decide::SkipCause;
+use crate::decide::{Decision, SkipCause};
+use crate::json::Json;
 use crate::settings::Settings;
 use crate::verdict::{Verdict, judge};
 
 /// Injects the pod, or the pod template, of one object: Pod, Deployment, ReplicaSet, ReplicationController, StatefulSet,
-/// DaemonSet, Job or CronJob. Any other object comes back as it is. Fields in a refusal are those of the pod template.
+/// DaemonSet, Job or CronJob. Any other object stays as it is. Fields in a refusal are those of the pod template.
 #[must_use]
-pub fn inject_manifest(object: Value, settings: &Settings) -> Verdict {
+pub fn inject_manifest<'a>(object: &'a Json<'a>, settings: &'a Settings) -> Verdict<'a> {
+    static NULL: Json<'static> = Json::Null;
     let Some(path) = object["kind"].as_str().and_then(template_path) else {
-        return Verdict::unchanged(object, SkipCause::NoPods);
+        return Verdict::unchanged(Decision::Skip(SkipCause::NoPods));
     };
-    let namespace = object["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or("default")
-        .to_owned();
-    let workload = object["metadata"]["name"]
-        .as_str()
-        .filter(|_| !path.is_empty())
-        .map(str::to_owned);
-    let template = object.pointer(path).cloned().unwrap_or(Value::Null);
-    let mut verdict = judge(&template, &namespace, workload.as_deref(), &settings.template);
-    let mut object = object;
-    if let Some(place) = object.pointer_mut(path) {
-        *place = verdict.object;
-    }
-    verdict.object = object;
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+    let workload = object["metadata"]["name"].as_str().filter(|_| !path.is_empty());
+    let template = object.pointer(path).unwrap_or(&NULL);
+    let mut verdict = judge(template, namespace, workload, &settings.template);
+    verdict.changed = verdict.changed.map(|pods| {
+        let mut whole = object.share();
+        match whole.pointer_mut(path) {
+            Some(place) => *place = pods,
+            None => whole = object.share(),
+        }
+        whole
+    });
     verdict
 }
 
@@ -49,7 +46,7 @@ pub fn template_path(kind: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{Decision, InjectCause, RefusalKind};
+    use crate::decide::{InjectCause, RefusalKind};
     use serde_json::json;
 
     #[test]
@@ -67,16 +64,16 @@ mod tests {
                 json!({"kind": kind, "metadata": {"name": "shop"}, "spec": {"jobTemplate": {"spec": {}}}});
             object["spec"]["template"] = template.clone();
             object["spec"]["jobTemplate"]["spec"]["template"] = template.clone();
-            let verdict = inject_manifest(object, &Settings::default());
+            let (object, settings) = (Json::from(&object), Settings::default());
+            let verdict = inject_manifest(&object, &settings);
             assert_eq!(verdict.decision, Decision::Inject(InjectCause::Selected));
-            let pod = verdict.object.pointer(path).unwrap();
+            let changed = verdict.changed.as_ref().unwrap();
+            let pod = changed.pointer(path).unwrap();
             assert_eq!(pod["spec"]["initContainers"][1]["name"], "weft-proxy");
             let env = pod["spec"]["initContainers"][1]["env"].as_array().unwrap();
-            assert!(
-                env.contains(&json!({"name": "WEFT_WORKLOAD", "value": "shop"})),
-                "{kind}"
-            );
-            let again = inject_manifest(verdict.object.clone(), &Settings::default());
+            let workload = json!({"name": "WEFT_WORKLOAD", "value": "shop"});
+            assert!(env.contains(&Json::from(&workload)), "{kind}");
+            let again = inject_manifest(changed, &settings);
             assert_eq!(again, verdict);
         }
     }
@@ -84,10 +81,13 @@ mod tests {
     #[test]
     fn others_stay_as_they_are() {
         for object in [json!({"kind": "Service", "spec": {}}), json!(1), json!({})] {
-            let verdict = inject_manifest(object.clone(), &Settings::default());
-            assert_eq!(verdict, Verdict::unchanged(object, SkipCause::NoPods));
+            let (object, settings) = (Json::from(&object), Settings::default());
+            let verdict = inject_manifest(&object, &settings);
+            assert_eq!(verdict, Verdict::unchanged(Decision::Skip(SkipCause::NoPods)));
         }
-        let verdict = inject_manifest(json!({"kind": "Deployment", "spec": 3}), &Settings::default());
+        let (odd, settings) = (json!({"kind": "Deployment", "spec": 3}), Settings::default());
+        let odd = Json::from(&odd);
+        let verdict = inject_manifest(&odd, &settings);
         assert!(matches!(verdict.decision, Decision::Refuse(r) if r.kind == RefusalKind::MalformedPod));
     }
 }

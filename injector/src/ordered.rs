@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::diff::Operation;
+use crate::json::Json;
 
 /// A document, or a part of one.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,16 +24,20 @@ pub enum Ordered {
     Map(Vec<(String, Ordered)>),
 }
 
-impl From<&Value> for Ordered {
-    fn from(value: &Value) -> Self {
+impl From<&Json<'_>> for Ordered {
+    fn from(value: &Json<'_>) -> Self {
         match value {
-            Value::Array(items) => Self::List(items.iter().map(Self::from).collect()),
-            Value::Object(map) => Self::Map(
-                map.iter()
-                    .map(|(name, value)| (name.clone(), Self::from(value)))
+            Json::Array(items) => Self::List(items.iter().map(Self::from).collect()),
+            Json::Object(fields) => Self::Map(
+                fields
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), Self::from(value)))
                     .collect(),
             ),
-            scalar => Self::Scalar(scalar.clone()),
+            Json::Null => Self::Scalar(Value::Null),
+            Json::Bool(value) => Self::Scalar((*value).into()),
+            Json::Number(number) => Self::Scalar(number.clone().into()),
+            Json::String(text) => Self::Scalar((&**text).into()),
         }
     }
 }
@@ -40,15 +45,14 @@ impl From<&Value> for Ordered {
 impl Ordered {
     /// The same without an order.
     #[must_use]
-    pub fn to_value(&self) -> Value {
+    pub fn to_json(&self) -> Json<'_> {
         match self {
-            Self::Scalar(value) => value.clone(),
-            Self::List(items) => items.iter().map(Self::to_value).collect(),
-            Self::Map(fields) => Value::Object(
+            Self::Scalar(value) => Json::from(value),
+            Self::List(items) => Json::array(items.iter().map(Self::to_json)),
+            Self::Map(fields) => Json::object(
                 fields
                     .iter()
-                    .map(|(name, value)| (name.clone(), value.to_value()))
-                    .collect(),
+                    .map(|(name, value)| (name.as_str(), value.to_json())),
             ),
         }
     }
@@ -65,7 +69,7 @@ impl Ordered {
     }
 
     /// Does one operation. Returns whether there was such a place.
-    pub fn apply(&mut self, operation: &Operation) -> bool {
+    pub fn apply(&mut self, operation: &Operation<'_>) -> bool {
         let path = match operation {
             Operation::Add { path, .. } | Operation::Replace { path, .. } | Operation::Remove { path } => {
                 path
@@ -226,13 +230,15 @@ mod tests {
     fn order_is_kept_and_what_is_new_comes_last() {
         let text = r#"{"z": 1, "a": {"y": [{"name": "q"}, {"name": "r"}], "b/~": null}, "m": "1.0"}"#;
         let mut document: Ordered = serde_json::from_str(text).unwrap();
-        let old = document.to_value();
-        assert_eq!(old, serde_json::from_str::<Value>(text).unwrap());
+        let before = document.clone();
+        let old = before.to_json();
+        assert_eq!(old, serde_json::from_str::<Json<'_>>(text).unwrap());
         let new = json!({"z": 2, "a": {"y": [{"name": "n"}, {"name": "q", "v": 1}], "b/~": true, "c": []}});
+        let new = Json::from(&new);
         for operation in diff(&old, &new) {
             assert!(document.apply(&operation), "{operation:?}");
         }
-        assert_eq!(document.to_value(), new);
+        assert_eq!(document.to_json(), new);
         assert_eq!(
             serde_json::to_string(&document).unwrap(),
             r#"{"z":2,"a":{"y":[{"name":"n"},{"name":"q","v":1}],"b/~":true,"c":[]}}"#
@@ -241,12 +247,12 @@ mod tests {
 
     #[test]
     fn a_place_that_is_not_there() {
-        let mut document = Ordered::from(&json!({"a": [1]}));
+        let mut document = Ordered::from(&Json::from(&json!({"a": [1]})));
         for path in ["/b/c", "/a/7", "/a/0/x"] {
             let path = path.to_owned();
             assert!(!document.apply(&Operation::Replace {
                 path,
-                value: json!(1)
+                value: 1.into()
             }));
         }
         assert!(serde_json::from_str::<Ordered>(r#"{"a": 1, "a": 2}"#).is_err());

@@ -239,11 +239,13 @@ fn unknown(pod: &Pod<'_>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::Json;
     use crate::selection::MAX_LIST;
     use serde_json::{Value, json};
 
     fn ask(annotations: Value) -> Result<Overrides, Refusal> {
         let pod = json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "a"}]}});
+        let pod = Json::from(&pod);
         read(&Pod::read(&pod).unwrap())
     }
 

@@ -5,14 +5,14 @@
 //! another webhook has added to it in between. Never: something of the application removed.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use weft_proto::model::annotations::{self as names, env};
-use weft_proto::model::probes::{AppPort, AppProbe};
+use weft_proto::model::probes::{AppPort, AppProbe, Protocol};
 
 use crate::called::{Called, called};
 use crate::containers;
 use crate::decide::{InjectCause, Refusal, RefusalKind, SkipCause};
 use crate::hash::hash;
+use crate::json::Json;
 use crate::overrides;
 use crate::pod::{Pod, list};
 use crate::probes::{self, Originals};
@@ -43,12 +43,12 @@ pub struct Status {
 ///
 /// # Errors
 /// A [`Refusal`] that names the field that stands in the way.
-pub fn inject(
-    pod: &Pod<'_>,
+pub fn inject<'a>(
+    pod: &Pod<'a>,
     cause: InjectCause,
-    workload: Option<&str>,
-    template: &Template,
-) -> Result<(Value, Vec<String>), Refusal> {
+    workload: Option<&'a str>,
+    template: &'a Template,
+) -> Result<(Json<'a>, Vec<String>), Refusal> {
     let before = pod
         .annotation(names::STATUS)
         .and_then(|text| serde_json::from_str::<Status>(text).ok());
@@ -64,53 +64,45 @@ pub fn inject(
     let hash = hash(parts.iter().chain(&volumes));
     let keep = before.as_ref().is_some_and(|status| status.hash == hash);
 
-    let mut new = pod.value().clone();
-    let (originals, ports) = application(&mut new, &put_aside(pod, before.is_some()), template)?;
-    let mut ours = parts.map(|fresh| {
-        let name = fresh["name"].as_str().unwrap_or_default();
-        let there = pod
-            .init_container(name)
-            .filter(|there| keep && still_sound(there, &fresh));
-        there.cloned().unwrap_or(fresh)
-    });
-    set_env(&mut ours[1], env::APP_PROBES, &safe_json(&originals));
-    set_env(&mut ours[1], env::APP_PORTS, &safe_json(&ports));
+    let mut new = pod.value().share();
+    let (originals, ports) = application(&mut new, pod, &put_aside(pod, before.is_some()), template)?;
+    let (originals, ports) = (safe_json(&originals), safe_json(&ports));
     readable(&originals, &ports)?;
+    let mut ours = parts.map(|fresh| {
+        let there = pod.init_container(fresh["name"].as_str().unwrap_or_default());
+        let there = there.filter(|there| keep && still_sound(there, &fresh));
+        there.map_or(fresh, Json::share)
+    });
+    set_env(&mut ours[1], env::APP_PROBES, originals);
+    set_env(&mut ours[1], env::APP_PORTS, ports);
 
-    let others = pod
-        .init_containers()
-        .iter()
-        .map(|container| container["name"].as_str().unwrap_or_default());
-    let others: Vec<usize> = others
-        .enumerate()
-        .filter(|(_, name)| !OURS.contains(name))
-        .map(|(i, _)| i)
-        .collect();
-    let rewritten = list(&new["spec"]["initContainers"]);
-    let init: Vec<Value> = ours
-        .into_iter()
-        .chain(others.iter().map(|index| rewritten[*index].clone()))
-        .collect();
-    new["spec"]["initContainers"] = Value::Array(init);
+    let spec = new.entry("spec");
+    let others = std::mem::take(spec.entry("initContainers").items());
+    let others = others.into_iter().filter(|container| !is_ours(container));
+    let all = Json::array(ours.into_iter().chain(others));
+    spec.fields().set("initContainers", all);
     let status = Status {
         injected: true,
         reason: cause.as_str().to_owned(),
         hash,
         init_containers: OURS.map(str::to_owned).to_vec(),
-        volumes: volumes
-            .iter()
-            .filter_map(|volume| volume["name"].as_str().map(str::to_owned))
-            .collect(),
+        volumes: containers::VOLUMES.map(str::to_owned).to_vec(),
     };
-    new["spec"]["volumes"] = Value::Array(all_volumes(pod, volumes, keep));
-    describe(&mut new, &status, &called);
+    let volumes = all_volumes(pod, volumes, keep);
+    spec.fields().set("volumes", Json::array(volumes));
+    describe(&mut new, pod, &status, &called);
     Ok((new, asked.warnings))
+}
+
+/// Whether it is one of Weft's containers, by its name.
+fn is_ours(container: &Json<'_>) -> bool {
+    OURS.iter().any(|name| container["name"] == *name)
 }
 
 /// The pod with a note of why it was left alone.
 #[must_use]
-pub fn note(pod: &Pod<'_>, cause: SkipCause) -> Value {
-    let mut new = pod.value().clone();
+pub fn note<'a>(pod: &Pod<'a>, cause: SkipCause) -> Json<'a> {
+    let mut new = pod.value().share();
     let status = Status {
         injected: false,
         reason: cause.as_str().to_owned(),
@@ -118,13 +110,14 @@ pub fn note(pod: &Pod<'_>, cause: SkipCause) -> Value {
         init_containers: Vec::new(),
         volumes: Vec::new(),
     };
-    entry(&mut new["metadata"], "annotations").insert(names::STATUS.to_owned(), json!(safe_json(&status)));
+    let annotations = new.entry("metadata").entry("annotations");
+    annotations.fields().set(names::STATUS, safe_json(&status));
     new
 }
 
 /// What can't be in a pod of the mesh.
 fn check(pod: &Pod<'_>, injected: bool, warnings: &mut Vec<String>) -> Result<(), Refusal> {
-    let user = |context: &Value, path: &str| match context["runAsUser"].as_u64() {
+    let user = |context: &Json<'_>, path: &str| match context["runAsUser"].as_u64() {
         Some(uid) if uid == u64::from(names::PROXY_UID) => Err(Refusal::new(
             RefusalKind::ReservedUser,
             format!("{path}.securityContext.runAsUser"),
@@ -205,32 +198,33 @@ fn put_aside(pod: &Pod<'_>, injected: bool) -> Originals {
 }
 
 /// Changes the application's own containers; returns its original probes and its ports.
-fn application(
-    pod: &mut Value,
+fn application<'a>(
+    new: &mut Json<'a>,
+    pod: &Pod<'a>,
     before: &Originals,
     template: &Template,
 ) -> Result<(Vec<AppProbe>, Vec<AppPort>), Refusal> {
     let (mut originals, mut ports) = (Vec::new(), Vec::new());
     let sleep = u64::from(template.pre_stop_sleep_seconds);
-    let grace = pod["spec"]["terminationGracePeriodSeconds"]
-        .as_u64()
-        .unwrap_or(30);
-    for field in ["containers", "initContainers"] {
-        for (index, container) in items(&mut pod["spec"], field).iter_mut().enumerate() {
-            let name = container["name"].as_str().unwrap_or_default().to_owned();
-            if OURS.contains(&name.as_str()) {
+    let grace = pod.spec()["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
+    let spec = new.entry("spec");
+    for (field, containers) in [
+        ("containers", pod.containers()),
+        ("initContainers", pod.init_containers()),
+    ] {
+        let places = spec.entry(field).items();
+        for (index, (original, container)) in containers.iter().zip(places).enumerate() {
+            if is_ours(original) {
                 continue;
             }
-            originals.extend(probes::rewrite(
-                container,
-                &format!("spec.{field}[{index}]"),
-                before,
-            )?);
-            for (place, port) in list(&container["ports"]).iter().enumerate() {
-                ports.push(declared(&name, port).ok_or_else(|| {
+            let name = original["name"].as_str().unwrap_or_default();
+            let path = format!("spec.{field}[{index}]");
+            originals.extend(probes::rewrite(container, original, &path, before)?);
+            for (place, port) in list(&original["ports"]).iter().enumerate() {
+                ports.push(declared(name, port).ok_or_else(|| {
                     Refusal::new(
                         RefusalKind::MalformedPod,
-                        format!("spec.{field}[{index}].ports[{place}]"),
+                        format!("{path}.ports[{place}]"),
                         "needs a containerPort, and a protocol of TCP, UDP or SCTP",
                     )
                 })?);
@@ -238,20 +232,27 @@ fn application(
             if field == "containers"
                 && sleep > 0
                 && sleep < grace
-                && container["lifecycle"]["preStop"].is_null()
+                && original["lifecycle"]["preStop"].is_null()
             {
-                entry(container, "lifecycle")
-                    .insert("preStop".to_owned(), json!({"sleep": {"seconds": sleep}}));
+                let seconds = Json::object([("seconds", sleep.into())]);
+                let sleep = Json::object([("sleep", seconds)]);
+                container.entry("lifecycle").fields().set("preStop", sleep);
             }
         }
     }
     Ok((originals, ports))
 }
 
-fn declared(container: &str, port: &Value) -> Option<AppPort> {
+fn declared(container: &str, port: &Json<'_>) -> Option<AppPort> {
     let protocol = match &port["protocol"] {
-        Value::Null => json!("TCP"),
-        given => given.clone(),
+        Json::Null => Protocol::Tcp,
+        Json::String(name) => match &**name {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
+            _ => return None,
+        },
+        _ => return None,
     };
     Some(AppPort {
         container: container.to_owned(),
@@ -262,12 +263,12 @@ fn declared(container: &str, port: &Value) -> Option<AppPort> {
         port: port["containerPort"]
             .as_u64()
             .and_then(|number| u16::try_from(number).ok())?,
-        protocol: serde_json::from_value(protocol).ok()?,
+        protocol,
     })
 }
 
 /// Whether the sidecar will take what it is handed, and Linux a variable of that length.
-fn readable(originals: &[AppProbe], ports: &[AppPort]) -> Result<(), Refusal> {
+fn readable(originals: &str, ports: &str) -> Result<(), Refusal> {
     let refuse = |kind, what: &str, error: String| {
         Refusal::new(
             kind,
@@ -275,33 +276,31 @@ fn readable(originals: &[AppProbe], ports: &[AppPort]) -> Result<(), Refusal> {
             format!("the {what} of all containers together: {error}"),
         )
     };
-    AppProbe::parse_list(&safe_json(&originals))
+    AppProbe::parse_list(originals)
         .map_err(|error| refuse(RefusalKind::Probe, "probes", error.to_string()))?;
-    AppPort::parse_list(&safe_json(&ports))
+    AppPort::parse_list(ports)
         .map_err(|error| refuse(RefusalKind::MalformedPod, "ports", error.to_string()))?;
     Ok(())
 }
 
 /// Whether a container of an earlier injection still does what it was put in for. Image, resources and security context may have
 /// been changed since by those whose business it is (registry mirrors, limit ranges, security policies).
-fn still_sound(there: &Value, fresh: &Value) -> bool {
-    let mut wanted = fresh.clone();
-    if let Some(wanted) = wanted.as_object_mut() {
-        for field in ["image", "imagePullPolicy", "resources", "securityContext"] {
-            wanted.remove(field);
-        }
-    }
-    there["command"].is_null() && covers(there, &wanted)
+fn still_sound(there: &Json<'_>, fresh: &Json<'_>) -> bool {
+    const OTHERS: [&str; 4] = ["image", "imagePullPolicy", "resources", "securityContext"];
+    let wanted = fresh.as_object().unwrap_or_default();
+    let mut wanted = wanted.iter().filter(|(name, _)| !OTHERS.contains(&&**name));
+    there["command"].is_null()
+        && wanted.all(|(name, value)| there.get(name).is_some_and(|there| covers(there, value)))
 }
 
 /// Whether everything in `wanted` is in `there`.
-fn covers(there: &Value, wanted: &Value) -> bool {
+fn covers(there: &Json<'_>, wanted: &Json<'_>) -> bool {
     match (there, wanted) {
-        (Value::Object(there), Value::Object(wanted)) => wanted
+        (Json::Object(_), Json::Object(wanted)) => wanted
             .iter()
             .all(|(key, value)| there.get(key).is_some_and(|there| covers(there, value))),
-        (Value::Array(there), Value::Array(wanted)) => {
-            if wanted.iter().all(|item| item["name"].is_string()) {
+        (Json::Array(there), Json::Array(wanted)) => {
+            if wanted.iter().all(|item| item["name"].as_str().is_some()) {
                 wanted.iter().all(|item| {
                     there
                         .iter()
@@ -311,15 +310,18 @@ fn covers(there: &Value, wanted: &Value) -> bool {
                 })
             } else {
                 there.len() == wanted.len()
-                    && there.iter().zip(wanted).all(|(there, item)| covers(there, item))
+                    && there
+                        .iter()
+                        .zip(wanted.iter())
+                        .all(|(there, item)| covers(there, item))
             }
         }
         _ => there == wanted,
     }
 }
 
-fn all_volumes(pod: &Pod<'_>, fresh: Vec<Value>, keep: bool) -> Vec<Value> {
-    let mut all: Vec<Value> = pod.volumes().to_vec();
+fn all_volumes<'a>(pod: &Pod<'a>, fresh: Vec<Json<'a>>, keep: bool) -> Vec<Json<'a>> {
+    let mut all: Vec<Json<'a>> = pod.volumes().iter().map(Json::share).collect();
     for volume in fresh {
         match all.iter_mut().find(|there| there["name"] == volume["name"]) {
             Some(there) if keep && covers(there, &volume) => {}
@@ -331,24 +333,23 @@ fn all_volumes(pod: &Pod<'_>, fresh: Vec<Value>, keep: bool) -> Vec<Value> {
 }
 
 /// Labels and annotations.
-fn describe(pod: &mut Value, status: &Status, called: &Called) {
-    let first = pod["spec"]["containers"][0]["name"].clone();
-    let metadata = entry(pod, "metadata");
-    let mut metadata = Value::Object(std::mem::take(metadata));
-    let labels = entry(&mut metadata, "labels");
+fn describe<'a>(new: &mut Json<'a>, pod: &Pod<'a>, status: &Status, called: &Called<'a>) {
+    let first = &pod.spec()["containers"][0]["name"];
+    let metadata = new.entry("metadata");
+    let mut labels = metadata.entry("labels").fields();
     for (name, value) in [
-        (names::CANONICAL_NAME, &called.app),
-        (names::CANONICAL_REVISION, &called.version),
+        (names::CANONICAL_NAME, called.app),
+        (names::CANONICAL_REVISION, called.version),
     ] {
-        if !labels.contains_key(name) {
-            labels.insert(name.to_owned(), json!(label_value(value)));
+        if !labels.has(name) {
+            labels.set(name, label_value(value));
         }
     }
-    let annotations = entry(&mut metadata, "annotations");
-    annotations.insert(names::STATUS.to_owned(), json!(safe_json(status)));
+    let mut annotations = metadata.entry("annotations").fields();
+    annotations.set(names::STATUS, safe_json(status));
     for name in [names::DEFAULT_CONTAINER, names::DEFAULT_LOGS_CONTAINER] {
-        if !annotations.contains_key(name) {
-            annotations.insert(name.to_owned(), first.clone());
+        if !annotations.has(name) {
+            annotations.set(name, first.share());
         }
     }
     // All three or none: the application's port with the sidecar's path would be nobody's.
@@ -357,10 +358,11 @@ fn describe(pod: &mut Value, status: &Status, called: &Called) {
         (names::PROMETHEUS_PORT, names::PORT_METRICS.to_string()),
         (names::PROMETHEUS_PATH, names::METRICS_PATH.to_owned()),
     ];
-    if scraped.iter().all(|(name, _)| !annotations.contains_key(*name)) {
-        annotations.extend(scraped.map(|(name, value)| (name.to_owned(), json!(value))));
+    if scraped.iter().all(|(name, _)| !annotations.has(name)) {
+        for (name, value) in scraped {
+            annotations.set(name, value);
+        }
     }
-    pod["metadata"] = metadata;
 }
 
 /// The text as a label's value: at most 63 characters, letters and digits at both ends.
@@ -380,36 +382,12 @@ fn safe_json(value: &impl Serialize) -> String {
         .replace('$', "\\u0024")
 }
 
-fn set_env(container: &mut Value, name: &str, value: &str) {
-    let variables = items(container, "env");
-    let variable = json!({"name": name, "value": value});
+fn set_env<'a>(container: &mut Json<'a>, name: &'static str, value: String) {
+    let variables = container.entry("env").items();
+    let variable = Json::object([("name", name.into()), ("value", value.into())]);
     match variables.iter_mut().find(|there| there["name"] == name) {
         Some(there) => *there = variable,
         None => variables.push(variable),
-    }
-}
-
-/// The object under `key`, made where there is none.
-fn entry<'a>(value: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
-    let value = &mut value[key];
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("it was just made an object"),
-    }
-}
-
-/// The list under `key`, made where there is none.
-fn items<'a>(value: &'a mut Value, key: &str) -> &'a mut Vec<Value> {
-    let value = &mut value[key];
-    if !value.is_array() {
-        *value = Value::Array(Vec::new());
-    }
-    match value {
-        Value::Array(list) => list,
-        _ => unreachable!("it was just made a list"),
     }
 }
 

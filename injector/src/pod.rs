@@ -3,14 +3,14 @@
 //! In: any JSON. Out: a [`Pod`], whose metadata, containers, ports and volumes have the types that Kubernetes gives them and
 //! whose container names are unique DNS labels. Never: a change; what Weft does not know passes as it is.
 
-use serde_json::{Map, Value};
+use crate::json::{Field, Json};
 
 use crate::decide::{Refusal, RefusalKind};
 
 /// A pod (or pod template) whose shape has been checked. `null` counts as absent, as for the API server.
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'a> {
-    value: &'a Value,
+    value: &'a Json<'a>,
 }
 
 impl<'a> Pod<'a> {
@@ -18,29 +18,31 @@ impl<'a> Pod<'a> {
     ///
     /// # Errors
     /// A [`Refusal`] that names the first field of a wrong type, and container names that are missing, malformed or doubled.
-    pub fn read(value: &'a Value) -> Result<Self, Refusal> {
+    pub fn read(value: &'a Json<'a>) -> Result<Self, Refusal> {
         if !value.is_object() {
             return Err(malformed("", "the pod is not an object"));
         }
         let pod = Self { value };
-        object(&value["metadata"], "metadata")?;
+        object(&value["metadata"], "", "metadata")?;
         for field in ["labels", "annotations"] {
-            let path = format!("metadata.{field}");
-            for (name, text) in object(&value["metadata"][field], &path)?.into_iter().flatten() {
-                if !text.is_string() {
+            for (name, text) in object(&value["metadata"][field], "metadata", field)?
+                .into_iter()
+                .flatten()
+            {
+                if text.as_str().is_none() {
                     return Err(malformed(
-                        format!("{path}[{name:.80}]"),
+                        format!("metadata.{field}[{name:.80}]"),
                         "not a string; quote numbers and booleans",
                     ));
                 }
             }
         }
-        let Some(spec) = object(&value["spec"], "spec")? else {
+        if object(&value["spec"], "", "spec")?.is_none() {
             return Err(malformed("spec", "missing"));
-        };
+        }
         let mut names = std::collections::HashSet::new();
         for field in ["containers", "initContainers"] {
-            let list = array(spec.get(field), &format!("spec.{field}"))?;
+            let list = array(value["spec"].get(field), "spec", field)?;
             if field == "containers" && list.is_empty() {
                 return Err(malformed("spec.containers", "a pod needs at least one container"));
             }
@@ -53,10 +55,10 @@ impl<'a> Pod<'a> {
                 check_container(container, &path)?;
             }
         }
-        let volumes = array(spec.get("volumes"), "spec.volumes")?;
+        let volumes = array(value["spec"].get("volumes"), "spec", "volumes")?;
         let mut names = std::collections::HashSet::new();
         for (index, volume) in volumes.iter().enumerate() {
-            match volume.get("name").and_then(Value::as_str) {
+            match volume["name"].as_str() {
                 Some(name) if names.insert(name) => {}
                 Some(_) => {
                     return Err(malformed(
@@ -77,22 +79,20 @@ impl<'a> Pod<'a> {
 
     /// The pod as JSON.
     #[must_use]
-    pub fn value(&self) -> &'a Value {
+    pub fn value(&self) -> &'a Json<'a> {
         self.value
     }
 
     /// A label.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&'a str> {
-        self.value["metadata"]["labels"].get(name).and_then(Value::as_str)
+        self.value["metadata"]["labels"][name].as_str()
     }
 
     /// An annotation.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&'a str> {
-        self.value["metadata"]["annotations"]
-            .get(name)
-            .and_then(Value::as_str)
+        self.value["metadata"]["annotations"][name].as_str()
     }
 
     /// Names and values of all annotations.
@@ -101,36 +101,36 @@ impl<'a> Pod<'a> {
             .as_object()
             .into_iter()
             .flatten()
-            .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+            .filter_map(|(name, value)| Some((&**name, value.as_str()?)))
     }
 
     /// `spec`.
     #[must_use]
-    pub fn spec(&self) -> &'a Value {
+    pub fn spec(&self) -> &'a Json<'a> {
         &self.value["spec"]
     }
 
     /// Ordinary containers.
     #[must_use]
-    pub fn containers(&self) -> &'a [Value] {
+    pub fn containers(&self) -> &'a [Json<'a>] {
         list(&self.value["spec"]["containers"])
     }
 
     /// Init containers, native sidecars included.
     #[must_use]
-    pub fn init_containers(&self) -> &'a [Value] {
+    pub fn init_containers(&self) -> &'a [Json<'a>] {
         list(&self.value["spec"]["initContainers"])
     }
 
     /// Volumes.
     #[must_use]
-    pub fn volumes(&self) -> &'a [Value] {
+    pub fn volumes(&self) -> &'a [Json<'a>] {
         list(&self.value["spec"]["volumes"])
     }
 
     /// Init container of this name.
     #[must_use]
-    pub fn init_container(&self, name: &str) -> Option<&'a Value> {
+    pub fn init_container(&self, name: &str) -> Option<&'a Json<'a>> {
         self.init_containers()
             .iter()
             .find(|container| container["name"] == name)
@@ -149,16 +149,13 @@ impl<'a> Pod<'a> {
 
 /// A JSON array, or nothing.
 #[must_use]
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
+pub fn list<'v, 'a>(value: &'v Json<'a>) -> &'v [Json<'a>] {
+    value.as_array().unwrap_or_default()
 }
 
-fn check_container(container: &Value, path: &str) -> Result<(), Refusal> {
-    for (index, port) in array(container.get("ports"), &format!("{path}.ports"))?
-        .iter()
-        .enumerate()
-    {
-        let number = port.get("containerPort").and_then(Value::as_u64).unwrap_or(0);
+fn check_container(container: &Json<'_>, path: &str) -> Result<(), Refusal> {
+    for (index, port) in array(container.get("ports"), path, "ports")?.iter().enumerate() {
+        let number = port["containerPort"].as_u64().unwrap_or(0);
         if !(1..=65535).contains(&number) {
             return Err(malformed(
                 format!("{path}.ports[{index}].containerPort"),
@@ -166,8 +163,8 @@ fn check_container(container: &Value, path: &str) -> Result<(), Refusal> {
             ));
         }
     }
-    array(container.get("env"), &format!("{path}.env"))?;
-    array(container.get("volumeMounts"), &format!("{path}.volumeMounts"))?;
+    array(container.get("env"), path, "env")?;
+    array(container.get("volumeMounts"), path, "volumeMounts")?;
     for probe in [
         "startupProbe",
         "readinessProbe",
@@ -176,14 +173,14 @@ fn check_container(container: &Value, path: &str) -> Result<(), Refusal> {
         "securityContext",
     ] {
         if let Some(value) = container.get(probe) {
-            object(value, &format!("{path}.{probe}"))?;
+            object(value, path, probe)?;
         }
     }
     Ok(())
 }
 
-fn container_name<'a>(container: &'a Value, path: &str) -> Result<&'a str, Refusal> {
-    let name = container.get("name").and_then(Value::as_str).unwrap_or("");
+fn container_name<'v>(container: &'v Json<'_>, path: &str) -> Result<&'v str, Refusal> {
+    let name = container["name"].as_str().unwrap_or("");
     let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
     let bytes = name.as_bytes();
@@ -196,22 +193,25 @@ fn container_name<'a>(container: &'a Value, path: &str) -> Result<&'a str, Refus
     Ok(name)
 }
 
-fn object<'a>(value: &'a Value, path: &str) -> Result<Option<&'a Map<String, Value>>, Refusal> {
+/// An object, or nothing; `path` and `field` together are where it is.
+fn object<'v, 'a>(value: &'v Json<'a>, path: &str, field: &str) -> Result<Option<&'v [Field<'a>]>, Refusal> {
     match value {
-        Value::Null => Ok(None),
-        Value::Object(map) => Ok(Some(map)),
-        _ => Err(malformed(path, "not an object")),
+        Json::Null => Ok(None),
+        Json::Object(fields) => Ok(Some(fields)),
+        _ if path.is_empty() => Err(malformed(field, "not an object")),
+        _ => Err(malformed(format!("{path}.{field}"), "not an object")),
     }
 }
 
-fn array<'a>(value: Option<&'a Value>, path: &str) -> Result<&'a [Value], Refusal> {
+/// A list of objects, or nothing; `path` and `field` together are where it is.
+fn array<'v, 'a>(value: Option<&'v Json<'a>>, path: &str, field: &str) -> Result<&'v [Json<'a>], Refusal> {
     match value {
-        None | Some(Value::Null) => Ok(&[]),
-        Some(Value::Array(list)) => match list.iter().position(|item| !item.is_object()) {
+        None | Some(Json::Null) => Ok(&[]),
+        Some(Json::Array(list)) => match list.iter().position(|item| !item.is_object()) {
             None => Ok(list),
-            Some(index) => Err(malformed(format!("{path}[{index}]"), "not an object")),
+            Some(index) => Err(malformed(format!("{path}.{field}[{index}]"), "not an object")),
         },
-        Some(_) => Err(malformed(path, "not a list")),
+        Some(_) => Err(malformed(format!("{path}.{field}"), "not a list")),
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
                 "spec.volumes[0].name",
             ),
         ] {
-            let refusal = Pod::read(&pod).unwrap_err();
+            let refusal = Pod::read(&Json::from(&pod)).unwrap_err();
             assert_eq!(
                 (refusal.kind, refusal.field.as_str()),
                 (RefusalKind::MalformedPod, field),
@@ -285,6 +285,7 @@ mod tests {
     fn null_is_absent() {
         let pod = json!({"metadata": {"labels": null, "creationTimestamp": null},
             "spec": {"containers": [{"name": "a", "ports": null, "lifecycle": null}], "initContainers": null, "volumes": null}});
+        let pod = Json::from(&pod);
         let pod = Pod::read(&pod).unwrap();
         assert_eq!(
             (

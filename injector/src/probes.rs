@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
 use weft_proto::model::annotations as names;
 use weft_proto::model::probes::{
     AppProbe, DEFAULT_TIMEOUT_SECONDS, GrpcProbe, Header, HttpProbe, MAX_TIMEOUT_SECONDS, ProbeKind, Scheme,
@@ -14,6 +13,7 @@ use weft_proto::model::probes::{
 };
 
 use crate::decide::{Refusal, RefusalKind};
+use crate::json::Json;
 use crate::pod::list;
 
 /// Original probes by their path on the sidecar's health port.
@@ -26,61 +26,70 @@ const PROBES: [(&str, &str); 3] = [
 ];
 const HOOKS: [(&str, &str); 2] = [("postStart", "poststart"), ("preStop", "prestop")];
 
-/// Rewrites the probes and hooks of `container`. `path` is where it is in the pod, `before` what an earlier injection of the
+/// Rewrites the probes and hooks of `container`, which was `original` so far. `path` is where it is in the pod, `before` what an earlier injection of the
 /// same pod put aside. Returns the originals.
 ///
 /// # Errors
 /// A [`Refusal`] that names the probe whose port can't be resolved or whose values are out of bounds.
-pub fn rewrite(container: &mut Value, path: &str, before: &Originals) -> Result<Vec<AppProbe>, Refusal> {
-    let name = container["name"].as_str().unwrap_or_default().to_owned();
-    let ports = container["ports"].clone();
+pub fn rewrite<'a>(
+    container: &mut Json<'a>,
+    original: &'a Json<'a>,
+    path: &str,
+    before: &Originals,
+) -> Result<Vec<AppProbe>, Refusal> {
+    let name = original["name"].as_str().unwrap_or_default();
+    let ports = &original["ports"];
     let mut originals = Vec::new();
     for (field, kind) in PROBES {
-        let here = Place {
-            ports: &ports,
-            path: format!("{path}.{field}"),
-            before,
-        };
-        let target = format!("{}{name}/{kind}", names::APP_HEALTH_PREFIX);
-        if let Some(probe) = container.get_mut(field).filter(|probe| probe.is_object()) {
-            originals.extend(here.handler(probe, &target, true)?);
+        if original[field].is_object() {
+            let here = Place {
+                ports,
+                path: format!("{path}.{field}"),
+                before,
+            };
+            let target = format!("{}{name}/{kind}", names::APP_HEALTH_PREFIX);
+            originals.extend(here.handler(&original[field], || container.entry(field), target, true)?);
         }
     }
     for (field, kind) in HOOKS {
-        let here = Place {
-            ports: &ports,
-            path: format!("{path}.lifecycle.{field}"),
-            before,
-        };
-        let target = format!("{}{name}/{kind}", names::APP_LIFECYCLE_PREFIX);
-        let hook = container
-            .get_mut("lifecycle")
-            .and_then(|lifecycle| lifecycle.get_mut(field));
-        if let Some(hook) = hook.filter(|hook| hook.is_object()) {
-            originals.extend(here.handler(hook, &target, false)?);
+        let hook = &original["lifecycle"][field];
+        if hook.is_object() {
+            let here = Place {
+                ports,
+                path: format!("{path}.lifecycle.{field}"),
+                before,
+            };
+            let target = format!("{}{name}/{kind}", names::APP_LIFECYCLE_PREFIX);
+            originals.extend(here.handler(
+                hook,
+                || container.entry("lifecycle").entry(field),
+                target,
+                false,
+            )?);
         }
     }
     Ok(originals)
 }
 
 struct Place<'a> {
-    ports: &'a Value,
+    ports: &'a Json<'a>,
     path: String,
     before: &'a Originals,
 }
 
 impl Place<'_> {
-    /// Rewrites one probe (`is_probe`) or hook in place.
-    fn handler(
+    /// Rewrites one probe (`is_probe`) or hook at its place.
+    fn handler<'p, 'v: 'p>(
         &self,
-        handler: &mut Value,
-        target: &str,
+        handler: &'v Json<'v>,
+        place: impl FnOnce() -> &'p mut Json<'v>,
+        target: String,
         is_probe: bool,
     ) -> Result<Option<AppProbe>, Refusal> {
         let timeout_seconds = match &handler["timeoutSeconds"] {
             // A hook has no timeout of its own: the pod's grace period ends it.
-            Value::Null if !is_probe => MAX_TIMEOUT_SECONDS,
-            Value::Null => DEFAULT_TIMEOUT_SECONDS,
+            Json::Null if !is_probe => MAX_TIMEOUT_SECONDS,
+            Json::Null => DEFAULT_TIMEOUT_SECONDS,
             value => value
                 .as_u64()
                 .and_then(|seconds| u32::try_from(seconds).ok())
@@ -93,8 +102,8 @@ impl Place<'_> {
                 return Ok(None);
             }
             let port = self.port(&get["port"], ".httpGet.port")?;
-            if port == names::PORT_HEALTH && get["path"] == target {
-                return match self.before.get(target) {
+            if port == names::PORT_HEALTH && get["path"] == target.as_str() {
+                return match self.before.get(&target) {
                     Some(original) => Ok(Some(original.clone())),
                     None => Err(self.refuse(
                         ".httpGet",
@@ -121,7 +130,7 @@ impl Place<'_> {
             return Ok(None);
         };
         let original = AppProbe {
-            path: target.to_owned(),
+            path: target.clone(),
             kind,
             timeout_seconds,
         };
@@ -131,17 +140,18 @@ impl Place<'_> {
                 "is a port of the sidecar, not of the application",
             ));
         }
-        if let Some(map) = handler.as_object_mut() {
-            map.remove(field);
-            map.insert(
-                "httpGet".to_owned(),
-                json!({"path": target, "port": names::PORT_HEALTH, "scheme": "HTTP"}),
-            );
-        }
+        let get = Json::object([
+            ("path", target.into()),
+            ("port", u64::from(names::PORT_HEALTH).into()),
+            ("scheme", "HTTP".into()),
+        ]);
+        let mut fields = place().fields();
+        fields.remove(field);
+        fields.set("httpGet", get);
         Ok(Some(original))
     }
 
-    fn http(&self, get: &Value, port: u16) -> Result<HttpProbe, Refusal> {
+    fn http(&self, get: &Json<'_>, port: u16) -> Result<HttpProbe, Refusal> {
         let scheme = match get["scheme"].as_str() {
             None if get["scheme"].is_null() => Scheme::Http,
             Some("" | "HTTP") => Scheme::Http,
@@ -175,11 +185,11 @@ impl Place<'_> {
     }
 
     /// A port by number, by a name that the container declares, or by a number in a string.
-    fn port(&self, value: &Value, field: &str) -> Result<u16, Refusal> {
+    fn port(&self, value: &Json<'_>, field: &str) -> Result<u16, Refusal> {
         let number = match value {
-            Value::String(text) => list(self.ports)
+            Json::String(text) => list(self.ports)
                 .iter()
-                .find(|port| port["name"].as_str() == Some(text))
+                .find(|port| port["name"].as_str() == Some(&**text))
                 .and_then(|port| port["containerPort"].as_u64())
                 .or_else(|| text.parse().ok()),
             other => other.as_u64(),
@@ -204,13 +214,24 @@ impl Place<'_> {
 }
 
 /// Whether the kubelet is told to ask another host than the pod, which the sidecar is not in the way of.
-fn elsewhere(handler: &Value) -> bool {
+fn elsewhere(handler: &Json<'_>) -> bool {
     handler["host"].as_str().is_some_and(|host| !host.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    /// As `rewrite`, of values.
+    fn ask(container: &mut Value, path: &str, before: &Originals) -> Result<Vec<AppProbe>, Refusal> {
+        let old = container.clone();
+        let original = Json::from(&old);
+        let mut new = original.share();
+        let result = rewrite(&mut new, &original, path, before);
+        *container = serde_json::to_value(&new).unwrap();
+        result
+    }
 
     fn container(extra: Value) -> Value {
         let mut container = json!({"name": "web", "ports": [{"name": "http", "containerPort": 8080}]});
@@ -229,7 +250,7 @@ mod tests {
             "livenessProbe": {"tcpSocket": {"port": "8080"}},
             "lifecycle": {"preStop": {"httpGet": {"path": "/bye", "port": 8080}}, "postStart": {"exec": {"command": ["x"]}}},
         }));
-        let originals = rewrite(&mut web, "spec.containers[0]", &Originals::new()).unwrap();
+        let originals = ask(&mut web, "spec.containers[0]", &Originals::new()).unwrap();
         let get = |path: &str| json!({"path": path, "port": 15021, "scheme": "HTTP"});
         assert_eq!(
             web["startupProbe"],
@@ -272,7 +293,7 @@ mod tests {
             .map(|probe| (probe.path.clone(), probe.clone()))
             .collect();
         let mut again = web.clone();
-        assert_eq!(rewrite(&mut again, "spec.containers[0]", &before), Ok(originals));
+        assert_eq!(ask(&mut again, "spec.containers[0]", &before), Ok(originals));
         assert_eq!(again, web);
     }
 
@@ -286,7 +307,7 @@ mod tests {
         ] {
             let mut web = container(json!({"livenessProbe": probe}));
             let same = web.clone();
-            assert_eq!(rewrite(&mut web, "c", &Originals::new()), Ok(vec![]));
+            assert_eq!(ask(&mut web, "c", &Originals::new()), Ok(vec![]));
             assert_eq!(web, same);
         }
     }
@@ -327,7 +348,7 @@ mod tests {
             (json!({"grpc": {"port": -1}}), "c.livenessProbe.grpc.port"),
         ] {
             let mut web = container(json!({"livenessProbe": probe}));
-            let refusal = rewrite(&mut web, "c", &Originals::new()).unwrap_err();
+            let refusal = ask(&mut web, "c", &Originals::new()).unwrap_err();
             assert_eq!(
                 (refusal.kind, refusal.field.as_str()),
                 (RefusalKind::Probe, field)

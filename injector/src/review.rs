@@ -19,6 +19,9 @@ use crate::server::{Answer, text, typed};
 use crate::settings::Template;
 use crate::verdict::Verdict;
 
+/// What says what becomes of an object.
+pub(crate) type Judge = for<'a> fn(&'a admit::Request<'a>, &'a Template) -> Verdict<'a>;
+
 /// Bytes of all bodies that are read and judged at once.
 pub const BODIES: usize = 8 * MAX_BODY;
 /// A body longer than this, in bytes, is judged alone: as objects it takes many times its length.
@@ -84,11 +87,7 @@ impl Unread {
 }
 
 /// Reads a review, judges it and answers.
-pub(crate) async fn answer(
-    request: Request<Incoming>,
-    reviews: &Reviews,
-    judge: fn(&admit::Request, &Template) -> Verdict,
-) -> Answer {
+pub(crate) async fn answer(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -> Answer {
     match answered(request, reviews, judge).await {
         Ok(body) => typed(StatusCode::OK, body, "application/json"),
         Err(error) => {
@@ -100,11 +99,7 @@ pub(crate) async fn answer(
     }
 }
 
-async fn answered(
-    request: Request<Incoming>,
-    reviews: &Reviews,
-    judge: fn(&admit::Request, &Template) -> Verdict,
-) -> Result<Vec<u8>, Unread> {
+async fn answered(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -> Result<Vec<u8>, Unread> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -162,8 +157,8 @@ async fn answered(
         .or_else(|| metadata["generateName"].as_str())
         .unwrap_or_default();
     tracing::info!(
-        kind = ?cut(request.kind.kind.clone(), 64),
-        namespace = ?cut(request.namespace.clone().unwrap_or_default(), 64),
+        kind = ?cut(request.kind.kind.to_string(), 64),
+        namespace = ?cut(request.namespace.as_deref().unwrap_or_default().to_owned(), 64),
         name = ?cut(name.to_owned(), 128),
         outcome, reason, refusal = ?refusal, "reviewed"
     );

@@ -4,20 +4,19 @@
 //! will be left alone, and a refusal where every one of its pods would be refused. Never: a patch; a refusal of a change that
 //! does not touch the pods (scaling, a finalizer), or of what a controller makes by itself.
 
-use serde_json::Value;
-
 use crate::admit::Request;
 use crate::decide::{Decision, Refusal, RefusalKind, SkipCause};
+use crate::json::Json;
 use crate::offline::template_path;
 use crate::settings::Template;
 use crate::verdict::{self, Verdict};
 
 /// Judges a request about a workload.
 #[must_use]
-pub fn judge(request: &Request, template: &Template) -> Verdict {
+pub fn judge<'a>(request: &'a Request<'a>, template: &'a Template) -> Verdict<'a> {
     let object = &request.object;
     let kind = &request.kind;
-    let path = match (kind.group.as_str(), kind.version.as_str()) {
+    let path = match (&*kind.group, &*kind.version) {
         ("apps" | "batch", "v1") => template_path(&kind.kind).filter(|path| !path.is_empty()),
         _ => None,
     };
@@ -31,22 +30,21 @@ pub fn judge(request: &Request, template: &Template) -> Verdict {
                 kind.group, kind.version, kind.kind
             ),
         );
-        return verdict(request, Decision::Refuse(refusal), Vec::new());
+        return Verdict::unchanged(Decision::Refuse(refusal));
     };
-    let unchanged = || Verdict::unchanged(object.clone(), SkipCause::NotACreation);
-    let whole = request.sub_resource.as_ref().is_none_or(String::is_empty);
+    let whole = request.sub_resource.as_ref().is_none_or(|part| part.is_empty());
     let metadata = &object["metadata"];
     let made_by_controller = metadata["ownerReferences"]
         .as_array()
         .is_some_and(|owners| owners.iter().any(|owner| owner["controller"] == true));
-    let judged = match request.operation.as_str() {
+    let judged = match &*request.operation {
         "CREATE" => true,
         // Scaling, labels, finalizers: the pods stay as they were.
         "UPDATE" => request.old_object.pointer(path) != object.pointer(path),
         _ => false,
     };
     if !judged || !whole || made_by_controller || !metadata["deletionTimestamp"].is_null() {
-        return unchanged();
+        return Verdict::unchanged(Decision::Skip(SkipCause::NotACreation));
     }
     let namespace = request
         .namespace
@@ -54,7 +52,8 @@ pub fn judge(request: &Request, template: &Template) -> Verdict {
         .filter(|name| !name.is_empty())
         .or(metadata["namespace"].as_str())
         .unwrap_or("default");
-    let pods = object.pointer(path).unwrap_or(&Value::Null);
+    static NULL: Json<'static> = Json::Null;
+    let pods = object.pointer(path).unwrap_or(&NULL);
     let of_pods = verdict::judge(pods, namespace, metadata["name"].as_str(), template);
     let warnings = match &of_pods.decision {
         // Asked for in so many words.
@@ -73,15 +72,9 @@ pub fn judge(request: &Request, template: &Template) -> Verdict {
         }
         other => other,
     };
-    verdict(request, decision, warnings)
-}
-
-/// A verdict that changes nothing.
-fn verdict(request: &Request, decision: Decision, warnings: Vec<String>) -> Verdict {
     Verdict {
-        decision,
-        object: request.object.clone(),
         warnings,
+        ..Verdict::unchanged(decision)
     }
 }
 
@@ -89,7 +82,7 @@ fn verdict(request: &Request, decision: Decision, warnings: Vec<String>) -> Verd
 mod tests {
     use super::*;
     use crate::admit::{read, reply};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn ask(kind: &str, operation: &str, object: Value, old: Value) -> Value {
         let group = if matches!(kind, "Job" | "CronJob") {
@@ -100,8 +93,9 @@ mod tests {
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "u", "kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "shop",
             "operation": operation, "object": object, "oldObject": old}});
-        let request = read(review.to_string().as_bytes()).unwrap();
-        let verdict = judge(&request, &Template::default());
+        let (body, template) = (review.to_string(), Template::default());
+        let request = read(body.as_bytes()).unwrap();
+        let verdict = judge(&request, &template);
         let answer: Value = serde_json::from_slice(&reply(&request, &verdict).0).unwrap();
         assert!(answer["response"].get("patch").is_none());
         answer["response"].clone()

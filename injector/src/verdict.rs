@@ -3,31 +3,30 @@
 //! In: a pod, as JSON. Out: a [`Verdict`]: the decision, the pod as it should be, and what to tell whoever creates it.
 //! Never: I/O.
 
-use serde_json::Value;
-
-use crate::decide::{Decision, SkipCause, decide};
+use crate::decide::{Decision, decide};
+use crate::json::Json;
 use crate::patch;
 use crate::pod::Pod;
 use crate::settings::Template;
 
-/// What becomes of a pod.
+/// What becomes of an object.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
+pub struct Verdict<'a> {
     /// The decision and its reason.
     pub decision: Decision,
-    /// The pod as it should be; as it was where it is refused or left alone.
-    pub object: Value,
-    /// Sentences for whoever creates the pod.
+    /// The object as it should be; none where it stays as it is.
+    pub changed: Option<Json<'a>>,
+    /// Sentences for whoever creates the object.
     pub warnings: Vec<String>,
 }
 
-impl Verdict {
-    /// The object as it is.
+impl Verdict<'_> {
+    /// The object stays as it is.
     #[must_use]
-    pub fn unchanged(object: Value, cause: SkipCause) -> Self {
+    pub fn unchanged(decision: Decision) -> Self {
         Self {
-            decision: Decision::Skip(cause),
-            object,
+            decision,
+            changed: None,
             warnings: Vec::new(),
         }
     }
@@ -35,33 +34,30 @@ impl Verdict {
 
 /// Judges a pod that is created in `namespace`. `workload` is the name of its owner, where it is known.
 #[must_use]
-pub fn judge(object: &Value, namespace: &str, workload: Option<&str>, template: &Template) -> Verdict {
+pub fn judge<'a>(
+    object: &'a Json<'a>,
+    namespace: &str,
+    workload: Option<&'a str>,
+    template: &'a Template,
+) -> Verdict<'a> {
     let pod = match Pod::read(object) {
         Ok(pod) => pod,
-        Err(refusal) => {
-            return Verdict {
-                decision: Decision::Refuse(refusal),
-                object: object.clone(),
-                warnings: Vec::new(),
-            };
-        }
+        Err(refusal) => return Verdict::unchanged(Decision::Refuse(refusal)),
     };
-    let decision = decide(&pod, namespace, template);
-    let (decision, object, warnings) = match decision {
+    match decide(&pod, namespace, template) {
         Decision::Inject(cause) => match patch::inject(&pod, cause, workload, template) {
-            Ok((new, warnings)) => (Decision::Inject(cause), new, warnings),
-            Err(refusal) => (Decision::Refuse(refusal), object.clone(), Vec::new()),
+            Ok((new, warnings)) => Verdict {
+                decision: Decision::Inject(cause),
+                changed: Some(new),
+                warnings,
+            },
+            Err(refusal) => Verdict::unchanged(Decision::Refuse(refusal)),
         },
-        Decision::Skip(cause) if cause.is_noted() => (
-            decision,
-            patch::note(&pod, cause),
-            vec![format!("weft: {}", cause.explain())],
-        ),
-        other => (other, object.clone(), Vec::new()),
-    };
-    Verdict {
-        decision,
-        object,
-        warnings,
+        Decision::Skip(cause) if cause.is_noted() => Verdict {
+            decision: Decision::Skip(cause),
+            changed: Some(patch::note(&pod, cause)),
+            warnings: vec![format!("weft: {}", cause.explain())],
+        },
+        other => Verdict::unchanged(other),
     }
 }

@@ -7,11 +7,30 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_injector::Template;
 use weft_injector::decide::{Decision, RefusalKind};
-use weft_injector::diff::diff;
-use weft_injector::verdict::{Verdict, judge};
+use weft_injector::json::Json;
+use weft_injector::{diff, verdict};
+
+struct Verdict {
+    decision: Decision,
+    object: Value,
+}
 
 fn ask(pod: &Value) -> Verdict {
-    judge(pod, "shop", None, &Template::default())
+    judge(pod, &Template::default())
+}
+
+fn judge(pod: &Value, template: &Template) -> Verdict {
+    let json = Json::from(pod);
+    let verdict = verdict::judge(&json, "shop", None, template);
+    Verdict {
+        decision: verdict.decision,
+        object: serde_json::to_value(verdict.changed.as_ref().unwrap_or(&json)).unwrap(),
+    }
+}
+
+fn diff(old: &Value, new: &Value) -> Value {
+    let new = Json::from(new);
+    json!(diff::diff(&Json::from(old), &new))
 }
 
 fn simple() -> Value {
@@ -115,7 +134,7 @@ fn another_version_is_replaced() {
         image: "weft.dev/weft:next".into(),
         ..Template::default()
     };
-    let new = judge(&old, "shop", None, &template).object;
+    let new = judge(&old, &template).object;
     assert_eq!(by_name(&new, "weft-proxy")["image"], "weft.dev/weft:next");
     assert_eq!(new["spec"]["initContainers"].as_array().unwrap().len(), 2);
     assert_eq!(
@@ -271,11 +290,11 @@ proptest! {
         let first = ask(&pod);
         prop_assert!(matches!(first.decision, Decision::Inject(_)), "{:?}", first.decision);
         let mut patched = pod.clone();
-        let patch: json_patch::Patch = serde_json::from_value(json!(diff(&pod, &first.object))).unwrap();
+        let patch: json_patch::Patch = serde_json::from_value(diff(&pod, &first.object)).unwrap();
         json_patch::patch(&mut patched, &patch).unwrap();
         prop_assert_eq!(&patched, &first.object);
         let second = ask(&patched);
-        prop_assert_eq!(diff(&patched, &second.object), vec![]);
+        prop_assert_eq!(diff(&patched, &second.object), json!([]));
         prop_assert_eq!(&second.decision, &first.decision);
 
         let names = |list: &Value| -> Vec<String> {
