@@ -1,17 +1,41 @@
 //! Which rule and which backend.
 //!
-//! In: the routes of a Service, once; then heads of requests. Out: the rule, the backend and its bounds, or why there is
-//! none. Never: a fallback to the Service itself once it has rules of which none matches.
+//! In: the routes of a Service, once; then heads of requests, or what is known of connections. Out: the rule, the backend and its bounds,
+//! an answer without a backend, or why there is none. Never: a fallback to the Service itself once it has rules of which none matches.
+//!
+//! What a rule does with a request is a plan, made here and carried out by others: [`Redirection::location`], [`PathEdit::apply`],
+//! [`CorsRule`], [`fault::draw`], [`session`], [`hash`].
 
-use crate::Invalid;
-use crate::matcher::Matcher;
+use crate::{Invalid, retry};
 use http::HeaderMap;
-use http::header::HeaderName;
 use rand::{Rng, RngExt};
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-use weft_proto::model::{Backend, HeaderChanges, Origin, RouteRule, Routes, ServiceName};
+use weft_proto::model::{Backend, Fault, HeaderChanges, Mirror, Origin, Routes, ServiceName, Session};
+
+/// Other hosts and paths than the request's.
+mod change;
+/// Rules, ready for requests.
+mod compile;
+/// Which rule opaque connections take.
+mod connection;
+/// Cross-origin requests.
+mod cors;
+/// Delays and errors on purpose.
+pub mod fault;
+/// What consistent hashing goes by.
+pub mod hash;
+/// The first rule that can match a path.
+mod index;
+/// What a request must look like.
+mod matches;
+/// Clients that come back to their endpoint.
+pub mod session;
+
+pub use change::{PathEdit, Redirection};
+pub use connection::CompiledConnection;
+pub use cors::{CorsRule, Fields};
+pub use matches::RequestMatch;
 
 /// The routes of a Service, compiled.
 #[derive(Clone, Debug)]
@@ -19,6 +43,11 @@ pub struct RouteTable {
     /// Whose routes.
     pub service: ServiceName,
     rules: Vec<CompiledRule>,
+    index: index::Index,
+    connections: Vec<CompiledConnection>,
+    /// Ports that rules are limited to; `None`: some rule is for every port.
+    ports: Option<Vec<u16>>,
+    looks_at_fields: bool,
 }
 
 /// One match and what to do then.
@@ -38,12 +67,39 @@ pub struct CompiledRule {
     pub response_headers: HeaderChanges,
     /// The destinations, those without weight too.
     pub backends: Vec<Backend>,
+    /// What is tried again.
+    pub retries: retry::Policy,
+    /// Answered without any backend.
+    pub answer: Option<CompiledAnswer>,
+    /// Instead of the request's host.
+    pub host: Option<Arc<str>>,
+    /// Instead of the request's path.
+    pub path: Option<PathEdit>,
+    /// Where copies go.
+    pub mirrors: Vec<Mirror>,
+    /// Which other origins may ask.
+    pub cors: Option<CorsRule>,
+    /// Delays and errors on purpose.
+    pub fault: Fault,
+    /// Clients come back to their endpoint.
+    pub session: Option<Session>,
     port: Option<u16>,
-    path: Option<Matcher>,
-    method: Option<Matcher>,
-    headers: Vec<(HeaderName, Matcher)>,
-    query: Vec<(Arc<str>, Matcher)>,
+    matches: RequestMatch,
     weight: u64,
+}
+
+/// An answer without a backend.
+#[derive(Clone, Debug)]
+pub enum CompiledAnswer {
+    /// 3xx with a `location`.
+    Redirect(Redirection),
+    /// This status and body.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+        /// At most 64 KiB.
+        body: Arc<[u8]>,
+    },
 }
 
 /// What routes look at.
@@ -51,6 +107,8 @@ pub struct CompiledRule {
 pub struct RequestHead<'a> {
     /// The method, as sent.
     pub method: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
     /// The [normal](crate::path::normalize) path.
     pub path: &'a str,
     /// What follows `?`, as sent.
@@ -59,6 +117,17 @@ pub struct RequestHead<'a> {
     pub host: &'a str,
     /// All headers.
     pub headers: &'a HeaderMap,
+}
+
+/// The rule for a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// The first that matches.
+    Rule(&'a CompiledRule),
+    /// No rule is about this port of the Service: the Service itself, on the same port.
+    Service,
+    /// There are rules for this port and none matches: 404.
+    NoMatch,
 }
 
 /// Where a request goes.
@@ -70,6 +139,11 @@ pub enum Choice<'a> {
         rule: &'a CompiledRule,
         /// To this Service and port.
         backend: &'a Backend,
+    },
+    /// Nowhere: the rule answers it ([`CompiledRule::answer`]).
+    Answer {
+        /// The rule.
+        rule: &'a CompiledRule,
     },
     /// No rule is about this port of the Service: the Service itself, on the same port.
     Service,
@@ -101,47 +175,72 @@ pub enum Unavailable<'a> {
 }
 
 impl RouteTable {
-    /// Compiles routes. Refuses what can't be matched, naming the field.
+    /// Compiles routes. Refuses what can't be matched or carried out, naming the field.
     pub fn compile(routes: &Routes) -> Result<Self, Invalid> {
-        let rules = routes
-            .rules
-            .iter()
-            .enumerate()
-            .map(|(index, rule)| {
-                CompiledRule::compile(index, rule).map_err(|e| e.within(&format!("rules[{index}]")))
-            })
-            .collect::<Result<_, _>>()?;
+        compile::bounded(&routes.rules)?;
+        let mut rules = Vec::with_capacity(routes.rules.len());
+        for (index, rule) in routes.rules.iter().enumerate() {
+            let rule = CompiledRule::compile(index, rule);
+            rules.push(rule.map_err(|e| e.within(&format!("rules[{index}]")))?);
+        }
+        let mut connections = Vec::with_capacity(routes.connections.len());
+        for (index, rule) in routes.connections.iter().enumerate() {
+            let rule = CompiledConnection::compile(index, rule);
+            connections.push(rule.map_err(|e| e.within(&format!("connections[{index}]")))?);
+        }
+        let ports: Option<Vec<u16>> = rules.iter().map(|rule| rule.port).collect();
+        let ports = ports.map(|mut ports| {
+            ports.sort_unstable();
+            ports.dedup();
+            ports
+        });
         Ok(Self {
             service: routes.service.clone(),
+            looks_at_fields: rules.iter().any(CompiledRule::looks_at_fields),
+            index: index::Index::new(routes.rules.iter().map(|rule| &rule.matches)),
+            ports,
             rules,
+            connections,
         })
     }
 
-    /// The rules, in order of precedence.
+    /// The rules for requests, in order of precedence.
     pub fn rules(&self) -> &[CompiledRule] {
         &self.rules
     }
 
-    /// Whether any rule applies to the Service's port. If none does, the Service itself is the destination.
+    /// Whether any rule applies to requests to the Service's port. If none does, the Service itself is the destination.
     pub fn applies(&self, port: u16) -> bool {
-        self.rules.iter().any(|rule| rule.applies(port))
+        self.ports
+            .as_ref()
+            .is_none_or(|ports| ports.binary_search(&port).is_ok())
     }
 
     /// Whether any rule looks at header fields. If none does, [`RequestHead::headers`] may be empty.
     pub fn looks_at_fields(&self) -> bool {
-        self.rules.iter().any(|rule| !rule.headers.is_empty())
+        self.looks_at_fields
     }
 
-    /// The first rule that matches, and one of its backends by weight.
+    /// The first rule that matches.
+    pub fn find(&self, port: u16, head: &RequestHead<'_>) -> Found<'_> {
+        let matches = |index: usize| {
+            self.rules
+                .get(index)
+                .is_some_and(|rule| rule.applies(port) && rule.matches(head))
+        };
+        match self.index.first(head.path, matches) {
+            Some(index) => Found::Rule(&self.rules[index]),
+            None if self.applies(port) => Found::NoMatch,
+            None => Found::Service,
+        }
+    }
+
+    /// The first rule that matches, and its answer or one of its backends by weight.
     pub fn choose<R: Rng + ?Sized>(&self, port: u16, head: &RequestHead<'_>, rng: &mut R) -> Choice<'_> {
-        match self
-            .rules
-            .iter()
-            .find(|rule| rule.applies(port) && rule.matches(head))
-        {
-            Some(rule) => rule.split(rng),
-            None if self.applies(port) => Choice::NoMatch,
-            None => Choice::Service,
+        match self.find(port, head) {
+            Found::Rule(rule) => rule.split(rng),
+            Found::Service => Choice::Service,
+            Found::NoMatch => Choice::NoMatch,
         }
     }
 }
@@ -149,30 +248,14 @@ impl RouteTable {
 impl CompiledRule {
     /// Whether the head matches, the port aside.
     pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        self.method
-            .as_ref()
-            .is_none_or(|method| method.matches(head.method.as_bytes()))
-            && self
-                .path
-                .as_ref()
-                .is_none_or(|path| path.matches(head.path.as_bytes()))
-            && self.headers.iter().all(|(name, wanted)| {
-                // Each value on its own: a list of values can't hide one.
-                head.headers
-                    .get_all(name)
-                    .iter()
-                    .any(|value| wanted.matches(value.as_bytes()))
-            })
-            && self.query.iter().all(|(name, wanted)| {
-                first_value(head.query.unwrap_or_default(), name).is_some_and(|value| wanted.matches(&value))
-            })
+        self.matches.matches(head)
     }
 
-    fn applies(&self, port: u16) -> bool {
-        self.port.is_none_or(|only| only == port)
-    }
-
-    fn split<R: Rng + ?Sized>(&self, rng: &mut R) -> Choice<'_> {
+    /// Its answer, or one of its backends by weight.
+    pub fn split<R: Rng + ?Sized>(&self, rng: &mut R) -> Choice<'_> {
+        if self.answer.is_some() {
+            return Choice::Answer { rule: self };
+        }
         let mut point = match (self.weight, &self.backends[..]) {
             (0, _) => {
                 return Choice::Unavailable {
@@ -202,85 +285,29 @@ impl CompiledRule {
         }
     }
 
-    fn compile(index: usize, rule: &RouteRule) -> Result<Self, Invalid> {
-        let matches = &rule.matches;
-        let path = matches
-            .path
-            .as_ref()
-            .map(Matcher::compile)
-            .transpose()
-            .map_err(|e| e.within("matches.path"))?;
-        let method = matches
-            .method
-            .as_ref()
-            .map(Matcher::compile)
-            .transpose()
-            .map_err(|e| e.within("matches.method"))?;
-        let mut headers = Vec::with_capacity(matches.headers.len());
-        for (i, (name, value)) in matches.headers.iter().enumerate() {
-            let field = format!("matches.headers[{i}]");
-            let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| Invalid::new(format!("{field}.name"), format!("{name:?} is no header name")))?;
-            headers.push((name, Matcher::compile(value).map_err(|e| e.within(&field))?));
-        }
-        let mut query = Vec::with_capacity(matches.query.len());
-        for (i, (name, value)) in matches.query.iter().enumerate() {
-            let value = Matcher::compile(value).map_err(|e| e.within(&format!("matches.query[{i}]")))?;
-            query.push((Arc::clone(name), value));
-        }
-        Ok(Self {
-            index,
-            origin: rule.origin.clone(),
-            request_timeout: rule.request_timeout,
-            backend_timeout: rule.backend_timeout,
-            request_headers: rule.request_headers.clone(),
-            response_headers: rule.response_headers.clone(),
-            weight: rule
+    /// The backend of a session, if it can be used and still has a weight; else as [`CompiledRule::split`].
+    pub fn split_for<R: Rng + ?Sized>(&self, held: Option<&session::Held>, rng: &mut R) -> Choice<'_> {
+        let held = held.filter(|_| self.answer.is_none());
+        let backend = held.and_then(|held| {
+            let mut usable = self
                 .backends
                 .iter()
-                .map(|backend| u64::from(backend.weight))
-                .sum(),
-            backends: rule.backends.clone(),
-            port: rule.port,
-            path,
-            method,
-            headers,
-            query,
-        })
-    }
-}
-
-/// The first value of a query parameter, decoded (application/x-www-form-urlencoded).
-fn first_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
-    query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (*decoded(key) == *name.as_bytes()).then(|| decoded(value))
-    })
-}
-
-/// A part of a query, decoded. Escapes that aren't any stay as they are.
-fn decoded(text: &str) -> Cow<'_, [u8]> {
-    let bytes = text.as_bytes();
-    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Cow::Borrowed(bytes);
-    }
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        match (byte, tail) {
-            (b'+', _) => out.push(b' '),
-            (b'%', [high, low, after @ ..]) => match crate::path::hex(*high, *low) {
-                Some(value) => {
-                    out.push(value);
-                    rest = after;
-                }
-                None => out.push(b'%'),
-            },
-            _ => out.push(*byte),
+                .filter(|backend| backend.weight > 0 && backend.invalid.is_none());
+            usable.find(|backend| session::backend(backend) == held.backend)
+        });
+        match backend {
+            Some(backend) => Choice::Rule { rule: self, backend },
+            None => self.split(rng),
         }
     }
-    Cow::Owned(out)
+
+    fn applies(&self, port: u16) -> bool {
+        self.port.is_none_or(|only| only == port)
+    }
+
+    fn looks_at_fields(&self) -> bool {
+        self.matches.looks_at_fields() || self.cors.is_some() || self.session.is_some()
+    }
 }
 
 #[cfg(test)]

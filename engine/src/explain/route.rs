@@ -6,7 +6,7 @@
 
 use super::words::must;
 use super::{Considered, Stage, Step};
-use crate::route::{Choice, RequestHead, RouteTable, Unavailable};
+use crate::route::{Choice, RequestHead, RequestMatch, Unavailable};
 use weft_proto::model::{Backend, RouteMatch, RouteRule, Routes, StringMatch};
 
 /// Most rules whose parts are looked at one by one.
@@ -20,6 +20,7 @@ pub fn steps(routes: &Routes, port: u16, head: &RequestHead<'_>, choice: &Choice
             Unavailable::Invalid { backend, .. } => (Some(rule.index), Some(*backend)),
             Unavailable::NoBackend => (Some(rule.index), None),
         },
+        Choice::Answer { rule } => (Some(rule.index), None),
         Choice::Service | Choice::NoMatch => (None, None),
     };
     let options = options(routes, port, head, chosen);
@@ -189,17 +190,8 @@ fn parts(all: &RouteMatch) -> Vec<Part> {
 
 /// Whether a part matches, by the code that decides.
 fn holds(alone: &RouteMatch, head: &RequestHead<'_>) -> bool {
-    let rule = RouteRule {
-        matches: alone.clone(),
-        ..RouteRule::default()
-    };
-    let routes = Routes {
-        service: weft_proto::model::ServiceName::new("", ""),
-        rules: vec![rule],
-        connections: Vec::new(),
-    };
     // What can't be compiled alone could not be as a part either, and is not in force.
-    RouteTable::compile(&routes).is_ok_and(|table| table.rules().iter().any(|rule| rule.matches(head)))
+    RequestMatch::compile(alone).is_ok_and(|alone| alone.matches(head))
 }
 
 /// What the request has instead.

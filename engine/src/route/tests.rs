@@ -1,8 +1,16 @@
 use super::*;
+use http::header::HeaderName;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use weft_proto::model::{RouteMatch, StringMatch};
+use weft_proto::model::{RouteMatch, RouteRule, StringMatch};
+
+/// The index finds what a search through all rules would.
+mod index;
+/// Connections.
+mod opaque;
+/// What rules do.
+mod plan;
 
 fn backend(name: &str, weight: u32) -> Backend {
     Backend {
@@ -52,6 +60,7 @@ fn choose<'a>(
     let (path, query) = crate::path::split(target);
     let head = RequestHead {
         method,
+        scheme: "http",
         path,
         query,
         host: "cart",
@@ -63,6 +72,7 @@ fn choose<'a>(
 fn name<'a>(choice: &Choice<'a>) -> &'a str {
     match choice {
         Choice::Rule { backend, .. } => &backend.service.name,
+        Choice::Answer { .. } => "(answer)",
         Choice::Service => "(service)",
         Choice::NoMatch => "(404)",
         Choice::Unavailable { .. } => "(500)",
@@ -213,7 +223,7 @@ proptest! {
         let backends = weights.iter().enumerate().map(|(n, weight)| backend(&n.to_string(), *weight)).collect();
         let table = table(vec![rule(RouteMatch::default(), backends)]);
         let none = HeaderMap::new();
-        let head = RequestHead { method: "GET", path: "/", query: None, host: "", headers: &none };
+        let head = RequestHead { method: "GET", scheme: "http", path: "/", query: None, host: "", headers: &none };
         let mut rng = StdRng::seed_from_u64(seed);
         let mut counts = vec![0u32; weights.len()];
         for _ in 0..4_000 {

@@ -93,6 +93,7 @@ impl Handler for Outbound<'_> {
             http::HeaderMap::new()
         };
         let route = Route::choose(self.worker, &self.target, || RequestHead {
+            scheme: "http",
             method: head.method(),
             path: &asked.path,
             query: asked.query,

@@ -111,6 +111,7 @@ impl Outbound {
         asked.name(worker);
         let target = self.target().await;
         let route = Route::choose(worker, &target, || RequestHead {
+            scheme: asked.uri.scheme_str().unwrap_or("http"),
             method: asked.method.as_str(),
             path: asked.uri.path(),
             query: asked.uri.query(),

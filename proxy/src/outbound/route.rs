@@ -49,7 +49,7 @@ impl Route {
         let (rule, backend) = match choice {
             Choice::Rule { rule, backend } => (rule, backend),
             Choice::Service => return Ok(Self::straight()),
-            Choice::NoMatch => return Err(Failure::NoRoute),
+            Choice::Answer { .. } | Choice::NoMatch => return Err(Failure::NoRoute),
             Choice::Unavailable { .. } => return Err(Failure::NoBackend),
         };
         let own = backend.service == destination.service && backend.port == destination.port.port;
