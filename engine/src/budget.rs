@@ -4,22 +4,25 @@
 
 use crate::Tick;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use weft_proto::model::RetryBudget;
 
 /// Seconds that count.
 const SLOTS: u64 = 10;
 const SECOND: u64 = 1_000_000;
-/// Retries per request, as a fraction with [`SHARE_OF`].
-const SHARE: u64 = 1;
-const SHARE_OF: u64 = 5;
-/// Retries per second that are allowed however few requests there are.
+/// Retries of a hundred requests, where nobody says otherwise.
+const PERCENT: u64 = 20;
+/// Retries per second that are allowed however few requests there are, where nobody says otherwise.
 const RESERVE: u64 = 10;
 
-/// Retries are bounded, over the last ten seconds, by a fifth of the requests or by ten a second, whichever is more.
+/// Retries are bounded, over the last ten seconds, by a share of the requests or by so many a second, whichever is more: a
+/// fifth and ten, where nobody says otherwise.
 ///
 /// From 50 requests/s on, upstreams thus see at most 1.2 times the requests.
 #[derive(Debug)]
 pub struct Budget {
     start: Tick,
+    /// The share in percent, and above 32 bits the number a second.
+    rule: AtomicU64,
     slots: [Slot; SLOTS as usize],
 }
 
@@ -36,8 +39,17 @@ impl Budget {
     pub fn new(now: Tick) -> Self {
         Self {
             start: now,
+            rule: AtomicU64::new(PERCENT | RESERVE << 32),
             slots: Default::default(),
         }
+    }
+
+    /// From now on the rule is this; `None`: Weft's own.
+    pub fn tune(&self, rule: Option<RetryBudget>) {
+        let (percent, reserve) = rule.map_or((PERCENT, RESERVE), |rule| {
+            (u64::from(rule.percent.min(100)), u64::from(rule.min_per_second))
+        });
+        self.rule.store(percent | reserve << 32, Relaxed);
     }
 
     /// Counts a request that is not a retry.
@@ -59,7 +71,9 @@ impl Budget {
             }
         }
         let age = (now.since(self.start) / SECOND + 1).min(SLOTS);
-        let granted = retries <= (requests * SHARE / SHARE_OF).max(RESERVE * age);
+        let rule = self.rule.load(Relaxed);
+        let (percent, reserve) = (rule & 0xffff_ffff, rule >> 32);
+        let granted = retries <= (requests * percent / 100).max(reserve.saturating_mul(age));
         if !granted {
             // The slot may have begun a new second meanwhile: never below zero.
             let _ = slot.retries.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
@@ -108,7 +122,56 @@ mod tests {
         assert!(budget.retry(Tick::from_millis(30_500)));
     }
 
+    #[test]
+    fn a_rule_of_somebodys_counts_from_when_it_is_given() {
+        let budget = Budget::new(Tick::START);
+        let granted = |budget: &Budget, second: u64| {
+            let now = Tick::from_millis(second * 1_000);
+            (0..100).for_each(|_| budget.request(now));
+            (0..500).filter(|_| budget.retry(now)).count()
+        };
+        assert_eq!(granted(&budget, 0), 20);
+        budget.tune(Some(RetryBudget {
+            percent: 0,
+            min_per_second: 0,
+        }));
+        assert_eq!(granted(&budget, 100), 0);
+        budget.tune(Some(RetryBudget {
+            percent: 50,
+            min_per_second: 0,
+        }));
+        assert_eq!(granted(&budget, 200), 50);
+        budget.tune(None);
+        assert_eq!(granted(&budget, 300), 100);
+    }
+
     proptest! {
+        #[test]
+        fn upstreams_see_at_most_the_share_more(
+            rate in 50u64..500,
+            seconds in 1u64..40,
+            greed in 1u64..4,
+            percent in 0u8..=100,
+            reserve in 0u32..11,
+        ) {
+            let budget = Budget::new(Tick::START);
+            budget.tune(Some(RetryBudget { percent, min_per_second: reserve }));
+            let (mut requests, mut retries) = (0u64, 0u64);
+            for n in 0..rate * seconds {
+                let now = Tick::from_micros(n * SECOND / rate);
+                budget.request(now);
+                requests += 1;
+                retries += (0..greed).filter(|_| budget.retry(now)).count() as u64;
+            }
+            let (percent, reserve) = (u64::from(percent), u64::from(reserve));
+            // The share of the requests, or the reserve of every second, where that is more.
+            let most = (requests * percent / 100).max(reserve * (seconds + SLOTS)) + reserve;
+            prop_assert!(retries <= most, "{retries} of {requests}");
+            if percent == 20 {
+                prop_assert!(retries <= requests / 5 + 10, "{retries} of {requests}");
+            }
+        }
+
         #[test]
         fn upstreams_see_at_most_a_fifth_more(rate in 50u64..500, seconds in 1u64..40, greed in 1u64..4) {
             let budget = Budget::new(Tick::START);

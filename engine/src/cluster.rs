@@ -6,9 +6,10 @@
 use crate::Tick;
 use crate::balance::Tier;
 use crate::budget::Budget;
+use crate::circuit::Circuit;
 use crate::endpoint::{EndpointId, EndpointReport, EndpointState, Live, Shared};
 use crate::failover::{Shares, TIERS, WHOLE, Weights};
-use crate::outlier::Cause;
+use crate::outlier::{CAUSES, Cause};
 pub use crate::pick::{Class, NoEndpoint, Picked, Probe, Reason, Tried, Wish};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -105,6 +106,7 @@ impl Cluster {
         let endpoints = plan.endpoints;
         let (service_port, local) = (plan.port, plan.caller.locality);
         let shared = prev.map_or_else(|| Arc::new(Shared::new(now)), |prev| Arc::clone(&prev.shared));
+        shared.tune(plan.traffic);
         let known: HashMap<_, _> = prev
             .into_iter()
             .flat_map(Self::all)
@@ -140,6 +142,10 @@ impl Cluster {
             .shared
             .endpoints
             .store(cluster.ready().count() as u32, Relaxed);
+        if plan.traffic.health_check.is_none() && prev.is_some_and(|prev| prev.traffic.health_check.is_some())
+        {
+            cluster.all().for_each(|endpoint| endpoint.unchecked());
+        }
         for tier in &mut cluster.tiers {
             tier.seal();
         }
@@ -159,8 +165,9 @@ impl Cluster {
         {
             return;
         }
+        self.survey(now);
         let mut weights = [Weights::default(); TIERS];
-        let (mut for_errors, mut next_errand) = (0, u64::MAX);
+        let (mut ejected, mut for_answers, mut next_errand) = (0, 0, u64::MAX);
         for (tier, weights) in self.tiers.iter().zip(&mut weights) {
             weights.expected = tier.expected.saturating_mul(1_000);
             let restored = tier
@@ -179,10 +186,11 @@ impl Cluster {
                     live.eject(now, Cause::Silent, false);
                 }
                 match (live.gate.until(), live.gate.cause()) {
+                    // Neither requests nor probes find out about it.
+                    (_, Some(Cause::HealthCheck)) => ejected += u32::from(live.gate.ejected()),
                     (Some(until), Some(cause)) => {
-                        if cause == Cause::ServerErrors {
-                            for_errors += 1;
-                        }
+                        ejected += 1;
+                        for_answers += u32::from(cause.answered());
                         // What one of them came back from, the others may have come back from too.
                         if cause.unreachable() && restored > live.gate.ejected_at() {
                             live.gate.hasten(now);
@@ -198,7 +206,8 @@ impl Cluster {
                 }
             }
         }
-        self.shared.ejected_for_errors.store(for_errors, Relaxed);
+        self.shared.ejected.store(ejected, Relaxed);
+        self.shared.ejected_for_answers.store(for_answers, Relaxed);
         self.next_errand.store(next_errand, Relaxed);
         self.shares.store(pack(Shares::of(&weights)), Relaxed);
     }
@@ -227,15 +236,13 @@ impl Cluster {
     }
 
     /// How often endpoints were ejected, by cause, since the Service became known.
-    pub fn ejections(&self) -> [(Cause, u64); 5] {
-        [
-            Cause::Refused,
-            Cause::Broken,
-            Cause::Silent,
-            Cause::GatewayErrors,
-            Cause::ServerErrors,
-        ]
-        .map(|cause| (cause, self.shared.ejections[cause as usize].load(Relaxed)))
+    pub fn ejections(&self) -> [(Cause, u64); CAUSES.len()] {
+        CAUSES.map(|cause| (cause, self.shared.ejections[cause as usize].load(Relaxed)))
+    }
+
+    /// The bounds on all its endpoints together.
+    pub fn circuit(&self) -> &Arc<Circuit> {
+        &self.shared.circuit
     }
 
     pub(crate) fn ready(&self) -> impl Iterator<Item = &Arc<EndpointState>> {

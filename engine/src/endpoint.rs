@@ -4,14 +4,16 @@
 
 use crate::Tick;
 use crate::budget::Budget;
+use crate::circuit::Circuit;
 use crate::cluster::Settings;
 use crate::failover::TIERS;
+use crate::health::Checks;
 use crate::latency::Average;
-use crate::outlier::{Cause, Change, Gate};
+use crate::outlier::{CAUSES, Cause, Change, Gate, Rules, Window};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use weft_proto::model::{Distance, Health, Locality, SpiffeId, Workload};
+use weft_proto::model::{Distance, Health, Locality, SpiffeId, Traffic, Workload};
 
 /// Answers of one endpoint before its own latency is trusted.
 const OWN_SAMPLES: u32 = 3;
@@ -76,6 +78,9 @@ pub(crate) struct Live {
     /// It was ready once.
     pub(crate) served: AtomicBool,
     pub(crate) gate: Gate,
+    /// What it did lately, if anybody looks at that.
+    pub(crate) window: Window,
+    pub(crate) checks: Checks,
 }
 
 /// Requests without an answer. Each return of the endpoint begins a new wave: those of older waves may wait for ever on
@@ -89,11 +94,17 @@ pub(crate) struct Shared {
     pub(crate) mean: Average,
     pub(crate) samples: AtomicU32,
     pub(crate) budget: Budget,
+    pub(crate) outliers: Rules,
+    pub(crate) circuit: Arc<Circuit>,
+    /// When success rates and latencies are looked at next, in microseconds.
+    pub(crate) survey_at: AtomicU64,
     pub(crate) next_id: AtomicU64,
     pub(crate) endpoints: AtomicU32,
-    /// Ejected for answering errors that may be the application's own.
-    pub(crate) ejected_for_errors: AtomicU32,
-    pub(crate) ejections: [AtomicU64; 5],
+    /// Ejected, whatever for.
+    pub(crate) ejected: AtomicU32,
+    /// Ejected for what they answered, which may be the application's own doing.
+    pub(crate) ejected_for_answers: AtomicU32,
+    pub(crate) ejections: [AtomicU64; CAUSES.len()],
     /// When an endpoint of each distance last fell silent, in microseconds; 0: never.
     pub(crate) last_silent: [AtomicU64; TIERS],
     /// When the last trial by a caller's request began, in microseconds; 0: never.
@@ -212,6 +223,8 @@ impl Live {
             tier: AtomicUsize::new(0),
             served: AtomicBool::new(false),
             gate: Gate::default(),
+            window: Window::default(),
+            checks: Checks::default(),
         }
     }
 
@@ -261,19 +274,27 @@ impl Live {
 
     pub(crate) fn eject(&self, now: Tick, cause: Cause, trial: bool) -> Option<Change> {
         let shared = &self.service;
-        if cause == Cause::ServerErrors && !trial {
-            // Errors of the application's own are the same everywhere: they never cost more than half the endpoints.
-            let ejected = shared.ejected_for_errors.load(Relaxed);
-            if (ejected + 1) * 2 > shared.endpoints.load(Relaxed) {
+        // A trial that fails only stays where it is.
+        let more = !trial && !self.gate.ejected();
+        if more {
+            let (all, answered) = (&shared.ejected, &shared.ejected_for_answers);
+            let endpoints = shared.endpoints.load(Relaxed);
+            if !shared
+                .outliers
+                .room(cause, all.load(Relaxed), answered.load(Relaxed), endpoints)
+            {
                 return None;
             }
         }
-        let change = self
-            .gate
-            .eject(now, cause, trial, self.settings.seed ^ self.id.0.rotate_left(32))?;
+        let times = shared.outliers.times(cause);
+        let seed = self.settings.seed ^ self.id.0.rotate_left(32);
+        let change = self.gate.eject(now, cause, trial, times, seed)?;
         shared.ejections[cause as usize].fetch_add(1, Relaxed);
-        if cause == Cause::ServerErrors && !trial {
-            shared.ejected_for_errors.fetch_add(1, Relaxed);
+        if more {
+            shared.ejected.fetch_add(1, Relaxed);
+            shared
+                .ejected_for_answers
+                .fetch_add(u32::from(cause.answered()), Relaxed);
         }
         if cause == Cause::Silent {
             shared.last_silent[self.tier.load(Relaxed)].store(now.as_micros().max(1), Relaxed);
@@ -313,14 +334,25 @@ impl Live {
 }
 
 impl Shared {
+    /// From now on these rules hold.
+    pub(crate) fn tune(&self, traffic: &Traffic) {
+        self.budget.tune(traffic.retry_budget);
+        self.outliers.tune(&traffic.outliers);
+        self.circuit.tune(&traffic.limits);
+    }
+
     pub(crate) fn new(now: Tick) -> Self {
         Self {
             mean: Average::default(),
             samples: AtomicU32::new(0),
             budget: Budget::new(now),
+            outliers: Rules::default(),
+            circuit: Arc::default(),
+            survey_at: AtomicU64::new(0),
             next_id: AtomicU64::new(1),
             endpoints: AtomicU32::new(0),
-            ejected_for_errors: AtomicU32::new(0),
+            ejected: AtomicU32::new(0),
+            ejected_for_answers: AtomicU32::new(0),
             ejections: Default::default(),
             last_silent: Default::default(),
             last_trial: AtomicU64::new(0),

@@ -6,7 +6,7 @@
 
 use crate::Tick;
 use crate::endpoint::{EndpointState, Live};
-use crate::outlier::{Cause, Change, Gate};
+use crate::outlier::{Cause, Change, Gate, Rules};
 use crate::pick::TrialSlot;
 use crate::retry::Failure;
 use std::sync::Arc;
@@ -133,10 +133,16 @@ impl InFlight {
         self.stop_waiting();
         self.live.last_answer.store(now.as_micros(), Relaxed);
         let latency = now.since(self.started);
+        if self.live.service.outliers.surveys() {
+            match status {
+                500..=599 => self.live.window.bad(),
+                _ => self.live.window.good(latency),
+            }
+        }
         match status {
             502..=504 => self.failed(now, latency, Cause::GatewayErrors, Gate::gateway_error),
             500..=599 => {
-                if self.trial.is_some() && self.live.gate.cause() != Some(Cause::ServerErrors) {
+                if self.trial.is_some() && !self.live.gate.cause().is_some_and(Cause::answered) {
                     // That it answers at all is what this trial was to find out.
                     return self.worked(now, latency);
                 }
@@ -159,6 +165,13 @@ impl InFlight {
     /// The request is over.
     pub fn finish(mut self, now: Tick, outcome: Outcome) -> Option<Change> {
         let latency = now.since(self.started);
+        let failed = !matches!(
+            outcome,
+            Outcome::Success | Outcome::ServerError(_) | Outcome::Cancelled
+        );
+        if failed && self.phase != Phase::Answered && self.live.service.outliers.surveys() {
+            self.live.window.bad();
+        }
         match outcome {
             Outcome::Success => {
                 let change = self.answered(now, 200);
@@ -166,10 +179,10 @@ impl InFlight {
                 change
             }
             Outcome::ServerError(status) => self.answered(now, status),
-            Outcome::Refused => self.failed(now, 0, Cause::Refused, |_| Some(Cause::Refused)),
+            Outcome::Refused => self.failed(now, 0, Cause::Refused, Gate::refused),
             Outcome::ConnectFailed | Outcome::Reset => self.failed(now, 0, Cause::Broken, Gate::broken),
             Outcome::Timeout => self.failed(now, latency, Cause::GatewayErrors, Gate::gateway_error),
-            Outcome::Silent => self.failed(now, latency, Cause::Silent, |_| Some(Cause::Silent)),
+            Outcome::Silent => self.failed(now, latency, Cause::Silent, |_, _| Some(Cause::Silent)),
             Outcome::Cancelled => None,
         }
     }
@@ -187,7 +200,7 @@ impl InFlight {
     fn worked(&mut self, now: Tick, latency: u64) -> Option<Change> {
         let live = &self.live;
         let trial = self.trial.take().is_some();
-        if !live.gate.open() {
+        if live.gate.ejected() {
             // A success that began after the ejection, and any answer after silence, is proof of life.
             let proof =
                 trial || self.started >= live.gate.ejected_at() || live.gate.cause() == Some(Cause::Silent);
@@ -211,7 +224,7 @@ impl InFlight {
         now: Tick,
         latency: u64,
         cause: Cause,
-        count: fn(&Gate) -> Option<Cause>,
+        count: fn(&Gate, &Rules) -> Option<Cause>,
     ) -> Option<Change> {
         let live = &self.live;
         let change = if self.trial.is_some() {
@@ -226,7 +239,7 @@ impl InFlight {
                 _ => live.penalty(),
             };
             live.peak.observe_peak(now, latency.max(least));
-            count(&live.gate).and_then(|cause| live.eject(now, cause, false))
+            count(&live.gate, &live.service.outliers).and_then(|cause| live.eject(now, cause, false))
         };
         // Only now may the next trial begin.
         self.trial = None;

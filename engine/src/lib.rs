@@ -41,6 +41,12 @@ pub mod outlier;
 pub mod retry;
 /// How many retries a service can bear.
 pub mod budget;
+/// Bounds on all endpoints of a destination together.
+pub mod circuit;
+/// Active health checks: who is asked when, and what answers mean.
+pub mod health;
+/// How many requests a pod takes.
+pub mod limit;
 /// Why: the same decisions, with what spoke against everything else.
 pub mod explain;
 

@@ -8,6 +8,15 @@
 //!                                ^────────────── failure, twice as long ──┘
 //! ```
 
+/// What ejects, and for how long.
+mod rules;
+/// Endpoints that stand out among their equals.
+mod survey;
+
+pub use rules::INTERVAL;
+pub(crate) use rules::{Rules, Times};
+pub(crate) use survey::Window;
+
 use crate::Tick;
 use crate::cluster::Settings;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -26,7 +35,25 @@ pub enum Cause {
     GatewayErrors,
     /// Consecutive 5xx of any kind.
     ServerErrors,
+    /// It fails more often than the others.
+    SuccessRate,
+    /// It is slower than the others.
+    Latency,
+    /// Active checks fail.
+    HealthCheck,
 }
+
+/// Every cause.
+pub const CAUSES: [Cause; 8] = [
+    Cause::Refused,
+    Cause::Broken,
+    Cause::Silent,
+    Cause::GatewayErrors,
+    Cause::ServerErrors,
+    Cause::SuccessRate,
+    Cause::Latency,
+    Cause::HealthCheck,
+];
 
 /// What an outcome changed, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +108,8 @@ pub(crate) struct Gate {
     server_errors: AtomicU32,
     gateway_errors: AtomicU32,
     broken: AtomicU32,
+    /// Active checks say that it is not well.
+    ill: AtomicBool,
 }
 
 impl Cause {
@@ -89,31 +118,70 @@ impl Cause {
         matches!(self, Self::Refused | Self::Broken | Self::Silent)
     }
 
+    /// Whether the endpoint did answer, and the application itself may be the cause.
+    pub fn answered(self) -> bool {
+        matches!(self, Self::ServerErrors | Self::SuccessRate | Self::Latency)
+    }
+
     fn from_u8(value: u8) -> Self {
-        match value {
-            0 => Self::Refused,
-            1 => Self::Broken,
-            2 => Self::Silent,
-            3 => Self::GatewayErrors,
-            _ => Self::ServerErrors,
-        }
+        CAUSES
+            .get(usize::from(value))
+            .copied()
+            .unwrap_or(Self::ServerErrors)
     }
 }
 
 impl Gate {
+    /// Takes ordinary requests.
     pub(crate) fn open(&self) -> bool {
-        self.until.load(Relaxed) == 0
+        !self.ejected() && !self.ill()
     }
 
+    /// Ejected for what was seen of it, whatever active checks say.
+    pub(crate) fn ejected(&self) -> bool {
+        self.until.load(Relaxed) != 0
+    }
+
+    /// Active checks say that it is not well.
+    pub(crate) fn ill(&self) -> bool {
+        self.ill.load(Relaxed)
+    }
+
+    /// Earliest trial; of an endpoint that is ill only its checks know.
     pub(crate) fn until(&self) -> Option<Tick> {
         match self.until.load(Relaxed) {
+            _ if self.ill() => Some(Tick::from_micros(u64::MAX)),
             0 => None,
             until => Some(Tick::from_micros(until)),
         }
     }
 
     pub(crate) fn cause(&self) -> Option<Cause> {
-        (!self.open()).then(|| Cause::from_u8(self.cause.load(Relaxed)))
+        match self.ejected() {
+            _ if self.ill() => Some(Cause::HealthCheck),
+            true => Some(Cause::from_u8(self.cause.load(Relaxed))),
+            false => None,
+        }
+    }
+
+    /// Active checks fail; whether that is news.
+    pub(crate) fn fall_ill(&self) -> bool {
+        !self.ill.swap(true, Relaxed)
+    }
+
+    /// Active checks pass.
+    pub(crate) fn recover(&self, now: Tick) -> Option<Change> {
+        if !self.ill() {
+            return None;
+        }
+        self.restored_at.store(now.as_micros().max(1), Relaxed);
+        self.ill.store(false, Relaxed);
+        (!self.ejected()).then_some(Change::Restored)
+    }
+
+    /// There are no checks any more.
+    pub(crate) fn forget_illness(&self) {
+        self.ill.store(false, Relaxed);
     }
 
     pub(crate) fn ejected_at(&self) -> Tick {
@@ -144,7 +212,7 @@ impl Gate {
     /// a probe has passed, or a while later.
     pub(crate) fn due(&self, now: Tick, safe: bool, settings: &Settings) -> bool {
         let until = self.until.load(Relaxed);
-        if until == 0 || self.on_trial(now) {
+        if until == 0 || self.ill() || self.on_trial(now) {
             return false;
         }
         let probed = self.probed.load(Relaxed);
@@ -163,6 +231,7 @@ impl Gate {
     pub(crate) fn probe_due(&self, now: Tick) -> bool {
         let until = self.until.load(Relaxed);
         until != 0
+            && !self.ill()
             && now.as_micros() >= until
             && !self.on_trial(now)
             && !self.probed.load(Relaxed)
@@ -188,7 +257,14 @@ impl Gate {
     }
 
     /// Closes the gate. A closed one stays as it is unless a trial failed.
-    pub(crate) fn eject(&self, now: Tick, cause: Cause, trial: bool, seed: u64) -> Option<Change> {
+    pub(crate) fn eject(
+        &self,
+        now: Tick,
+        cause: Cause,
+        trial: bool,
+        times: Times,
+        seed: u64,
+    ) -> Option<Change> {
         let current = self.until.load(Relaxed);
         if current != 0 && !trial {
             return None;
@@ -196,15 +272,8 @@ impl Gate {
         let restored = self.restored_at.load(Relaxed);
         let forgotten = current == 0 && now.as_micros().saturating_sub(restored) > FORGET;
         let streak = if forgotten { 0 } else { self.streak.load(Relaxed) };
-        let longest = if cause.unreachable() {
-            LONGEST_UNREACHABLE
-        } else {
-            LONGEST
-        };
-        let time = jittered(
-            BASE.saturating_mul(1 << streak.min(10)).min(longest),
-            seed ^ u64::from(streak),
-        );
+        let time = times.base.saturating_mul(1 << streak.min(10)).min(times.longest);
+        let time = jittered(time, times.exact, seed ^ u64::from(streak));
         let until = now.plus(time).as_micros().max(1);
         if self
             .until
@@ -268,25 +337,46 @@ impl Gate {
     }
 
     /// Counts a 502, 503, 504 or a request that ran out of time; the cause to eject for, if it is enough.
-    pub(crate) fn gateway_error(&self) -> Option<Cause> {
-        self.server_errors.fetch_add(1, Relaxed);
-        (self.gateway_errors.fetch_add(1, Relaxed) + 1 >= SERVER_ERRORS).then_some(Cause::GatewayErrors)
+    pub(crate) fn gateway_error(&self, rules: &Rules) -> Option<Cause> {
+        let errors = self.server_errors.fetch_add(1, Relaxed) + 1;
+        if rules.by_gateway_errors(self.gateway_errors.fetch_add(1, Relaxed) + 1) {
+            return Some(Cause::GatewayErrors);
+        }
+        rules.by_server_errors(errors).then_some(Cause::ServerErrors)
     }
 
     /// Counts another 5xx; the cause to eject for, if it is enough.
-    pub(crate) fn server_error(&self) -> Option<Cause> {
+    pub(crate) fn server_error(&self, rules: &Rules) -> Option<Cause> {
         self.gateway_errors.store(0, Relaxed);
-        (self.server_errors.fetch_add(1, Relaxed) + 1 >= SERVER_ERRORS).then_some(Cause::ServerErrors)
+        rules
+            .by_server_errors(self.server_errors.fetch_add(1, Relaxed) + 1)
+            .then_some(Cause::ServerErrors)
     }
 
     /// Counts a connection that failed or broke; the cause to eject for, if it is enough.
-    pub(crate) fn broken(&self) -> Option<Cause> {
-        (self.broken.fetch_add(1, Relaxed) + 1 >= BROKEN).then_some(Cause::Broken)
+    pub(crate) fn broken(&self, rules: &Rules) -> Option<Cause> {
+        rules
+            .by_connect_errors(self.broken.fetch_add(1, Relaxed) + 1, false)
+            .then_some(Cause::Broken)
+    }
+
+    /// Counts a connection that was refused; the cause to eject for, if it is enough.
+    pub(crate) fn refused(&self, rules: &Rules) -> Option<Cause> {
+        rules
+            .by_connect_errors(self.broken.fetch_add(1, Relaxed) + 1, true)
+            .then_some(Cause::Refused)
     }
 }
 
-/// A time within a fifth of `time`, decided by `seed`.
-fn jittered(time: u64, seed: u64) -> u64 {
+/// A time within a fifth of `time`, or of the fifth above it, decided by `seed`.
+fn jittered(time: u64, exact: bool, seed: u64) -> u64 {
     let spread = time / 5 * 2;
-    time - time / 5 + rapidhash::v3::rapidhash_v3(&seed.to_le_bytes()) % (spread + 1)
+    let random = rapidhash::v3::rapidhash_v3(&seed.to_le_bytes());
+    match exact {
+        true => time + random % (time / 5 + 1),
+        false => time - time / 5 + random % (spread + 1),
+    }
 }
+
+#[cfg(test)]
+mod tests;

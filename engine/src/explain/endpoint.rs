@@ -145,6 +145,9 @@ fn objection(endpoint: &EndpointState, report: &EndpointReport, tier: Option<Dis
                 Cause::Silent => "it fell silent",
                 Cause::GatewayErrors => "it answered 502, 503 or 504 again and again",
                 Cause::ServerErrors => "it answered 5xx again and again",
+                Cause::SuccessRate => "it fails more often than the others",
+                Cause::Latency => "it is slower than the others",
+                Cause::HealthCheck => "its health checks fail",
             };
             format!("is ejected: {cause}")
         }
