@@ -16,6 +16,8 @@ pub mod ingest;
 pub mod mesh;
 /// What a sidecar must obey, from what people declared.
 pub mod translate;
+/// What has no effect, can't work or is not what was meant.
+pub mod analyze;
 /// Resources to sidecars, over delta ADS.
 pub mod xds;
 /// Which replica leads.

@@ -12,6 +12,7 @@
 //! | | `GET /debug/leader` | which replica leads, and whether there is another installation |
 //! | | `POST /ca/roll[?step=introduce\|switch\|retire][&force=true]` | one step of rolling the root |
 
+use crate::analyze::analyze;
 use crate::ca::Current;
 use crate::ca::keep::{self, KeepError, Step};
 use crate::ca::root::{InvalidAuthority, Source};
@@ -214,9 +215,12 @@ fn endpoints_json(resource: &Resource) -> Vec<Value> {
 
 async fn diagnostics(State(debug): State<Debug>) -> Json<Value> {
     let catalog = debug.pages.catalogs.borrow().clone();
-    let findings = catalog
-        .map(|catalog| catalog.shared.findings().clone())
-        .unwrap_or_default();
+    let work = tokio::task::spawn_blocking(move || {
+        catalog
+            .map(|catalog| analyze(&catalog.shared))
+            .unwrap_or_default()
+    });
+    let findings = work.await.unwrap_or_default();
     let list = findings.iter().map(|finding| {
         let mut value = serde_json::to_value(finding).unwrap_or_default();
         value["message"] = finding.to_string().into();

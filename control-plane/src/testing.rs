@@ -105,6 +105,7 @@ pub fn service(name: &str) -> Change {
         }],
         service_type: ServiceType::Cluster,
         publish_not_ready: false,
+        traffic: Default::default(),
         origin: Origin::object("Service", "shop", name),
     };
     put("Service", "shop", name, Item::Service(service))
@@ -120,6 +121,9 @@ pub fn slice(service: &str, pods: u8) -> Change {
         )),
         node: "node".into(),
         zone: "".into(),
+        hostname: "".into(),
+        hint_zones: vec![],
+        hint_nodes: vec![],
         ready: true,
         terminating: false,
     };

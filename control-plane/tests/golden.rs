@@ -16,11 +16,11 @@ use weft_control_plane::mesh::{Change, Diagnostic, Mesh, Settings, Store};
 use weft_control_plane::translate::{self, Scope, Shared};
 use weft_proto::model::{
     Backend, Endpoint, HeaderChanges, Inbound, Operation, Origin, PeerAuthentication, Policy, RouteRule,
-    Source, StringMatch, TrustDomain,
+    Source, StringMatch, Traffic, TrustDomain,
 };
 use weft_proto::resource::{Kind, Resource};
 
-const CASES: [&str; 4] = ["bad", "policies", "routes", "shop"];
+const CASES: [&str; 5] = ["bad", "policies", "routes", "shop", "traffic"];
 
 fn folder(case: &str) -> PathBuf {
     Path::new("tests/golden").join(case)
@@ -111,10 +111,11 @@ fn served(shared: &Shared, scope: &Scope) -> Vec<Resource> {
         let own = scoped.as_ref().map(|scoped| match kind {
             Kind::Inbound => &scoped.inbound,
             Kind::Policy => &scoped.policies,
+            Kind::Service => &scoped.services,
             _ => &scoped.routes,
         });
         let mut items: BTreeMap<_, _> = shared.items(kind).iter().collect();
-        if let (Some(own), Kind::Inbound | Kind::Policy | Kind::Routes) = (own, kind) {
+        if let (Some(own), Kind::Inbound | Kind::Policy | Kind::Routes | Kind::Service) = (own, kind) {
             items.extend(own.iter());
         }
         all.extend(items.into_values().map(|item| item.resource().clone()));
@@ -159,7 +160,7 @@ proptest! {
             let next = shared.next(Arc::new(store.mesh().clone()));
             if next.scoped_same(&shared, &scope) {
                 let of = |shared: &Shared| shared.scoped(&scope).map(|scoped| {
-                    [&scoped.inbound, &scoped.policies, &scoped.routes].map(|items| {
+                    [&scoped.inbound, &scoped.policies, &scoped.routes, &scoped.services].map(|items| {
                         items.values().map(|item| item.resource().clone()).collect::<Vec<_>>()
                     })
                 });
@@ -178,12 +179,14 @@ fn show(resource: &Resource) -> Value {
         Resource::TrustBundle(bundle) => json!(bundle.roots.len()),
         Resource::Inbound(inbound) => show_inbound(inbound),
         Resource::Policy(policy) => show_policy(policy),
-        Resource::Service(service) => json!({
+        Resource::Service(service) => without_empty(json!({
             "hostnames": service.hostnames,
             "addresses": service.addresses,
             "ports": service.ports.iter().map(|p| format!("{} {:?} {:?}", p.port, p.name, p.protocol)).collect::<Vec<_>>(),
             "origin": service.origin.to_string(),
-        }),
+            "traffic": service.traffic.iter().map(show_traffic).collect::<Vec<_>>(),
+            "subsets": service.subsets.iter().map(|s| format!("{}: {:?}", s.name, s.labels)).collect::<Vec<_>>(),
+        })),
         Resource::Names(names) => json!({
             "services": names.services().map(|named| format!("{}/{}{}", named.namespace, named.name, if named.plain { " plain" } else { "" })).collect::<Vec<_>>(),
             "addresses": names.addresses(),
@@ -203,8 +206,27 @@ fn show(resource: &Resource) -> Value {
     json!({"kind": format!("{:?}", resource.kind()), "name": resource.name(), "is": what})
 }
 
+/// What differs from Weft's defaults.
+fn show_traffic(traffic: &Traffic) -> Value {
+    fn part<T: std::fmt::Debug + Default + PartialEq>(part: &T) -> Option<String> {
+        (*part != T::default()).then(|| format!("{part:?}"))
+    }
+    without_empty(json!({
+        "origin": show_origin(&traffic.origin),
+        "port": traffic.port,
+        "subset": traffic.subset,
+        "balance": part(&traffic.balance),
+        "locality": part(&traffic.locality),
+        "outliers": part(&traffic.outliers),
+        "limits": part(&traffic.limits),
+        "healthCheck": part(&traffic.health_check),
+        "retryBudget": part(&traffic.retry_budget),
+        "plain": part(&traffic.plain),
+    }))
+}
+
 fn show_endpoint(endpoint: &Endpoint) -> Value {
-    json!({
+    without_empty(json!({
         "workload": endpoint.workload,
         "addresses": endpoint.addresses,
         "ports": endpoint.ports.iter().map(|(port, target)| format!("{port} -> {target}")).collect::<Vec<_>>(),
@@ -212,7 +234,11 @@ fn show_endpoint(endpoint: &Endpoint) -> Value {
         "health": endpoint.health,
         "weight": endpoint.weight,
         "identity": endpoint.identity,
-    })
+        "labels": endpoint.labels,
+        "hintZones": endpoint.hint_zones,
+        "hintNodes": endpoint.hint_nodes,
+        "hostname": Some(&endpoint.hostname).filter(|name| !name.is_empty()),
+    }))
 }
 
 fn show_origin(origin: &Origin) -> String {
@@ -227,12 +253,25 @@ fn show_inbound(inbound: &Inbound) -> Value {
     let ports = inbound.ports.iter().map(|port| {
         json!({"port": port.port, "protocol": port.protocol, "authentication": port.authentication.as_ref().map(show_auth)})
     });
-    json!({
+    let limits = inbound.rate_limits.iter().map(|limit| {
+        without_empty(json!({
+            "origin": show_origin(&limit.origin),
+            "port": limit.port,
+            "matches": limit.matches.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>(),
+            "requests": limit.requests,
+            "requestsPerIdentity": limit.requests_per_identity,
+            "interval": format!("{:?}", limit.interval),
+            "burst": limit.burst,
+        }))
+    });
+    without_empty(json!({
         "workload": inbound.workload,
         "locality": inbound.locality,
         "authentication": show_auth(&inbound.authentication),
         "ports": ports.collect::<Vec<_>>(),
-    })
+        "labels": inbound.labels,
+        "rateLimits": limits.collect::<Vec<_>>(),
+    }))
 }
 
 fn show_matches(matches: &[StringMatch]) -> Value {

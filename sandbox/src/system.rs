@@ -192,6 +192,12 @@ pub(crate) fn webhooks() -> [Value; 2] {
             &["httproutes", "grpcroutes", "tcproutes", "tlsroutes"]
         ),
         rule(
+            "gateway.networking.x-k8s.io",
+            "*",
+            &written,
+            &["xbackendtrafficpolicies"]
+        ),
+        rule(
             "networking.istio.io",
             "*",
             &written,

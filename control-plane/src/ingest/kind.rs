@@ -35,6 +35,7 @@ pub enum Role {
 }
 
 const GATEWAY: &str = "gateway.networking.k8s.io";
+const EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
 const SECURITY: &str = "security.istio.io";
 const NETWORKING: &str = "networking.istio.io";
 const ISTIO: &[&str] = &["v1", "v1beta1", "v1alpha3"];
@@ -83,11 +84,6 @@ const fn other(group: &'static str, kind: &'static str, plural: &'static str, na
     }
 }
 
-const ROUTING: Role = Role::Reported(
-    Warning,
-    "Weft doesn't act on it",
-    "write an HTTPRoute with the Service as parentRef",
-);
 const NOTHING: Role = Role::Reported(
     Warning,
     "Weft doesn't act on it",
@@ -121,6 +117,19 @@ pub static KINDS: &[Kind] = &[
     },
     optional(GATEWAY, "HTTPRoute", "httproutes"),
     optional(GATEWAY, "GRPCRoute", "grpcroutes"),
+    Kind {
+        versions: &["v1", "v1alpha2"],
+        ..optional(GATEWAY, "TCPRoute", "tcproutes")
+    },
+    Kind {
+        versions: &["v1", "v1alpha3", "v1alpha2"],
+        ..optional(GATEWAY, "TLSRoute", "tlsroutes")
+    },
+    optional(GATEWAY, "ReferenceGrant", "referencegrants"),
+    Kind {
+        versions: &["v1alpha1"],
+        ..optional(EXPERIMENTAL, "XBackendTrafficPolicy", "xbackendtrafficpolicies")
+    },
     optional(SECURITY, "PeerAuthentication", "peerauthentications"),
     optional(SECURITY, "AuthorizationPolicy", "authorizationpolicies"),
     reported(
@@ -133,8 +142,14 @@ pub static KINDS: &[Kind] = &[
             "check tokens in the application",
         ),
     ),
-    reported(NETWORKING, "VirtualService", "virtualservices", ROUTING),
-    reported(NETWORKING, "DestinationRule", "destinationrules", NOTHING),
+    Kind {
+        role: Role::Optional,
+        ..reported(NETWORKING, "VirtualService", "virtualservices", NOTHING)
+    },
+    Kind {
+        role: Role::Optional,
+        ..reported(NETWORKING, "DestinationRule", "destinationrules", NOTHING)
+    },
     reported(NETWORKING, "ServiceEntry", "serviceentries", NOTHING),
     reported(NETWORKING, "Sidecar", "sidecars", NOTHING),
     reported(NETWORKING, "Gateway", "gateways", NOTHING),
@@ -142,14 +157,6 @@ pub static KINDS: &[Kind] = &[
     reported(NETWORKING, "WorkloadEntry", "workloadentries", NOTHING),
     reported(NETWORKING, "WorkloadGroup", "workloadgroups", NOTHING),
     reported(NETWORKING, "ProxyConfig", "proxyconfigs", NOTHING),
-    Kind {
-        versions: &["v1", "v1alpha2"],
-        ..reported(GATEWAY, "TCPRoute", "tcproutes", NOTHING)
-    },
-    Kind {
-        versions: &["v1", "v1alpha3", "v1alpha2"],
-        ..reported(GATEWAY, "TLSRoute", "tlsroutes", NOTHING)
-    },
     Kind {
         group: "networking.k8s.io",
         versions: &["v1"],
@@ -251,8 +258,6 @@ pub static KINDS: &[Kind] = &[
     ),
     other(GATEWAY, "GatewayClass", "gatewayclasses", false),
     other(GATEWAY, "ListenerSet", "listenersets", true),
-    // Routes of a mesh may refer to Services of other namespaces without it (GEP-1426, "Namespace boundaries").
-    other(GATEWAY, "ReferenceGrant", "referencegrants", true),
 ];
 
 /// Why a kind isn't in the table.
@@ -311,6 +316,11 @@ impl Kind {
             Role::Required | Role::Optional => self.kind.to_owned(),
             Role::Reported(..) | Role::Other => format!("{}.{}", self.plural, self.group),
         }
+    }
+
+    /// Whether its objects have a status of the Gateway API's routes.
+    pub fn is_route(&self) -> bool {
+        self.group == GATEWAY && matches!(self.kind, "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute")
     }
 
     /// Whether nothing may be served while objects of it can't be read: without its policies, callers could do more

@@ -3,14 +3,20 @@
 //! Enters: [`Change`]s from `ingest`. Leaves: [`Mesh`] snapshots behind a watch ([`Store`]). Never: Kubernetes types,
 //! resolved selectors, decisions. A new snapshot shares every object and every table that didn't change.
 
+/// Host names of Services.
+pub mod host;
 /// Findings about objects.
 pub mod diagnostic;
 /// Objects that describe what runs: namespaces, nodes, pods, services, slices.
 pub mod object;
 /// Routes as declared.
 pub mod route;
+/// Istio's routes as declared.
+pub mod virtual_service;
 /// Policies as declared.
 pub mod policy;
+/// How callers treat endpoints, as declared.
+pub mod traffic;
 /// Applies changes and publishes snapshots.
 pub mod store;
 
@@ -20,8 +26,15 @@ pub use object::{
     SliceEndpoint, SlicePort, TargetPort,
 };
 pub use policy::{AuthorizationPolicy, DeclaredAction, DeclaredRule, DeclaredSource, PeerAuth, Selection};
-pub use route::{BackendRef, ReferenceGrant, Route, RouteParent, RouteRuleSpec};
+pub use route::{
+    Action, BackendRef, ConnectionSpec, ReferenceGrant, Route, RouteParent, RouteRuleSpec, Target,
+};
 pub use store::{Change, Item, Key, Read, Store, Table};
+pub use traffic::{
+    BackendPolicy, Balancing, DeclaredSubset, DestinationRule, Export, Policies, Rate, Rates, ServiceTraffic,
+    TrafficPolicy,
+};
+pub use virtual_service::{VirtualConnection, VirtualRule, VirtualService};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,10 +83,16 @@ pub struct Mesh {
     pub services: Table<ServiceName, DeclaredService>,
     /// By namespace and name of the slice.
     pub slices: Table<ServiceName, Slice>,
-    /// HTTPRoutes and GRPCRoutes, by kind, namespace and name.
+    /// Routes of the Gateway API, by kind, namespace and name.
     pub routes: Table<Key, Route>,
     /// By namespace and name.
+    pub virtual_services: Table<ServiceName, VirtualService>,
+    /// By namespace and name.
     pub grants: Table<ServiceName, ReferenceGrant>,
+    /// By namespace and name.
+    pub destination_rules: Table<ServiceName, DestinationRule>,
+    /// By namespace and name.
+    pub backend_policies: Table<ServiceName, BackendPolicy>,
     /// By namespace and name.
     pub peer_authentications: Table<ServiceName, PeerAuth>,
     /// By namespace and name.
@@ -96,7 +115,10 @@ impl Mesh {
             services: Table::default(),
             slices: Table::default(),
             routes: Table::default(),
+            virtual_services: Table::default(),
             grants: Table::default(),
+            destination_rules: Table::default(),
+            backend_policies: Table::default(),
             peer_authentications: Table::default(),
             authorization_policies: Table::default(),
             findings: Table::default(),

@@ -1,5 +1,6 @@
 //! What runs where: namespaces, nodes, pods, services and their slices, as the cluster declares them.
 
+use super::ServiceTraffic;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub struct DeclaredService {
     pub service_type: ServiceType,
     /// Pods count as ready before they are.
     pub publish_not_ready: bool,
+    /// How callers treat its endpoints.
+    pub traffic: ServiceTraffic,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -155,6 +158,12 @@ pub struct SliceEndpoint {
     pub node: Arc<str>,
     /// Zone; may be empty.
     pub zone: Arc<str>,
+    /// The pod's own name below the Service's; may be empty.
+    pub hostname: Arc<str>,
+    /// Zones that should use it; may be empty.
+    pub hint_zones: Vec<Arc<str>>,
+    /// Nodes that should use it; may be empty.
+    pub hint_nodes: Vec<Arc<str>>,
     /// Takes new requests (unset means yes).
     pub ready: bool,
     /// Is going away.

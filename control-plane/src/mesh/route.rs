@@ -1,8 +1,12 @@
-//! Routes as declared (Gateway API `HTTPRoute` and `GRPCRoute` with a Service as parent), references unresolved.
+//! Routes as declared (Gateway API, with a Service as parent), references unresolved.
 
+use super::host;
+use super::traffic::Rates;
 use std::sync::Arc;
 use std::time::Duration;
-use weft_proto::model::{HeaderChanges, Origin, RouteMatch, ServiceName};
+use weft_proto::model::{
+    Answer, Cors, Fault, HeaderChanges, Origin, Retries, Rewrite, RouteMatch, ServiceName, Session,
+};
 
 /// A route object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +17,12 @@ pub struct Route {
     pub generation: Option<i64>,
     /// The Services it is attached to.
     pub parents: Vec<RouteParent>,
-    /// Its rules, in order, without those that Weft can't evaluate.
+    /// Its rules for requests, in order, without those that Weft can't evaluate.
     pub rules: Vec<RouteRuleSpec>,
+    /// Its rules for opaque connections, in order.
+    pub connections: Vec<ConnectionSpec>,
+    /// How many requests each pod takes that this route is about.
+    pub rates: Rates,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -32,7 +40,7 @@ pub struct RouteParent {
     pub field: Arc<str>,
 }
 
-/// A rule of a route.
+/// A rule for requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteRuleSpec {
     /// Its name, or `rules[i]`.
@@ -41,8 +49,17 @@ pub struct RouteRuleSpec {
     pub field: Arc<str>,
     /// Any may match; at least one.
     pub matches: Vec<RouteMatch>,
+    /// What happens then.
+    pub then: Action,
+}
+
+/// What happens with requests that match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Action {
     /// Where to.
     pub backends: Vec<BackendRef>,
+    /// Where copies go, each with its share of requests in millionths.
+    pub mirrors: Vec<(BackendRef, u32)>,
     /// Bound on the whole request.
     pub request_timeout: Option<Duration>,
     /// Bound on one try.
@@ -51,21 +68,77 @@ pub struct RouteRuleSpec {
     pub request_headers: HeaderChanges,
     /// Applied before answering.
     pub response_headers: HeaderChanges,
+    /// Answered by the sidecar itself.
+    pub answer: Option<Answer>,
+    /// Changes of host and path.
+    pub rewrite: Rewrite,
+    /// Cross-origin requests.
+    pub cors: Option<Cors>,
+    /// Delays and errors on purpose.
+    pub fault: Fault,
+    /// What is tried again; `None`: Weft's own rules.
+    pub retries: Option<Retries>,
+    /// The same client goes to the same endpoint. An empty path: that of the match.
+    pub session: Option<Session>,
+}
+
+/// A rule for opaque connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSpec {
+    /// Its name, or `rules[i]`.
+    pub rule: Arc<str>,
+    /// Server names of the client's TLS hello, lower case; empty: any connection.
+    pub server_names: Vec<Arc<str>>,
+    /// Where to.
+    pub backends: Vec<BackendRef>,
 }
 
 /// A weighted reference to a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendRef {
     /// The Service.
-    pub service: ServiceName,
-    /// Its port.
-    pub port: u16,
+    pub target: Target,
+    /// Its port; `None`: the only one it has.
+    pub port: Option<u16>,
     /// Relative share.
     pub weight: u32,
     /// Why it can't be used, if that is known from the route alone.
     pub invalid: Option<Arc<str>>,
+    /// Only this subset of its endpoints.
+    pub subset: Option<Arc<str>>,
+    /// Applied before sending, after the rule's.
+    pub request_headers: HeaderChanges,
+    /// Applied before answering, after the rule's.
+    pub response_headers: HeaderChanges,
     /// Path of the reference in the object, for messages.
     pub field: Arc<str>,
+}
+
+/// How a reference names a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By namespace and name.
+    Service(ServiceName),
+    /// By a host name, as seen from a namespace.
+    Host {
+        /// The name.
+        host: Arc<str>,
+        /// Where a short name is looked for.
+        namespace: Arc<str>,
+    },
+}
+
+impl Target {
+    /// The Service, or the host that names none.
+    ///
+    /// # Errors
+    /// The host, when no Service of the cluster can have it.
+    pub fn service(&self, cluster_domain: &str) -> Result<ServiceName, &Arc<str>> {
+        match self {
+            Self::Service(name) => Ok(name.clone()),
+            Self::Host { host, namespace } => host::service(host, namespace, cluster_domain).ok_or(host),
+        }
+    }
 }
 
 /// A `ReferenceGrant`: who may refer to the Services of its namespace.

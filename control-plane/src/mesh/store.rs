@@ -4,8 +4,8 @@
 //! from anywhere.
 
 use super::{
-    AuthorizationPolicy, DeclaredService, Diagnostic, Mesh, Namespace, Node, PeerAuth, Pod, ReferenceGrant,
-    Route, Settings, Slice,
+    AuthorizationPolicy, BackendPolicy, DeclaredService, DestinationRule, Diagnostic, Mesh, Namespace, Node,
+    PeerAuth, Pod, ReferenceGrant, Route, Settings, Slice, VirtualService,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -89,10 +89,16 @@ pub enum Item {
     Service(DeclaredService),
     /// An EndpointSlice.
     Slice(Slice),
-    /// An HTTPRoute or GRPCRoute.
+    /// A route of the Gateway API.
     Route(Route),
+    /// A VirtualService.
+    VirtualService(VirtualService),
     /// A ReferenceGrant.
     Grant(ReferenceGrant),
+    /// A DestinationRule.
+    DestinationRule(DestinationRule),
+    /// An XBackendTrafficPolicy.
+    BackendPolicy(BackendPolicy),
     /// A PeerAuthentication.
     PeerAuth(PeerAuth),
     /// An AuthorizationPolicy.
@@ -278,7 +284,10 @@ impl Store {
                 )
             }
             Item::Route(new) => (mesh.routes.set(&key, Some(new)), Urgency::Soon),
+            Item::VirtualService(new) => (mesh.virtual_services.set(&name, Some(new)), Urgency::Soon),
             Item::Grant(new) => (mesh.grants.set(&name, Some(new)), Urgency::Soon),
+            Item::DestinationRule(new) => (mesh.destination_rules.set(&name, Some(new)), Urgency::Soon),
+            Item::BackendPolicy(new) => (mesh.backend_policies.set(&name, Some(new)), Urgency::Soon),
             Item::PeerAuth(new) => (mesh.peer_authentications.set(&name, Some(new)), Urgency::Now),
             Item::Policy(new) => (mesh.authorization_policies.set(&name, Some(new)), Urgency::Now),
             Item::Noted => (self.clear(&key), Urgency::Now),
@@ -295,8 +304,11 @@ impl Store {
             "Pod" => mesh.pods.set(&name, None),
             "Service" => mesh.services.set(&name, None),
             "EndpointSlice" => mesh.slices.set(&name, None),
-            "HTTPRoute" | "GRPCRoute" => mesh.routes.set(key, None),
+            kind if is_route(kind) => mesh.routes.set(key, None),
+            "VirtualService" => mesh.virtual_services.set(&name, None),
             "ReferenceGrant" => mesh.grants.set(&name, None),
+            "DestinationRule" => mesh.destination_rules.set(&name, None),
+            "XBackendTrafficPolicy" => mesh.backend_policies.set(&name, None),
             "PeerAuthentication" => mesh.peer_authentications.set(&name, None),
             "AuthorizationPolicy" => mesh.authorization_policies.set(&name, None),
             _ => false,
@@ -314,13 +326,16 @@ impl Store {
             "Pod" => mesh.pods.keys().map(spaced).collect(),
             "Service" => mesh.services.keys().map(spaced).collect(),
             "EndpointSlice" => mesh.slices.keys().map(spaced).collect(),
-            "HTTPRoute" | "GRPCRoute" => mesh
+            "VirtualService" => mesh.virtual_services.keys().map(spaced).collect(),
+            kind if is_route(kind) => mesh
                 .routes
                 .keys()
                 .filter(|key| &*key.kind == kind)
                 .cloned()
                 .collect(),
             "ReferenceGrant" => mesh.grants.keys().map(spaced).collect(),
+            "DestinationRule" => mesh.destination_rules.keys().map(spaced).collect(),
+            "XBackendTrafficPolicy" => mesh.backend_policies.keys().map(spaced).collect(),
             "PeerAuthentication" => mesh.peer_authentications.keys().map(spaced).collect(),
             "AuthorizationPolicy" => mesh.authorization_policies.keys().map(spaced).collect(),
             _ => BTreeSet::new(),
@@ -346,6 +361,11 @@ impl Key {
             name: self.name.clone(),
         }
     }
+}
+
+/// Kinds that are kept as [`Item::Route`].
+fn is_route(kind: &str) -> bool {
+    matches!(kind, "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute")
 }
 
 /// How soon a change has to be seen.

@@ -79,6 +79,7 @@ fn same(old: &Mesh, new: &Mesh) -> bool {
     old.synced == new.synced
         && old.routes.same(&new.routes)
         && old.services.same(&new.services)
+        && old.grants.same(&new.grants)
         && old.findings.same(&new.findings)
 }
 

@@ -69,8 +69,11 @@ fn conditions(mesh: &Mesh, route: &Route, parent: &RouteParent, findings: &[Diag
         all.filter(|finding| finding.severity == Severity::Error && test(finding))
             .collect()
     };
-    let backend =
-        |finding: &Diagnostic| finding.field.contains(".backendRefs[") && !finding.field.contains(".filters");
+    let backend = |finding: &Diagnostic| match finding.field.split_once(".filters[") {
+        // Where copies go is a reference too.
+        Some((_, filter)) => filter.contains("].requestMirror.backendRef"),
+        None => finding.field.contains(".backendRefs["),
+    };
     let at_parent = errors(&|finding| finding.field == parent.field);
     let refs = errors(&backend);
     let rules = errors(&|finding| !backend(finding) && !finding.field.starts_with("spec.parentRefs["));
@@ -161,7 +164,8 @@ fn resolved(refs: &[&Diagnostic]) -> Condition {
     };
     let reason = match first.code {
         "route-backend-missing" | "route-backend-port-missing" => "BackendNotFound",
-        _ if first.field.ends_with(']') => "InvalidKind",
+        "route-backend-not-permitted" => "RefNotPermitted",
+        _ if first.field.ends_with(']') || first.field.ends_with(".backendRef") => "InvalidKind",
         _ => "UnsupportedValue",
     };
     Condition {

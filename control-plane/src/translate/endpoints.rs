@@ -3,7 +3,8 @@
 //! Never: an endpoint of a pod that isn't known (yet, or any more): it would be taken for one without a sidecar and
 //! sent plain text.
 
-use super::workload::{locality, workload};
+use super::rules::Rules;
+use super::workload::{labels, locality, workload};
 use super::{Item, Items, inbound};
 use crate::mesh::{DeclaredService, Mesh, Pod, ServiceType, Slice, SliceEndpoint, Table};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,11 @@ fn dirty(old: &Mesh, new: &Mesh) -> Option<BTreeSet<ServiceName>> {
         return None;
     }
     let mut dirty: BTreeSet<ServiceName> = changed(&old.services, &new.services);
+    if !old.destination_rules.same(&new.destination_rules) {
+        let (old, new) = (Rules::new(old), Rules::new(new));
+        let services = new.services().map(|service| &service.name);
+        dirty.extend(services.filter(|name| old.keys(name) != new.keys(name)).cloned());
+    }
     for name in changed(&old.slices, &new.slices) {
         let slices = [old.slices.get(&name), new.slices.get(&name)];
         dirty.extend(slices.into_iter().flatten().map(|slice| slice.service.clone()));
@@ -84,6 +90,7 @@ struct Join<'a> {
     mesh: &'a Mesh,
     slices: BTreeMap<&'a ServiceName, Vec<&'a Slice>>,
     by_address: BTreeMap<IpAddr, &'a Pod>,
+    rules: Rules<'a>,
 }
 
 /// One endpoint, gathered from several slices (one for each address family).
@@ -91,6 +98,8 @@ struct Gathered<'a> {
     pod: Option<&'a Pod>,
     node: &'a Arc<str>,
     zone: &'a Arc<str>,
+    hostname: &'a Arc<str>,
+    hints: [&'a [Arc<str>]; 2],
     addresses: BTreeSet<IpAddr>,
     ports: BTreeMap<u16, u16>,
     health: Health,
@@ -113,6 +122,7 @@ impl<'a> Join<'a> {
             mesh,
             slices,
             by_address: by_address.collect(),
+            rules: Rules::new(mesh),
         }
     }
 
@@ -123,9 +133,10 @@ impl<'a> Join<'a> {
                 self.gather(service, slice, endpoint, &mut gathered);
             }
         }
+        let keys = self.rules.keys(&service.name);
         let endpoints = gathered
             .into_values()
-            .flat_map(|found| self.endpoint(found))
+            .flat_map(|found| self.endpoint(found, &keys))
             .collect();
         Endpoints {
             service: service.name.clone(),
@@ -160,6 +171,8 @@ impl<'a> Join<'a> {
             pod,
             node: &endpoint.node,
             zone: &endpoint.zone,
+            hostname: &endpoint.hostname,
+            hints: [&endpoint.hint_zones, &endpoint.hint_nodes],
             addresses: BTreeSet::new(),
             ports: BTreeMap::new(),
             health,
@@ -174,7 +187,7 @@ impl<'a> Join<'a> {
     }
 
     /// One endpoint, or two of the same pod: ports that sidecars reach with TLS, and those that take plain text only.
-    fn endpoint(&self, found: Gathered<'_>) -> Vec<Endpoint> {
+    fn endpoint(&self, found: Gathered<'_>, keys: &BTreeSet<Arc<str>>) -> Vec<Endpoint> {
         let node = match found.pod {
             Some(pod) if !pod.node.is_empty() => &pod.node,
             _ => found.node,
@@ -195,6 +208,10 @@ impl<'a> Join<'a> {
             }
             None => (ports.collect(), Vec::new()),
         };
+        let labels_of_pod = found
+            .pod
+            .map(|pod| labels(pod, &locality, keys))
+            .unwrap_or_default();
         let whole = Endpoint {
             workload: found.pod.map_or_else(Workload::default, workload),
             addresses: found.addresses.into_iter().collect(),
@@ -203,10 +220,10 @@ impl<'a> Join<'a> {
             health: found.health,
             weight: 1,
             identity: None,
-            labels: Vec::new(),
-            hint_zones: Vec::new(),
-            hint_nodes: Vec::new(),
-            hostname: "".into(),
+            labels: labels_of_pod,
+            hint_zones: found.hints[0].to_vec(),
+            hint_nodes: found.hints[1].to_vec(),
+            hostname: found.hostname.clone(),
         };
         // Whoever has a sidecar and no identity that can be checked gets nothing rather than plain text.
         let secured = meshed

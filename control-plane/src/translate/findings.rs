@@ -1,7 +1,7 @@
 //! What doesn't fit together: selectors that select nothing, ports that nobody has, objects that collide.
 
 use super::workload::target_port;
-use super::{policies, routes};
+use super::{policies, routes, rule_findings};
 use crate::mesh::{Diagnostic, Labels, Mesh, Pod, Selection, ServiceType, TargetPort, in_namespace, object};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,6 +14,7 @@ pub(super) fn findings(mesh: &Mesh) -> Vec<Diagnostic> {
     routes::routes(mesh, &mut all);
     services(mesh, &mut all);
     slices(mesh, &mut all);
+    rule_findings::rules(mesh, &mut all);
     authorization(mesh, &mut all);
     authentication(mesh, &mut all);
     all.sort();

@@ -1,13 +1,48 @@
 //! What a sidecar must know of itself: its ports and who may speak plain text to them.
 
-use super::workload::{locality, target_port, workload};
-use crate::mesh::{Mesh, PeerAuth, Pod, in_namespace, object};
-use std::collections::BTreeMap;
+use super::workload::{labels, locality, target_port, workload};
+use super::{rates, rules};
+use crate::mesh::{Mesh, PeerAuth, Pod, Rates, Route, in_namespace, object};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_proto::model::{Inbound, InboundPort, MtlsMode, PeerAuthentication, Protocol, annotations};
 
+/// What pods need to know of themselves because of other objects, gathered once per mesh.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// Keys of labels that locality rules look at.
+    keys: BTreeSet<Arc<str>>,
+    /// Routes with rates, by their namespace.
+    routes: BTreeMap<Arc<str>, Vec<Arc<Route>>>,
+}
+
+impl Asked {
+    /// Of a mesh.
+    pub(super) fn new(mesh: &Mesh) -> Self {
+        let mut routes: BTreeMap<Arc<str>, Vec<Arc<Route>>> = BTreeMap::new();
+        for route in mesh
+            .routes
+            .values()
+            .filter(|route| route.rates != Rates::default())
+        {
+            let of = routes.entry(route.origin.namespace.clone()).or_default();
+            of.push(route.clone());
+        }
+        Self {
+            keys: rules::caller_keys(mesh),
+            routes,
+        }
+    }
+
+    /// Whether it is the same for pods of a namespace.
+    pub(super) fn same(&self, other: &Self, namespace: &str) -> bool {
+        self.keys == other.keys && self.routes.get(namespace) == other.routes.get(namespace)
+    }
+}
+
 /// The pod's own resource.
-pub(super) fn inbound(mesh: &Mesh, pod: &Pod) -> Inbound {
+pub(super) fn inbound(mesh: &Mesh, asked: &Asked, pod: &Pod) -> Inbound {
+    let locality = locality(mesh, &pod.node);
     let levels = Levels::of(mesh, pod);
     let mut ports = declared_ports(mesh, pod);
     let overrides: BTreeMap<u16, PeerAuthentication> =
@@ -22,10 +57,11 @@ pub(super) fn inbound(mesh: &Mesh, pod: &Pod) -> Inbound {
     });
     Inbound {
         workload: workload(pod),
-        locality: locality(mesh, &pod.node),
         authentication: levels.authentication(),
         ports: ports.collect(),
-        ..Default::default()
+        labels: labels(pod, &locality, &asked.keys),
+        rate_limits: rates::rate_limits(mesh, asked.routes.get(&pod.name.namespace), pod),
+        locality,
     }
 }
 

@@ -14,6 +14,10 @@ pub mod item;
 
 mod names;
 mod services;
+mod rates;
+mod rule_findings;
+mod rules;
+mod traffic;
 mod pods;
 mod endpoints;
 mod routes;
@@ -26,6 +30,7 @@ pub use item::{Item, Items, Wire};
 pub use scope::Scope;
 
 use crate::mesh::{Diagnostic, Mesh, Pod, in_namespace};
+use routes::Labelled;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 use weft_proto::model::ServiceName;
@@ -39,12 +44,16 @@ pub struct Shared {
     mesh: Arc<Mesh>,
     trust: Items,
     names: Items,
-    services: Items,
+    services: services::Translated,
     endpoints: Items,
     routes: Items,
     pods: Items,
+    /// What pods need to know of themselves because of other objects.
+    asked: Arc<inbound::Asked>,
     /// By the namespace of the callers.
     consumer_routes: BTreeMap<Arc<str>, Items>,
+    /// Those that depend on callers' labels.
+    labelled_routes: Arc<Labelled>,
     findings: Arc<OnceLock<Arc<Vec<Diagnostic>>>>,
 }
 
@@ -57,6 +66,8 @@ pub struct Scoped {
     pub policies: Items,
     /// Routes that hold for the sidecar's namespace instead of the shared ones of the same name.
     pub routes: Items,
+    /// Services as the sidecar's namespace sees them instead of the shared ones of the same name.
+    pub services: Items,
 }
 
 impl Shared {
@@ -77,9 +88,17 @@ impl Shared {
             Some(last) if last.mesh.trust.same(&mesh.trust) => last.trust.clone(),
             _ => Items::from_resources(trust(&mesh), last.map(|last| &last.trust)),
         };
+        let rules = |last: &Self| {
+            last.mesh.destination_rules.same(&mesh.destination_rules)
+                && last.mesh.backend_policies.same(&mesh.backend_policies)
+        };
         let services = match settled {
-            Some(last) if last.mesh.services.same(&mesh.services) => last.services.clone(),
-            _ => Items::from_resources(services::services(&mesh), last.map(|last| &last.services)),
+            Some(last) if last.mesh.services.same(&mesh.services) && rules(last) => last.services.clone(),
+            _ => services::services(&mesh, last.map(|last| &last.services)),
+        };
+        let asked = match last {
+            Some(last) if last.mesh.routes.same(&mesh.routes) && rules(last) => last.asked.clone(),
+            _ => Arc::new(inbound::Asked::new(&mesh)),
         };
         let endpoints = endpoints::endpoints(&mesh, last.map(|last| (&*last.mesh, &last.endpoints)));
         let names = names::names(
@@ -93,18 +112,27 @@ impl Shared {
         );
         let pods = pods::pods(
             &mesh,
-            &services,
+            &services.shared,
             &endpoints,
             last.map(|last| pods::Last {
                 mesh: &last.mesh,
                 endpoints: &last.endpoints,
-                services: &last.services,
+                services: &last.services.shared,
                 pods: &last.pods,
             }),
         );
-        let (routes, consumer_routes) = match settled {
-            Some(last) if last.mesh.routes.same(&mesh.routes) && last.mesh.services.same(&mesh.services) => {
-                (last.routes.clone(), last.consumer_routes.clone())
+        let (routes, consumer_routes, labelled_routes) = match settled {
+            Some(last)
+                if last.mesh.routes.same(&mesh.routes)
+                    && last.mesh.virtual_services.same(&mesh.virtual_services)
+                    && last.mesh.grants.same(&mesh.grants)
+                    && last.mesh.services.same(&mesh.services) =>
+            {
+                (
+                    last.routes.clone(),
+                    last.consumer_routes.clone(),
+                    last.labelled_routes.clone(),
+                )
             }
             _ => routes(&mesh, last),
         };
@@ -116,7 +144,9 @@ impl Shared {
             endpoints,
             routes,
             pods,
+            asked,
             consumer_routes,
+            labelled_routes,
             findings: Arc::default(),
         }
     }
@@ -126,17 +156,25 @@ impl Shared {
         &self.mesh
     }
 
-    /// Items of a kind that are the same for everybody: all but (where [`Scoped::routes`] has the same name) Routes. Empty for Inbound and Policy.
+    /// Items of a kind that are the same for everybody: all but (where [`Scoped`] has the same name) Routes and
+    /// Services. Empty for Inbound and Policy.
     pub fn items(&self, kind: Kind) -> &Items {
         match kind {
             Kind::TrustBundle => &self.trust,
             Kind::Names => &self.names,
-            Kind::Service => &self.services,
+            Kind::Service => &self.services.shared,
             Kind::Endpoints => &self.endpoints,
             Kind::Routes => &self.routes,
             Kind::Pod => &self.pods,
             Kind::Inbound | Kind::Policy => &NOTHING,
         }
+    }
+
+    /// Items that hold for the callers of one namespace only.
+    pub fn consumer_items(&self) -> impl Iterator<Item = &Arc<Item>> {
+        let services = self.services.consumer.values();
+        let all = self.consumer_routes.values().chain(services);
+        all.flat_map(|items| items.values())
     }
 
     /// What only this sidecar gets. `None` when its pod isn't known (any more): then nothing may be sent *or
@@ -147,14 +185,27 @@ impl Shared {
             .into_iter()
             .map(Resource::Policy);
         Some(Scoped {
-            inbound: Items::from_resources([Resource::Inbound(inbound::inbound(&self.mesh, pod))], None),
+            inbound: Items::from_resources(
+                [Resource::Inbound(inbound::inbound(&self.mesh, &self.asked, pod))],
+                None,
+            ),
             policies: Items::from_resources(policies, None),
-            routes: self
-                .consumer_routes
-                .get(&scope.namespace)
-                .unwrap_or(&NOTHING)
-                .clone(),
+            routes: self.own_routes(pod),
+            services: self.services.of(&self.mesh, pod),
         })
+    }
+
+    /// Routes that hold for a pod instead of the shared ones of the same name.
+    fn own_routes(&self, pod: &Pod) -> Items {
+        let namespace = &pod.name.namespace;
+        let own = self.consumer_routes.get(namespace).unwrap_or(&NOTHING);
+        let mut labelled = self.labelled_routes.of(namespace, &pod.labels).peekable();
+        if labelled.peek().is_none() {
+            return own.clone();
+        }
+        let labelled = labelled.map(|routes| Arc::new(Item::new(Resource::Routes(routes))));
+        // Of one name the last one counts.
+        Items::from_items(own.values().cloned().chain(labelled), None)
     }
 
     /// Whether [`Self::scoped`] of `scope` is surely as it was in `last`, told without translating.
@@ -182,6 +233,10 @@ impl Shared {
                 .unwrap_or(no_routes)
                 .clone()
         };
+        let own_services = |shared: &Self| {
+            let own = shared.services.consumer.get(&scope.namespace);
+            own.unwrap_or(no_routes).clone()
+        };
         Arc::ptr_eq(pods.0, pods.1)
             && old.settings == new.settings
             && old.peer_authentications.same(&new.peer_authentications)
@@ -189,6 +244,14 @@ impl Shared {
             && old.nodes.get(&pods.0.node) == new.nodes.get(&pods.1.node)
             && (old.services.same(&new.services) || services())
             && routes(last).same(&routes(self))
+            && last.labelled_routes == self.labelled_routes
+            && own_services(last).same(&own_services(self))
+            && (old.destination_rules.same(&new.destination_rules)
+                && old.backend_policies.same(&new.backend_policies)
+                && old.services.same(&new.services)
+                || !rules::selects_callers(old, &scope.namespace)
+                    && !rules::selects_callers(new, &scope.namespace))
+            && (Arc::ptr_eq(&last.asked, &self.asked) || last.asked.same(&self.asked, &scope.namespace))
     }
 
     /// Everything that is wrong, found while reading or translating; sorted, each once. Worked out when first asked
@@ -208,6 +271,8 @@ pub fn findings(mesh: &Mesh) -> Vec<Diagnostic> {
 pub fn route_findings(mesh: &Mesh) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     routes::routes(mesh, &mut findings);
+    findings.sort();
+    findings.dedup();
     findings
 }
 
@@ -228,7 +293,7 @@ fn trust(mesh: &Mesh) -> impl Iterator<Item = Resource> {
         .map(|bundle| Resource::TrustBundle((**bundle).clone()))
 }
 
-fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Items>) {
+fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Items>, Arc<Labelled>) {
     let translated = routes::routes(mesh, &mut Vec::new());
     let items = |routes: Vec<_>, last| Items::from_resources(routes.into_iter().map(Resource::Routes), last);
     let consumer = translated.consumer.into_iter().map(|(namespace, routes)| {
@@ -240,6 +305,7 @@ fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Item
     (
         items(translated.producer, last.map(|last| &last.routes)),
         consumer,
+        Arc::new(translated.labelled),
     )
 }
 
@@ -256,15 +322,20 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
     let pod = asker(mesh, scope);
     let items = match kind {
         Kind::TrustBundle => Items::from_resources(trust(mesh), None),
-        Kind::Service => Items::from_resources(services::services(mesh), None),
+        Kind::Service => {
+            let translated = services::services(mesh, None);
+            let own = pod.map(|pod| translated.of(mesh, pod)).unwrap_or_default();
+            // Of one name the last one counts.
+            Items::from_items(translated.shared.values().chain(own.values()).cloned(), None)
+        }
         Kind::Endpoints => endpoints::endpoints(mesh, None),
         Kind::Names => names::names(mesh, &endpoints::endpoints(mesh, None), None),
         Kind::Pod => {
-            let services = Items::from_resources(services::services(mesh), None);
+            let services = services::services(mesh, None).shared;
             pods::pods(mesh, &services, &endpoints::endpoints(mesh, None), None)
         }
         Kind::Inbound => Items::from_resources(
-            pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, pod))),
+            pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, &inbound::Asked::new(mesh), pod))),
             None,
         ),
         Kind::Policy => {
@@ -272,12 +343,17 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
             Items::from_resources(policies.into_iter().map(Resource::Policy), None)
         }
         Kind::Routes => {
-            let (shared, mut consumer) = routes(mesh, None);
+            let (shared, mut consumer, labelled) = routes(mesh, None);
             let own = pod
                 .and_then(|_| consumer.remove(&scope.namespace))
                 .unwrap_or_default();
+            let labelled = pod.into_iter().flat_map(|pod| {
+                let routes = labelled.of(&pod.name.namespace, &pod.labels);
+                routes.map(|routes| Arc::new(Item::new(Resource::Routes(routes))))
+            });
             // Of one name the last one counts.
-            Items::from_items(shared.values().chain(own.values()).cloned(), None)
+            let all = shared.values().chain(own.values()).cloned();
+            Items::from_items(all.chain(labelled), None)
         }
     };
     items.values().map(|item| item.resource().clone()).collect()

@@ -1,6 +1,7 @@
 //! What a pod is called and where it runs.
 
 use crate::mesh::{Mesh, Node, Pod, TargetPort};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use weft_proto::model::{Locality, Workload, annotations};
 
@@ -40,6 +41,22 @@ pub(super) fn locality(mesh: &Mesh, node: &Arc<str>) -> Locality {
             ..Locality::default()
         },
     }
+}
+
+/// A pod's labels, of these keys. Where it runs counts as labels too.
+pub(super) fn labels(pod: &Pod, locality: &Locality, keys: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, Arc<str>)> {
+    let value = |key: &Arc<str>| {
+        let topology = match &**key {
+            annotations::TOPOLOGY_REGION => &locality.region,
+            annotations::TOPOLOGY_ZONE => &locality.zone,
+            annotations::HOSTNAME => &locality.node,
+            _ => return pod.labels.get(key),
+        };
+        Some(topology).filter(|value| !value.is_empty())
+    };
+    keys.iter()
+        .filter_map(|key| Some((key.clone(), value(key)?.clone())))
+        .collect()
 }
 
 /// The number of a pod's port.

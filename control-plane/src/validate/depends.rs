@@ -1,6 +1,8 @@
 //! What an object refers to and isn't there, as the mesh is now. It may come later: nobody is refused for it.
 
-use crate::mesh::{Diagnostic, Item, Labels, Mesh, Pod, Selection, in_namespace, object};
+use crate::mesh::{
+    Action, BackendRef, Diagnostic, Item, Labels, Mesh, Pod, Selection, host, in_namespace, object,
+};
 use std::sync::Arc;
 use weft_proto::model::{Origin, ServiceName};
 
@@ -16,10 +18,24 @@ pub(super) fn findings(mesh: &Mesh, item: &Item) -> Vec<Diagnostic> {
             for parent in &route.parents {
                 findings.extend(service(mesh, &route.origin, &parent.service, &parent.field));
             }
-            for backend in route.rules.iter().flat_map(|rule| &rule.backends) {
-                if backend.invalid.is_none() {
-                    findings.extend(service(mesh, &route.origin, &backend.service, &backend.field));
+            let requests = route.rules.iter().flat_map(|rule| of_action(&rule.then));
+            let connections = route.connections.iter().flat_map(|rule| &rule.backends);
+            for backend in requests.chain(connections) {
+                findings.extend(referred(mesh, &route.origin, backend));
+            }
+        }
+        Item::VirtualService(one) => {
+            let domain = &mesh.settings.cluster_domain;
+            for (name, field) in &one.hosts {
+                match host::service(name, &one.origin.namespace, domain) {
+                    Some(name) => findings.extend(service(mesh, &one.origin, &name, field)),
+                    None => findings.push(outside(&one.origin, name, field)),
                 }
+            }
+            let requests = one.http.iter().flat_map(|rule| of_action(&rule.then));
+            let connections = one.connections.iter().flat_map(|rule| &rule.backends);
+            for backend in requests.chain(connections) {
+                findings.extend(referred(mesh, &one.origin, backend));
             }
         }
         Item::Policy(policy) => match &policy.selection {
@@ -40,6 +56,28 @@ pub(super) fn findings(mesh: &Mesh, item: &Item) -> Vec<Diagnostic> {
     }
     findings.dedup();
     findings
+}
+
+fn of_action(action: &Action) -> impl Iterator<Item = &BackendRef> {
+    let mirrors = action.mirrors.iter().map(|(backend, _)| backend);
+    action.backends.iter().chain(mirrors)
+}
+
+fn referred(mesh: &Mesh, origin: &Origin, backend: &BackendRef) -> Option<Diagnostic> {
+    if backend.invalid.is_some() {
+        return None;
+    }
+    match backend.target.service(&mesh.settings.cluster_domain) {
+        Ok(name) => service(mesh, origin, &name, &backend.field),
+        Err(host) => Some(outside(origin, host, &backend.field)),
+    }
+}
+
+fn outside(origin: &Origin, host: &str, field: &str) -> Diagnostic {
+    let finding = Diagnostic::warning("service-missing", origin).at(field);
+    finding
+        .because(format!("no Service of the cluster can have the name {host}"))
+        .so("name a Service")
 }
 
 fn service(mesh: &Mesh, origin: &Origin, name: &ServiceName, field: &str) -> Option<Diagnostic> {

@@ -50,6 +50,7 @@ impl View {
                             (Kind::Inbound, &old.inbound, &new.inbound),
                             (Kind::Policy, &old.policies, &new.policies),
                             (Kind::Routes, &old.routes, &new.routes),
+                            (Kind::Service, &old.services, &new.services),
                         ] {
                             changes.extend(differing(old, new).map(|name| (kind, name)));
                         }
@@ -79,7 +80,8 @@ impl View {
             Kind::Inbound => Some(&scoped.inbound),
             Kind::Policy => Some(&scoped.policies),
             Kind::Routes => Some(&scoped.routes),
-            Kind::TrustBundle | Kind::Names | Kind::Service | Kind::Endpoints | Kind::Pod => None,
+            Kind::Service => Some(&scoped.services),
+            Kind::TrustBundle | Kind::Names | Kind::Endpoints | Kind::Pod => None,
         });
         Some(Layered {
             shared: self.catalog.shared.items(kind),

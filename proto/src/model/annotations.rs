@@ -161,6 +161,37 @@ pub const SETTING_PREFIXES: [&str; 5] = [
     "proxy.istio.io/",
 ];
 
+// --- Annotations that Weft reads from Services and routes ---------------------------------------------------------
+
+/// How the names of [`OF_SERVICES`] and [`OF_ROUTES`] begin.
+pub const TRAFFIC_PREFIX: &str = "traffic.weft.dev/";
+/// On a Service: callers ask its pods whether they are well. `path=/healthz port=8080 interval=5s timeout=1s unhealthy=3
+/// healthy=2`, each of them optional; without a path a connection is enough.
+pub const HEALTH_CHECK: &str = "traffic.weft.dev/healthCheck";
+/// On a Service: a pod that is slower than the median of all by this factor gets nothing for a while. `3`, or `2.5`.
+pub const OUTLIER_LATENCY_FACTOR: &str = "traffic.weft.dev/outlierLatencyFactor";
+/// On a Service: a pod whose success rate is so many standard deviations below the mean gets nothing for a while. `1.9`.
+pub const OUTLIER_SUCCESS_RATE: &str = "traffic.weft.dev/outlierSuccessRate";
+/// On a Service or route: how many requests each pod takes. `100/s`, or `100/m burst=20`.
+pub const RATE_LIMIT: &str = "traffic.weft.dev/rateLimit";
+/// The same, of each caller's identity.
+pub const RATE_LIMIT_PER_IDENTITY: &str = "traffic.weft.dev/rateLimitPerIdentity";
+/// On a route: a safe request without an answer for so long is also sent to another pod. `50ms`.
+pub const HEDGE_AFTER: &str = "traffic.weft.dev/hedgeAfter";
+/// On a Service, a workload or its pods: how many requests per second each pod can serve, for `weft simulate`. `100`.
+pub const CAPACITY: &str = "traffic.weft.dev/capacity";
+/// Every one that is read from Services.
+pub const OF_SERVICES: [&str; 6] = [
+    CAPACITY,
+    HEALTH_CHECK,
+    OUTLIER_LATENCY_FACTOR,
+    OUTLIER_SUCCESS_RATE,
+    RATE_LIMIT,
+    RATE_LIMIT_PER_IDENTITY,
+];
+/// Every one that is read from routes.
+pub const OF_ROUTES: [&str; 3] = [RATE_LIMIT, RATE_LIMIT_PER_IDENTITY, HEDGE_AFTER];
+
 // --- Ports ------------------------------------------------------------------------------------------------------
 
 /// Admin of the sidecar, on loopback only.

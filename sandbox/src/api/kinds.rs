@@ -47,7 +47,7 @@ impl Kind {
         match (self.group.as_str(), self.plural.as_str()) {
             ("", "pods" | "services") | ("apps" | "batch", _) => &["all"],
             ("admissionregistration.k8s.io" | "apiextensions.k8s.io", _) => &["api-extensions"],
-            (GATEWAY, _) => &["gateway-api"],
+            (GATEWAY | GATEWAY_EXPERIMENTAL, _) => &["gateway-api"],
             (ISTIO_NETWORKING | ISTIO_SECURITY, _) => &["istio-io"],
             _ => &[],
         }
@@ -93,6 +93,7 @@ type Row = (
 
 const NETWORKING: &str = "networking.k8s.io";
 const GATEWAY: &str = "gateway.networking.k8s.io";
+const GATEWAY_EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
 const ISTIO_NETWORKING: &str = "networking.istio.io";
 const ISTIO_SECURITY: &str = "security.istio.io";
 const MULTICLUSTER: &str = "multicluster.x-k8s.io";
@@ -143,6 +144,7 @@ const BUILT_IN: &[Row] = &[
     (GATEWAY, ALPHA_ROUTES, "BackendTLSPolicy", "backendtlspolicies", true, true, &["btlspolicy"]),
     (GATEWAY, V1, "ListenerSet", "listenersets", true, true, &[]),
     (GATEWAY, GATEWAY_VERSIONS, "ReferenceGrant", "referencegrants", true, false, &["refgrant"]),
+    (GATEWAY_EXPERIMENTAL, &["v1alpha1"], "XBackendTrafficPolicy", "xbackendtrafficpolicies", true, true, &["xbtrafficpolicy"]),
     (ISTIO_SECURITY, SECURITY_VERSIONS, "PeerAuthentication", "peerauthentications", true, true, &["pa"]),
     (ISTIO_SECURITY, SECURITY_VERSIONS, "AuthorizationPolicy", "authorizationpolicies", true, true, &["ap"]),
     (ISTIO_SECURITY, SECURITY_VERSIONS, "RequestAuthentication", "requestauthentications", true, true, &["ra"]),
@@ -191,7 +193,14 @@ impl Default for Kinds {
                     namespaced,
                     status,
                     short: short.iter().map(|s| (*s).to_owned()).collect(),
-                    custom: [GATEWAY, ISTIO_NETWORKING, ISTIO_SECURITY, MULTICLUSTER].contains(&group),
+                    custom: [
+                        GATEWAY,
+                        GATEWAY_EXPERIMENTAL,
+                        ISTIO_NETWORKING,
+                        ISTIO_SECURITY,
+                        MULTICLUSTER,
+                    ]
+                    .contains(&group),
                 })
             })
             .collect();

@@ -80,7 +80,7 @@ pub async fn run(client: kube::Client, changes: mpsc::Sender<Change>, told: Told
                     lists: lists.clone(),
                     changes: changes.clone(),
                     progress: progress.clone(),
-                    routes: matches!(kind.kind, "HTTPRoute" | "GRPCRoute").then(|| routes.clone()),
+                    routes: kind.is_route().then(|| routes.clone()),
                     seen: seen.clone(),
                 };
                 Running {

@@ -141,6 +141,7 @@ impl<'a> Fields<'a> {
     /// A field as it is; `null` counts as absent.
     pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value> {
         self.asked.push(name);
+        self.note(name, "any");
         self.map?.get(name).filter(|value| !value.is_null())
     }
 
@@ -159,16 +160,34 @@ impl<'a> Fields<'a> {
 
     /// A text.
     pub(crate) fn text(&mut self, name: &'static str) -> Option<&'a str> {
+        self.note(name, "text");
         let value = self.value(name)?;
         value.as_str().or_else(|| self.wrong(name, value, "a text"))
     }
 
     /// A whole number.
     pub(crate) fn number(&mut self, name: &'static str) -> Option<i64> {
+        self.note(name, "number");
         let value = self.value(name)?;
         value
             .as_i64()
             .or_else(|| self.wrong(name, value, "a whole number"))
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        self.note(name, "true or false");
+        let value = self.value(name)?;
+        value
+            .as_bool()
+            .or_else(|| self.wrong(name, value, "true or false"))
+    }
+
+    /// A number with or without a fraction.
+    pub(crate) fn decimal(&mut self, name: &'static str) -> Option<f64> {
+        self.note(name, "number");
+        let value = self.value(name)?;
+        value.as_f64().or_else(|| self.wrong(name, value, "a number"))
     }
 
     /// A port number, 1 to 65535.
@@ -184,12 +203,19 @@ impl<'a> Fields<'a> {
 
     /// An object.
     pub(crate) fn object(&mut self, name: &'static str) -> Option<Fields<'a>> {
-        let value = self.value(name)?;
+        self.note(name, "object");
+        let value = self.value(name);
+        #[cfg(test)]
+        if value.is_none() && super::recorder::on() {
+            return Some(self.nothing(self.at(name)));
+        }
+        let value = value?;
         Some(Fields::new(value, self.at(name), self.notes))
     }
 
     /// A list, with the path of each entry; empty when absent.
     pub(crate) fn list(&mut self, name: &'static str) -> Vec<(String, &'a Value)> {
+        self.note(name, "list");
         let Some(value) = self.value(name) else {
             return Vec::new();
         };
@@ -206,6 +232,11 @@ impl<'a> Fields<'a> {
     /// A list of objects.
     pub(crate) fn objects(&mut self, name: &'static str) -> Vec<Fields<'a>> {
         let notes = self.notes;
+        self.note(name, "list of objects");
+        #[cfg(test)]
+        if super::recorder::on() && self.map.is_none_or(|map| !map.contains_key(name)) {
+            return vec![self.nothing(format!("{}[0]", self.at(name)))];
+        }
         self.list(name)
             .into_iter()
             .map(|(path, value)| Fields::new(value, path, notes))
@@ -214,6 +245,7 @@ impl<'a> Fields<'a> {
 
     /// A list of texts, with the path of each; entries of another type are left out with a finding.
     pub(crate) fn texts(&mut self, name: &'static str) -> Vec<(String, &'a str)> {
+        self.note(name, "list of texts");
         let mut texts = Vec::new();
         for (path, value) in self.list(name) {
             match value.as_str() {
@@ -229,6 +261,7 @@ impl<'a> Fields<'a> {
 
     /// A map of texts.
     pub(crate) fn labels(&mut self, name: &'static str) -> Option<crate::mesh::Labels> {
+        self.note(name, "map of texts");
         let value = self.value(name)?;
         let Some(map) = value.as_object() else {
             return self.wrong(name, value, "an object");
@@ -259,6 +292,26 @@ impl<'a> Fields<'a> {
                     .so("check its spelling and place, or remove it");
                 self.notes.add(finding);
             }
+        }
+    }
+
+    /// For `docs/fields.md`, which a test makes of what is asked for.
+    #[cfg(test)]
+    fn note(&self, name: &str, what: &'static str) {
+        super::recorder::asked(&self.at(name), what);
+    }
+
+    #[cfg(not(test))]
+    fn note(&self, _: &str, _: &'static str) {}
+
+    /// An object without fields, so that what is below one that isn't there is asked for too.
+    #[cfg(test)]
+    fn nothing(&self, path: String) -> Self {
+        Self {
+            map: None,
+            path,
+            notes: self.notes,
+            asked: Vec::new(),
         }
     }
 

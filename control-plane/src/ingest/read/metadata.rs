@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use weft_proto::model::annotations;
 
 /// What Weft reads of an object's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Metadata {
     pub uid: Arc<str>,
     /// Labels.
     pub labels: Labels,
+    /// Annotations whose names begin with `traffic.weft.dev/`.
+    pub annotations: Labels,
     /// Weft's status annotation, if it has one.
     pub status: Option<Arc<str>>,
     /// Seconds since the epoch when it was made.
@@ -61,10 +64,8 @@ impl Metadata {
         let created = raw
             .creation_timestamp
             .and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
-        let status = raw
-            .annotations
-            .and_then(|mut all| all.remove(weft_proto::model::annotations::STATUS))
-            .flatten();
+        let all = raw.annotations.into_iter().flatten();
+        let (annotations, status) = annotations(all.filter_map(|(name, value)| Some((name, value?))));
         let owner = raw
             .owner_references
             .into_iter()
@@ -75,7 +76,8 @@ impl Metadata {
             namespace: raw.namespace.unwrap_or_default().into(),
             uid: raw.uid.unwrap_or_default().into(),
             labels: labels(raw.labels),
-            status: status.map(Into::into),
+            annotations,
+            status,
             created: created.map(OffsetDateTime::unix_timestamp),
             generation: raw.generation,
             terminating: raw.deletion_timestamp.is_some(),
@@ -86,9 +88,7 @@ impl Metadata {
 
 impl From<kube::api::ObjectMeta> for Metadata {
     fn from(meta: kube::api::ObjectMeta) -> Self {
-        let status = meta
-            .annotations
-            .and_then(|mut all| all.remove(weft_proto::model::annotations::STATUS));
+        let (annotations, status) = annotations(meta.annotations.into_iter().flatten());
         let owner = meta
             .owner_references
             .into_iter()
@@ -99,7 +99,8 @@ impl From<kube::api::ObjectMeta> for Metadata {
             namespace: meta.namespace.unwrap_or_default().into(),
             uid: meta.uid.unwrap_or_default().into(),
             labels: labels(meta.labels),
-            status: status.map(Into::into),
+            annotations,
+            status,
             created: meta.creation_timestamp.map(|time| time.0.as_second()),
             generation: meta.generation,
             terminating: meta.deletion_timestamp.is_some(),
@@ -113,4 +114,17 @@ fn labels(map: Option<BTreeMap<String, String>>) -> Labels {
         .flatten()
         .map(|(key, value)| (key.into(), value.into()))
         .collect()
+}
+
+/// Those about traffic, and Weft's status.
+fn annotations(all: impl Iterator<Item = (String, String)>) -> (Labels, Option<Arc<str>>) {
+    let (mut traffic, mut status) = (Labels::new(), None);
+    for (name, value) in all {
+        if name == annotations::STATUS {
+            status = Some(value.into());
+        } else if name.starts_with(annotations::TRAFFIC_PREFIX) {
+            traffic.insert(name.into(), value.into());
+        }
+    }
+    (traffic, status)
 }

@@ -8,11 +8,29 @@
 
 mod fields;
 mod core;
+mod service;
+mod slice;
+mod annotations;
+mod duration;
 mod metadata;
+mod syntax;
 mod route;
 mod route_match;
+mod route_filter;
+mod route_backend;
+mod route_policy;
+mod route_connection;
+mod grant;
+mod virtual_service;
+mod destination_rule;
+mod backend_policy;
 mod peer;
 mod policy;
+
+#[cfg(test)]
+mod recorder;
+#[cfg(test)]
+mod supported;
 
 pub use metadata::Metadata;
 
@@ -62,10 +80,16 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
         "Namespace" => Ok(core::namespace(metadata, &origin)),
         "Node" => Ok(core::node(metadata, &origin)),
         "Pod" => core::pod(metadata, body, &origin),
-        "Service" => core::service(body, &notes),
-        "EndpointSlice" => core::slice(metadata, body, &notes),
+        "Service" => service::service(metadata, body, &notes),
+        "EndpointSlice" => slice::slice(metadata, body, &notes),
         "HTTPRoute" => Ok(Item::Route(route::http(metadata, body, &notes))),
         "GRPCRoute" => Ok(Item::Route(route::grpc(metadata, body, &notes))),
+        "TCPRoute" => Ok(Item::Route(route_connection::tcp(metadata, body, &notes))),
+        "TLSRoute" => Ok(Item::Route(route_connection::tls(metadata, body, &notes))),
+        "VirtualService" => Ok(virtual_service::read(metadata, body, &notes)),
+        "ReferenceGrant" => Ok(Item::Grant(grant::read(body, &notes))),
+        "DestinationRule" => Ok(destination_rule::read(metadata, body, &notes)),
+        "XBackendTrafficPolicy" => Ok(Item::BackendPolicy(backend_policy::read(metadata, body, &notes))),
         "PeerAuthentication" => Ok(peer::read(metadata, body, &notes)),
         "AuthorizationPolicy" => Ok(Item::Policy(policy::read(body, &notes))),
         _ => {
@@ -113,4 +137,17 @@ fn spec_fields(body: &Value) -> String {
         names.push("…".to_owned());
     }
     names.join(", ")
+}
+
+/// Kinds that are read by structs, and what fills them with one of everything.
+#[cfg(test)]
+fn structures() -> [(&'static str, fn()); 5] {
+    let nothing: fn() = || {};
+    [
+        ("Namespace", nothing),
+        ("Node", nothing),
+        ("Pod", core::structure),
+        ("Service", service::structure),
+        ("EndpointSlice", slice::structure),
+    ]
 }

@@ -1,16 +1,9 @@
 //! The matches of a route: path, headers, query parameters and method.
 
 use super::fields::{Fields, Notes};
-use super::route::header_name;
+use super::syntax::{header_name, regex, text};
 use std::sync::Arc;
 use weft_proto::model::{RouteMatch, StringMatch};
-
-/// Longest expression that a sidecar takes, in bytes.
-const LONGEST_REGEX: usize = 1_024;
-/// Largest compiled expression, in bytes.
-const LARGEST_REGEX: usize = 256 << 10;
-/// Longest other value, in bytes.
-const LONGEST_TEXT: usize = 4_096;
 
 /// A match of an HTTPRoute; `None` when it can't be evaluated.
 pub(super) fn http_match(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteMatch> {
@@ -134,38 +127,5 @@ fn unknown(kind: &str, at: &str, notes: &Notes, known: &str) -> Option<StringMat
         format!("Weft doesn't know the match type {kind:?}"),
         &format!("use {known}"),
     );
-    None
-}
-
-fn text(value: &str, at: &str, notes: &Notes) -> Option<Arc<str>> {
-    if value.len() > LONGEST_TEXT {
-        notes.invalid(at, format!("is longer than {LONGEST_TEXT} bytes"), "shorten it");
-        return None;
-    }
-    Some(value.into())
-}
-
-fn regex(value: &str, at: &str, notes: &Notes) -> Option<Arc<str>> {
-    let reason = if value.len() > LONGEST_REGEX {
-        format!("is longer than {LONGEST_REGEX} bytes")
-    } else {
-        let build = |text: &str, unicode| {
-            let mut builder = regex::bytes::RegexBuilder::new(text);
-            builder
-                .unicode(unicode)
-                .size_limit(LARGEST_REGEX)
-                .dfa_size_limit(LARGEST_REGEX)
-                .build()
-        };
-        // First on its own: what is put around it must not make it valid.
-        let alone = build(value, true).or_else(|_| build(value, false)).map(drop);
-        let anchored = format!(r"\A(?:{value})\z");
-        match alone.and_then(|()| build(&anchored, false).or_else(|_| build(&anchored, true))) {
-            Ok(_) => return Some(value.into()),
-            Err(regex::Error::CompiledTooBig(_)) => "becomes too large when compiled".to_owned(),
-            Err(_) => "is no regular expression (RE2 syntax)".to_owned(),
-        }
-    };
-    notes.invalid(at, reason, "correct it");
     None
 }

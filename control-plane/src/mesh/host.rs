@@ -1,0 +1,50 @@
+//! Host names of Services.
+
+use weft_proto::model::ServiceName;
+
+/// The Service that a host names: `name` (of the namespace `own`), `name.namespace`, `name.namespace.svc`, or that with the
+/// cluster's domain. Case and one trailing dot don't matter. `None`: a name outside the cluster, or no name at all.
+pub fn service(host: &str, own: &str, cluster_domain: &str) -> Option<ServiceName> {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let labels = |text: &str| {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        (1..=63).contains(&text.len()) && text.bytes().all(fits)
+    };
+    let mut parts = host.splitn(3, '.');
+    let (name, namespace, rest) = (parts.next()?, parts.next().unwrap_or(own), parts.next());
+    let inside = match rest.map(|rest| rest.strip_prefix("svc").unwrap_or("outside")) {
+        None | Some("") => true,
+        Some(domain) => domain
+            .strip_prefix('.')
+            .is_some_and(|domain| domain.eq_ignore_ascii_case(cluster_domain)),
+    };
+    (inside && labels(name) && labels(namespace)).then(|| ServiceName::new(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_full_names_of_services() {
+        for (host, wanted) in [
+            ("cart", Some("shop/cart")),
+            ("Cart.", Some("shop/cart")),
+            ("cart.other", Some("other/cart")),
+            ("cart.other.svc", Some("other/cart")),
+            ("cart.other.svc.cluster.local", Some("other/cart")),
+            ("cart.other.svc.cluster.local.", Some("other/cart")),
+            ("cart.other.svc.cluster", None),
+            ("cart.other.svcx", None),
+            ("api.example.com", None),
+            ("", None),
+            (".", None),
+            ("a b", None),
+            ("*", None),
+            ("*.shop.svc.cluster.local", None),
+        ] {
+            let found = service(host, "shop", "cluster.local").map(|name| name.to_string());
+            assert_eq!(found.as_deref(), wanted, "{host}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Sources of rules for one Service, one above the other: what a higher one says of a port hides the lower ones there.
+
+use crate::mesh::{DeclaredService, Labels};
+use std::collections::BTreeSet;
+use weft_proto::model::{ConnectionRule, RouteRule, Routes, ServiceName};
+
+/// Most rules of one Service that a sidecar takes, of each kind.
+pub(super) const MOST_RULES: usize = 10_000;
+
+/// Rules from one source, in order, each with the labels that callers must have for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Layer {
+    /// For requests.
+    pub(super) rules: Vec<(Labels, RouteRule)>,
+    /// For opaque connections.
+    pub(super) connections: Vec<(Labels, ConnectionRule)>,
+}
+
+/// The rules of one Service as some callers have them.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::translate) struct Held {
+    /// Whose routes.
+    pub(super) service: ServiceName,
+    /// Its rules.
+    pub(super) layer: Layer,
+}
+
+impl Held {
+    /// Whether nobody has any rule.
+    pub(super) fn is_empty(&self) -> bool {
+        self.layer.rules.is_empty() && self.layer.connections.is_empty()
+    }
+
+    /// Whether callers' labels matter.
+    pub(super) fn labelled(&self) -> bool {
+        let rules = self.layer.rules.iter().map(|(labels, _)| labels);
+        let mut all = rules.chain(self.layer.connections.iter().map(|(labels, _)| labels));
+        all.any(|labels| !labels.is_empty())
+    }
+
+    /// The rules for callers with these labels.
+    pub(in crate::translate) fn routes(&self, labels: &Labels) -> Routes {
+        let holds = |wanted: &Labels| crate::mesh::object::selects(wanted, labels);
+        Routes {
+            service: self.service.clone(),
+            rules: self
+                .layer
+                .rules
+                .iter()
+                .filter(|(wanted, _)| holds(wanted))
+                .map(|(_, rule)| rule.clone())
+                .collect(),
+            connections: self
+                .layer
+                .connections
+                .iter()
+                .filter(|(wanted, _)| holds(wanted))
+                .map(|(_, rule)| rule.clone())
+                .collect(),
+        }
+    }
+}
+
+impl Layer {
+    /// The ports of a Service that it says something of.
+    pub(super) fn ports(&self, service: &DeclaredService) -> BTreeSet<u16> {
+        let rules = self.rules.iter().map(|(_, rule)| rule.port);
+        let mut limits: BTreeSet<Option<u16>> = rules.collect();
+        limits.extend(self.connections.iter().map(|(_, rule)| rule.port));
+        match limits.contains(&None) {
+            true => service.ports.iter().map(|port| port.port).collect(),
+            false => limits.into_iter().flatten().collect(),
+        }
+    }
+
+    /// Puts a layer below this one. Returns the ports that this one hides of it.
+    pub(super) fn over(&mut self, lower: &Self, service: &DeclaredService) -> BTreeSet<u16> {
+        let (mine, its) = (self.ports(service), lower.ports(service));
+        let hidden: BTreeSet<u16> = mine.intersection(&its).copied().collect();
+        let free = |port: Option<u16>| -> Vec<Option<u16>> {
+            match port {
+                _ if hidden.is_empty() => vec![port],
+                Some(only) if hidden.contains(&only) => vec![],
+                Some(only) => vec![Some(only)],
+                None => its.difference(&hidden).map(|port| Some(*port)).collect(),
+            }
+        };
+        for (labels, rule) in &lower.rules {
+            for port in free(rule.port) {
+                let rule = RouteRule { port, ..rule.clone() };
+                self.rules.push((labels.clone(), rule));
+            }
+        }
+        for (labels, rule) in &lower.connections {
+            for port in free(rule.port) {
+                let rule = ConnectionRule { port, ..rule.clone() };
+                self.connections.push((labels.clone(), rule));
+            }
+        }
+        hidden
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::{DeclaredPort, Mesh};
+
+    fn layer(ports: &[Option<u16>]) -> Layer {
+        let rule = |port: &Option<u16>| {
+            let port = *port;
+            (
+                Labels::new(),
+                RouteRule {
+                    port,
+                    ..RouteRule::default()
+                },
+            )
+        };
+        Layer {
+            rules: ports.iter().map(rule).collect(),
+            connections: vec![],
+        }
+    }
+
+    #[test]
+    fn higher_layers_hide_ports_of_lower_ones() {
+        let mesh: Mesh = crate::testing::mesh(0);
+        let mut service = (*mesh.services[&ServiceName::new("shop", "web")]).clone();
+        let port = service.ports[0].clone();
+        service.ports.push(DeclaredPort { port: 81, ..port });
+        for (upper, lower, wanted, hidden) in [
+            (vec![], vec![None], vec![None], vec![]),
+            (vec![None], vec![None, Some(80)], vec![None], vec![80, 81]),
+            (vec![Some(80)], vec![None], vec![Some(80), Some(81)], vec![80]),
+            (
+                vec![Some(80)],
+                vec![Some(80), Some(81)],
+                vec![Some(80), Some(81)],
+                vec![80],
+            ),
+            (vec![Some(80)], vec![Some(81)], vec![Some(80), Some(81)], vec![]),
+        ] {
+            let mut over = layer(&upper);
+            let found: Vec<u16> = over.over(&layer(&lower), &service).into_iter().collect();
+            let ports: Vec<_> = over.rules.iter().map(|(_, rule)| rule.port).collect();
+            assert_eq!((ports, found), (wanted, hidden), "{upper:?} {lower:?}");
+        }
+    }
+}

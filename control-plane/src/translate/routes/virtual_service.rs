@@ -1,0 +1,263 @@
+//! Istio's VirtualServices: which one holds for whom, and its rules.
+//!
+//! Of several for one Service one holds for a caller: one of the caller's own namespace before one of the Service's before others, then
+//! the oldest, then the first by name.
+
+use super::backend::From;
+use super::delegate::{self, Rule};
+use super::layer::{Layer, MOST_RULES};
+use crate::mesh::virtual_service::{Callers, VirtualMatch};
+use crate::mesh::{DeclaredService, Diagnostic, Export, Mesh, VirtualService, host};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use weft_proto::model::{ConnectionRule, ServiceName};
+
+/// Every VirtualService, by the Services that its hosts name.
+pub(super) struct VirtualServices<'a> {
+    mesh: &'a Mesh,
+    by_service: BTreeMap<ServiceName, Vec<&'a VirtualService>>,
+    /// Rules for requests, delegates followed.
+    rules: BTreeMap<ServiceName, Vec<Rule<'a>>>,
+    /// Those that others delegate to.
+    delegates: BTreeSet<ServiceName>,
+    /// Those that hold for some caller of the Service at hand, and what hides them.
+    chosen: BTreeSet<ServiceName>,
+}
+
+fn key(virtual_service: &VirtualService) -> ServiceName {
+    ServiceName::new(&virtual_service.origin.namespace, &virtual_service.origin.name)
+}
+
+impl<'a> VirtualServices<'a> {
+    pub(super) fn new(mesh: &'a Mesh, findings: &mut Vec<Diagnostic>) -> Self {
+        let mut this = Self {
+            mesh,
+            by_service: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            delegates: BTreeSet::new(),
+            chosen: BTreeSet::new(),
+        };
+        for (name, virtual_service) in mesh.virtual_services.iter() {
+            let namespace = &virtual_service.origin.namespace;
+            for (host, field) in &virtual_service.hosts {
+                let service = host::service(host, namespace, &mesh.settings.cluster_domain);
+                match service.filter(|service| mesh.services.contains_key(service)) {
+                    Some(service) => {
+                        let all = this.by_service.entry(service).or_default();
+                        if !all.iter().any(|other| key(other) == *name) {
+                            all.push(virtual_service);
+                        }
+                    }
+                    None => {
+                        let finding =
+                            Diagnostic::error("virtual-service-host-missing", &virtual_service.origin);
+                        let reason =
+                            format!("no Service of the cluster has the name {host}: nothing is routed by it");
+                        findings.push(
+                            finding
+                                .at(field)
+                                .because(reason)
+                                .so("create the Service, or correct the host"),
+                        );
+                    }
+                }
+            }
+            if !virtual_service.hosts.is_empty() {
+                let rules = delegate::rules(mesh, virtual_service, &mut this.delegates, findings);
+                this.rules.insert(name.clone(), rules);
+            }
+        }
+        this
+    }
+
+    /// Every Service that a host names.
+    pub(super) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.by_service.keys()
+    }
+
+    fn of(&self, service: &ServiceName) -> &[&'a VirtualService] {
+        self.by_service.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// Namespaces whose callers may have other rules for a Service than everybody.
+    pub(super) fn namespaces(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<str>> {
+        self.of(service).iter().flat_map(|one| {
+            let exported = match &one.export {
+                Export::All => &[][..],
+                Export::To(namespaces) => namespaces,
+            };
+            let rules = self.rules.get(&key(one)).map_or(&[][..], Vec::as_slice);
+            let of_rules = rules.iter().flat_map(|rule| &rule.matches);
+            let of_rules = of_rules.filter_map(|found| found.of.namespace.as_ref());
+            let of_connections = one
+                .connections
+                .iter()
+                .flat_map(|rule| rule.matches.iter().flatten());
+            let of_connections = of_connections.filter_map(|found| found.of.namespace.as_ref());
+            exported
+                .iter()
+                .chain(of_rules)
+                .chain(of_connections)
+                .chain([&one.origin.namespace])
+        })
+    }
+
+    /// The one that holds for callers of a namespace (`None`: of one that no VirtualService names).
+    fn choose(&self, service: &ServiceName, namespace: Option<&Arc<str>>) -> Option<&'a VirtualService> {
+        let holds = |one: &&&VirtualService| match (&one.export, namespace) {
+            (Export::All, _) => true,
+            (Export::To(namespaces), Some(namespace)) => namespaces.contains(namespace),
+            (Export::To(_), None) => false,
+        };
+        let order = |one: &&&VirtualService| {
+            let origin = &one.origin;
+            let near = match &origin.namespace {
+                own if Some(own) == namespace => 0,
+                own if *own == service.namespace => 1,
+                _ => 2,
+            };
+            (
+                near,
+                one.created.unwrap_or(i64::MAX),
+                origin.namespace.clone(),
+                origin.name.clone(),
+            )
+        };
+        self.of(service).iter().filter(holds).min_by_key(order).copied()
+    }
+
+    /// Puts the rules of the one that holds below what is there.
+    pub(super) fn below(
+        &mut self,
+        layer: &mut Layer,
+        service: &DeclaredService,
+        namespace: Option<&Arc<str>>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let Some(one) = self.choose(&service.name, namespace) else {
+            return;
+        };
+        self.chosen.insert(key(one));
+        let lower = self.layer(one, &service.name, namespace, findings);
+        let hidden = layer.over(&lower, service);
+        if let Some(port) = hidden.first() {
+            let all = hidden.len() == lower.ports(service).len();
+            let upper = layer.rules.iter().map(|(_, rule)| &rule.origin);
+            let mut upper = upper.chain(layer.connections.iter().map(|(_, rule)| &rule.origin));
+            let route = upper.find(|origin| *origin.kind != *one.origin.kind);
+            let route = route.map_or_else(String::new, |origin| {
+                format!(" ({} {}/{})", origin.kind, origin.namespace, origin.name)
+            });
+            let what = if all {
+                "it has no effect there"
+            } else {
+                "there it has no effect"
+            };
+            let reason = format!(
+                "port {port} of Service {} has a route of the Gateway API{route}, which goes first: {what}",
+                service.name
+            );
+            let finding = Diagnostic::warning("virtual-service-hidden", &one.origin).at("spec.hosts");
+            findings.push(finding.because(reason).so("keep one of the two"));
+        }
+    }
+
+    fn layer(
+        &self,
+        one: &'a VirtualService,
+        service: &ServiceName,
+        namespace: Option<&Arc<str>>,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Layer {
+        let mut layer = Layer::default();
+        let asks = |of: &Callers| of.namespace.as_ref().is_none_or(|only| Some(only) == namespace);
+        for rule in self.rules.get(&key(one)).into_iter().flatten() {
+            let from = From {
+                mesh: self.mesh,
+                origin: &rule.origin,
+                parent: service,
+            };
+            let resolved = from.action(&rule.then, findings);
+            for VirtualMatch { request, of } in rule.matches.iter().filter(|found| asks(&found.of)) {
+                let made = resolved.rule(rule.origin.clone(), of.port, request, false);
+                layer.rules.push((of.labels.clone(), made));
+            }
+        }
+        for rule in &one.connections {
+            let from = From {
+                mesh: self.mesh,
+                origin: &one.origin,
+                parent: service,
+            };
+            let backends: Vec<_> = rule
+                .backends
+                .iter()
+                .map(|backend| from.backend(backend, findings))
+                .collect();
+            let any = [Default::default()];
+            let matches = rule.matches.as_deref().unwrap_or(&any);
+            for found in matches.iter().filter(|found| asks(&found.of)) {
+                let made = ConnectionRule {
+                    origin: one.origin.with_rule(&rule.rule),
+                    port: found.of.port,
+                    server_names: found.server_names.clone(),
+                    destinations: found.destinations.clone(),
+                    backends: backends.clone(),
+                };
+                layer.connections.push((found.of.labels.clone(), made));
+            }
+        }
+        if layer.rules.len().max(layer.connections.len()) > MOST_RULES {
+            let reason = format!(
+                "has {} matches; those after the {MOST_RULES}th are left out",
+                layer.rules.len().max(layer.connections.len())
+            );
+            let finding = Diagnostic::error("route-too-many", &one.origin).at("spec");
+            findings.push(finding.because(reason).so("use fewer matches"));
+        }
+        layer
+    }
+
+    /// Hosts that name a Service without an address of its own.
+    pub(super) fn no_address(&self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
+        for one in self.of(service) {
+            let reason = format!("Service {service} has no address of its own that a route could be for");
+            let finding = Diagnostic::error("virtual-service-host-unsupported", &one.origin).at("spec.hosts");
+            findings.push(
+                finding
+                    .because(reason)
+                    .so("name a Service with a cluster address"),
+            );
+        }
+    }
+
+    /// Those that hold for no caller of a Service, because others do.
+    pub(super) fn never_chosen(&mut self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
+        let chosen = std::mem::take(&mut self.chosen);
+        for one in self.of(service).iter().filter(|one| !chosen.contains(&key(one))) {
+            let nobody = matches!(&one.export, Export::To(namespaces) if namespaces.is_empty());
+            let other = self.choose(service, Some(&one.origin.namespace));
+            let other = other.or_else(|| self.choose(service, None));
+            let reason = match (nobody, other) {
+                (false, Some(other)) => format!(
+                    "Service {service} has the VirtualService {}/{} too, which goes first: this one has no effect there",
+                    other.origin.namespace, other.origin.name
+                ),
+                _ => format!("it is exported to nobody who calls Service {service}"),
+            };
+            let finding = Diagnostic::warning("virtual-service-shadowed", &one.origin).at("spec.hosts");
+            findings.push(finding.because(reason).so("put the rules into one object"));
+        }
+    }
+
+    /// Those without hosts that nobody delegates to.
+    pub(super) fn never_used(&self, findings: &mut Vec<Diagnostic>) {
+        for (name, one) in self.mesh.virtual_services.iter() {
+            if one.hosts.is_empty() && !self.delegates.contains(name) {
+                let finding = Diagnostic::warning("virtual-service-unused", &one.origin).at("spec.hosts");
+                let finding = finding.because("names no host, and no VirtualService delegates to it");
+                findings.push(finding.so("name the Service, or remove it"));
+            }
+        }
+    }
+}
