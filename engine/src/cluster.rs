@@ -1,74 +1,29 @@
-//! The endpoints of one port of a Service.
+//! The endpoints of one port of a Service, or of a subset of them.
 //!
-//! In: endpoints from the control plane. Out: an immutable list by distance, with the share of each distance reviewed
+//! In: endpoints from the control plane. Out: an immutable list by tier, with the share of each tier reviewed
 //! every 20 ms. Never: a lock, or forgetting what is known of an endpoint that is still there.
+
+/// What a cluster is made from.
+mod plan;
 
 use crate::Tick;
 use crate::balance::Tier;
 use crate::budget::Budget;
 use crate::circuit::Circuit;
-use crate::endpoint::{EndpointId, EndpointReport, EndpointState, Live, Shared};
-use crate::failover::{Shares, TIERS, WHOLE, Weights};
+use crate::endpoint::{EndpointReport, EndpointState, Shared};
+use crate::failover::{Shares, TIERS, Weights, panics};
 use crate::outlier::{CAUSES, Cause};
 pub use crate::pick::{Class, NoEndpoint, Picked, Probe, Reason, Tried, Wish};
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use weft_proto::model::{Distance, Endpoint, Endpoints, Health, Locality, ServiceName, Subset, Traffic};
+pub use plan::{Caller, Family, Plan, Settings};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use weft_proto::model::{ServiceName, Traffic};
 
 /// Time between two reviews of all endpoints, in microseconds.
 pub(crate) const REVIEW: u64 = 20_000;
 
-/// Choices that a sidecar makes once.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Settings {
-    /// Makes the jitter of this process differ from that of others; any number.
-    pub seed: u64,
-    /// Which address of a pod with both is used.
-    pub family: Family,
-    /// The caller sends probes: see [`Cluster::probe`]. Endpoints that can't be reached are then tried by a
-    /// connection first, and no caller's request has to find out that one is still gone.
-    pub prober: bool,
-}
-
-/// What a cluster is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan<'a> {
-    /// The Service's endpoints.
-    pub endpoints: &'a Endpoints,
-    /// The Service's port.
-    pub port: u16,
-    /// Only endpoints with its labels; `None`: all.
-    pub subset: Option<&'a Subset>,
-    /// How they are treated.
-    pub traffic: &'a Arc<Traffic>,
-    /// Who calls them.
-    pub caller: Caller<'a>,
-}
-
-/// Who calls.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller<'a> {
-    /// Where it runs.
-    pub locality: &'a Locality,
-    /// Its labels, by key, as far as the locality rules look at them.
-    pub labels: &'a [(Arc<str>, Arc<str>)],
-}
-
-/// Preference among a pod's addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
-    /// The pod's first address.
-    #[default]
-    First,
-    /// IPv4 if the pod has it.
-    V4,
-    /// IPv6 if the pod has it.
-    V6,
-}
-
-/// The endpoints of one port of a Service: an immutable list; what is known of each survives the next list.
+/// The endpoints of one port of a Service, or of a subset of them: an immutable list; what is known of each survives the next list.
 #[derive(Debug)]
 pub struct Cluster {
     /// Whose endpoints.
@@ -79,79 +34,29 @@ pub struct Cluster {
     pub subset: Option<Arc<str>>,
     /// How the endpoints are treated.
     pub traffic: Arc<Traffic>,
-    pub(crate) tiers: [Tier; TIERS],
+    pub(crate) tiers: Box<[Tier]>,
+    /// What each tier should get, if they stand side by side.
+    parts: Option<Box<[u32]>>,
     pub(crate) draining: Vec<Arc<EndpointState>>,
     pub(crate) unready: Vec<Arc<EndpointState>>,
+    /// Endpoints that are not for this caller, whatever happens.
+    pub(crate) elsewhere: Vec<Arc<EndpointState>>,
     /// Endpoints of the Service that don't have the port.
     pub(crate) portless: usize,
     pub(crate) settings: Settings,
     pub(crate) shared: Arc<Shared>,
-    /// [`Shares`] of zone and region, 16 bits each, and whether there are any.
-    shares: AtomicU64,
+    /// [`Shares`]; all 0: none.
+    shares: [AtomicU16; TIERS],
+    /// So few are healthy that all get traffic.
+    panic: AtomicBool,
+    /// Ready ones by address, and their places in the tiers; made when first asked for.
+    addresses: OnceLock<Box<[(SocketAddr, u16, u32)]>>,
     pub(crate) review_at: AtomicU64,
     /// When to look for an ejected endpoint to try or a silent one to check, in microseconds.
     pub(crate) next_errand: AtomicU64,
 }
 
-impl Plan<'_> {
-    fn has(&self, endpoint: &Endpoint) -> bool {
-        let wanted = self.subset.map_or(&[][..], |subset| &subset.labels);
-        wanted.iter().all(|label| endpoint.labels.contains(label))
-    }
-}
-
 impl Cluster {
-    /// The endpoints as planned. What is known of endpoints that `prev` has too (same pod, address and port) is kept.
-    pub fn next(prev: Option<&Self>, plan: &Plan<'_>, settings: &Settings, now: Tick) -> Self {
-        let endpoints = plan.endpoints;
-        let (service_port, local) = (plan.port, plan.caller.locality);
-        let shared = prev.map_or_else(|| Arc::new(Shared::new(now)), |prev| Arc::clone(&prev.shared));
-        shared.tune(plan.traffic);
-        let known: HashMap<_, _> = prev
-            .into_iter()
-            .flat_map(Self::all)
-            .map(|e| (key(e), e))
-            .collect();
-        let mut cluster = Self {
-            service: endpoints.service.clone(),
-            port: service_port,
-            subset: plan.subset.map(|subset| subset.name.clone()),
-            traffic: Arc::clone(plan.traffic),
-            tiers: Default::default(),
-            draining: Vec::new(),
-            unready: Vec::new(),
-            portless: 0,
-            settings: *settings,
-            shared,
-            shares: AtomicU64::new(0),
-            review_at: AtomicU64::new(0),
-            next_errand: AtomicU64::new(u64::MAX),
-        };
-        for endpoint in endpoints.endpoints.iter().filter(|e| plan.has(e)) {
-            let Some(address) = address(endpoint, service_port, settings.family) else {
-                cluster.portless += 1;
-                continue;
-            };
-            let old = known
-                .get(&(&*endpoint.workload.pod_uid, &*endpoint.workload.pod, address))
-                .copied();
-            let state = cluster.state(endpoint, address, local, old);
-            cluster.place(state);
-        }
-        cluster
-            .shared
-            .endpoints
-            .store(cluster.ready().count() as u32, Relaxed);
-        if plan.traffic.health_check.is_none() && prev.is_some_and(|prev| prev.traffic.health_check.is_some())
-        {
-            cluster.all().for_each(|endpoint| endpoint.unchecked());
-        }
-        for tier in &mut cluster.tiers {
-            tier.seal();
-        }
-        cluster
-    }
-
     /// Looks at all endpoints: ejects silent ones and divides the traffic anew. [`pick`](Self::pick) does it by
     /// itself every 20 ms; call it on a timer too if silence should be found without new requests.
     pub fn review(&self, now: Tick) {
@@ -167,8 +72,9 @@ impl Cluster {
         }
         self.survey(now);
         let mut weights = [Weights::default(); TIERS];
+        let weights = &mut weights[..self.tiers.len()];
         let (mut ejected, mut for_answers, mut next_errand) = (0, 0, u64::MAX);
-        for (tier, weights) in self.tiers.iter().zip(&mut weights) {
+        for (tier, weights) in self.tiers.iter().zip(weights.iter_mut()) {
             weights.expected = tier.expected.saturating_mul(1_000);
             let restored = tier
                 .endpoints
@@ -209,13 +115,60 @@ impl Cluster {
         self.shared.ejected.store(ejected, Relaxed);
         self.shared.ejected_for_answers.store(for_answers, Relaxed);
         self.next_errand.store(next_errand, Relaxed);
-        self.shares.store(pack(Shares::of(&weights)), Relaxed);
+        self.divide(weights);
     }
 
-    /// How the traffic is divided among zone, region and remote, in ten-thousandths; `None`: nothing is healthy, or
-    /// nothing was picked yet.
+    fn divide(&self, weights: &mut [Weights]) {
+        let percent = self.traffic.locality.panic_percent;
+        let panic = percent.is_some_and(|percent| panics(weights, percent));
+        if panic {
+            for weights in weights.iter_mut() {
+                weights.healthy = weights.expected;
+            }
+        }
+        let shares = match &self.parts {
+            Some(parts) => Shares::side_by_side(weights, parts),
+            None => Shares::of(weights),
+        };
+        self.panic.store(panic, Relaxed);
+        for (kept, share) in self.shares.iter().zip(shares.unwrap_or_default().0) {
+            kept.store(share as u16, Relaxed);
+        }
+    }
+
+    /// How the traffic is divided among the tiers, in ten-thousandths; `None`: nothing is healthy, or nothing was picked
+    /// yet.
     pub fn shares(&self) -> Option<Shares> {
-        unpack(self.shares.load(Relaxed))
+        let shares = Shares(std::array::from_fn(|tier| self.shares[tier].load(Relaxed).into()));
+        (shares != Shares::default()).then_some(shares)
+    }
+
+    /// What the tiers are called, nearest first (or side by side, if somebody gave them parts).
+    pub fn tiers(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tiers.iter().map(|tier| &*tier.name)
+    }
+
+    /// Whether so few endpoints are healthy that ejected ones get traffic too.
+    pub fn panics(&self) -> bool {
+        self.panic.load(Relaxed)
+    }
+
+    /// A ready endpoint by its address.
+    pub(crate) fn at(&self, address: SocketAddr) -> Option<&Arc<EndpointState>> {
+        let addresses = self.addresses.get_or_init(|| {
+            let tiers = self.tiers.iter().enumerate();
+            let mut addresses: Box<[_]> = tiers
+                .flat_map(|(tier, of)| {
+                    let endpoints = of.endpoints.iter().enumerate();
+                    endpoints.map(move |(index, e)| (e.address, tier as u16, index as u32))
+                })
+                .collect();
+            addresses.sort_unstable();
+            addresses
+        });
+        let found = addresses.partition_point(|(other, ..)| *other < address);
+        let (other, tier, index) = addresses.get(found)?;
+        (*other == address).then(|| &self.tiers[usize::from(*tier)].endpoints[*index as usize])
     }
 
     /// The bound on retries of this Service's port.
@@ -223,9 +176,12 @@ impl Cluster {
         &self.shared.budget
     }
 
-    /// Every endpoint, ready ones first, nearest first.
+    /// Every endpoint, ready ones first, nearest first; those that are not for this caller last.
     pub fn all(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
-        self.ready().chain(&self.draining).chain(&self.unready)
+        self.ready()
+            .chain(&self.draining)
+            .chain(&self.unready)
+            .chain(&self.elsewhere)
     }
 
     /// Every endpoint at this moment, for people.
@@ -248,100 +204,6 @@ impl Cluster {
     pub(crate) fn ready(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
         self.tiers.iter().flat_map(|tier| &tier.endpoints)
     }
-
-    fn state(
-        &self,
-        endpoint: &Endpoint,
-        address: SocketAddr,
-        local: &Locality,
-        old: Option<&Arc<EndpointState>>,
-    ) -> Arc<EndpointState> {
-        let live = match old {
-            Some(old) => Arc::clone(&old.live),
-            None => {
-                let id = EndpointId(self.shared.next_id.fetch_add(1, Relaxed));
-                Arc::new(Live::new(id, self.settings, Arc::clone(&self.shared)))
-            }
-        };
-        let distance = local.distance(&endpoint.locality);
-        live.tier.store(tier_of(distance), Relaxed);
-        let state = EndpointState {
-            id: live.id,
-            address,
-            identity: endpoint.identity.clone(),
-            workload: endpoint.workload.clone(),
-            locality: endpoint.locality.clone(),
-            distance,
-            weight: endpoint.weight.max(1),
-            health: endpoint.health,
-            live,
-        };
-        // The very same value where nothing changed, so that pools may go by it.
-        match old {
-            Some(old) if old.same(&state) => Arc::clone(old),
-            _ => Arc::new(state),
-        }
-    }
-
-    fn place(&mut self, state: Arc<EndpointState>) {
-        let tier = &mut self.tiers[tier_of(state.distance)];
-        match state.health {
-            Health::Ready => {
-                state.live.served.store(true, Relaxed);
-                tier.expected += u64::from(state.weight);
-                tier.endpoints.push(state);
-            }
-            Health::Draining => self.draining.push(state),
-            Health::Unready => {
-                if state.live.served.load(Relaxed) {
-                    tier.expected += u64::from(state.weight);
-                }
-                self.unready.push(state);
-            }
-        }
-    }
-}
-
-pub(crate) fn tier_of(distance: Distance) -> usize {
-    match distance {
-        Distance::Zone => 0,
-        Distance::Region => 1,
-        Distance::Remote => 2,
-    }
-}
-
-fn key(endpoint: &EndpointState) -> (&str, &str, SocketAddr) {
-    (
-        &endpoint.workload.pod_uid,
-        &endpoint.workload.pod,
-        endpoint.address,
-    )
-}
-
-fn address(endpoint: &Endpoint, service_port: u16, family: Family) -> Option<SocketAddr> {
-    let port = endpoint.target_port(service_port)?;
-    let preferred = |address: &&IpAddr| match family {
-        Family::First => true,
-        Family::V4 => address.is_ipv4(),
-        Family::V6 => address.is_ipv6(),
-    };
-    let address = endpoint
-        .addresses
-        .iter()
-        .find(preferred)
-        .or(endpoint.addresses.first())?;
-    Some(SocketAddr::new(*address, port))
-}
-
-const HAS_SHARES: u64 = 1 << 63;
-
-fn pack(shares: Option<Shares>) -> u64 {
-    shares.map_or(0, |Shares([zone, region, _])| HAS_SHARES | zone | region << 16)
-}
-
-fn unpack(packed: u64) -> Option<Shares> {
-    let (zone, region) = (packed & 0xffff, packed >> 16 & 0xffff);
-    (packed & HAS_SHARES != 0).then(|| Shares([zone, region, WHOLE.saturating_sub(zone + region)]))
 }
 
 #[cfg(test)]

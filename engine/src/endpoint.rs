@@ -12,7 +12,7 @@ use crate::latency::Average;
 use crate::outlier::{CAUSES, Cause, Change, Gate, Rules, Window};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use weft_proto::model::{Distance, Health, Locality, SpiffeId, Traffic, Workload};
 
 /// Answers of one endpoint before its own latency is trusted.
@@ -26,6 +26,8 @@ const SILENCE_FACTOR: f64 = 8.0;
 /// Silence that is suspicious while too little is known of the latency, in microseconds: an application that is slow
 /// from the start must have its first answers before it is measured by them.
 pub const SILENCE_UNKNOWN: u64 = 2_000_000;
+/// A part of failed requests that counts as none.
+const FAILING_FLOOR: f64 = 0.002;
 /// What a failure counts as at least, in microseconds, so that failing fast never looks fast.
 const PENALTY: u64 = 100_000;
 
@@ -48,6 +50,8 @@ pub struct EndpointState {
     pub locality: Locality,
     /// How far that is.
     pub distance: Distance,
+    /// Index of its tier in [`Cluster::tiers`](crate::Cluster::tiers); `None`: it isn't for this caller.
+    pub tier: Option<usize>,
     /// Relative share, at least 1.
     pub weight: u32,
     /// Readiness as the control plane knows it.
@@ -75,8 +79,10 @@ pub(crate) struct Live {
     pub(crate) samples: AtomicU32,
     /// Index of its distance.
     pub(crate) tier: AtomicUsize,
-    /// It was ready once.
-    pub(crate) served: AtomicBool,
+    /// When it was first ready, in microseconds; 0: never; 1: it was when the Service became known.
+    served: AtomicU64,
+    /// How many of its requests fail, lately.
+    failing: Average,
     pub(crate) gate: Gate,
     /// What it did lately, if anybody looks at that.
     pub(crate) window: Window,
@@ -144,6 +150,7 @@ impl EndpointState {
             && self.workload == other.workload
             && self.locality == other.locality
             && self.distance == other.distance
+            && self.tier == other.tier
             && self.weight == other.weight
             && self.health == other.health
     }
@@ -221,7 +228,8 @@ impl Live {
             mean: Average::default(),
             samples: AtomicU32::new(0),
             tier: AtomicUsize::new(0),
-            served: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            failing: Average::default(),
             gate: Gate::default(),
             window: Window::default(),
             checks: Checks::default(),
@@ -318,11 +326,47 @@ impl Live {
         let bounded = latency.min(patience * 2);
         self.mean.observe_mean(now, bounded);
         self.service.mean.observe_mean(now, bounded);
+        self.fails(now, false);
         for samples in [&self.samples, &self.service.samples] {
             if samples.load(Relaxed) < SERVICE_SAMPLES {
                 samples.fetch_add(1, Relaxed);
             }
         }
+    }
+
+    /// It is ready. `now`: if that is the first time, it is new.
+    pub(crate) fn serves(&self, now: Option<Tick>) {
+        let since = now.map_or(1, |now| now.as_micros().max(2));
+        let _ = self.served.compare_exchange(0, since, Relaxed, Relaxed);
+    }
+
+    /// Whether it was ever ready.
+    pub(crate) fn served(&self) -> bool {
+        self.served.load(Relaxed) != 0
+    }
+
+    /// Since when it serves, if it is newer than what is known of the Service.
+    pub(crate) fn warm_since(&self) -> Option<Tick> {
+        let since = self.served.load(Relaxed);
+        (since > 1).then(|| Tick::from_micros(since))
+    }
+
+    /// Records whether a request failed.
+    pub(crate) fn fails(&self, now: Tick, failed: bool) {
+        // Nothing is written while all is well.
+        if failed
+            || self
+                .failing
+                .latest()
+                .is_some_and(|failing| failing > FAILING_FLOOR)
+        {
+            self.failing.observe_ratio(now, failed);
+        }
+    }
+
+    /// What part of its requests fail, lately, 0 to 1.
+    pub(crate) fn failing(&self, now: Tick) -> f64 {
+        self.failing.faded(now).unwrap_or(0.0)
     }
 
     pub(crate) fn penalty(&self) -> u64 {

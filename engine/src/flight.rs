@@ -123,6 +123,26 @@ impl InFlight {
         silent
     }
 
+    /// The request waits at this side: the endpoint owes nothing until [`resume`](Self::resume), which is to be called if this says
+    /// `true`.
+    pub fn hold(&mut self) -> bool {
+        let waited = self.phase == Phase::Waiting;
+        if waited {
+            self.live.waiting.leave(self.wave);
+            self.phase = Phase::Quiet;
+        }
+        waited
+    }
+
+    /// From now on the endpoint owes an answer.
+    pub fn resume(&mut self, now: Tick) {
+        let (wave, alone) = self.live.waiting.enter();
+        if alone {
+            self.live.busy_since.store(now.as_micros(), Relaxed);
+        }
+        (self.wave, self.phase, self.started) = (wave, Phase::Waiting, now);
+    }
+
     /// The response's head has come. Call it as soon as it has; what is left is the body's.
     ///
     /// For gRPC pass 503 when a trailers-only answer says UNAVAILABLE.
@@ -239,6 +259,7 @@ impl InFlight {
                 _ => live.penalty(),
             };
             live.peak.observe_peak(now, latency.max(least));
+            live.fails(now, true);
             count(&live.gate, &live.service.outliers).and_then(|cause| live.eject(now, cause, false))
         };
         // Only now may the next trial begin.

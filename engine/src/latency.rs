@@ -11,6 +11,9 @@ pub const DECAY: u64 = 10_000_000;
 /// The most that one sample moves [`Average::observe_mean`].
 const MEAN_STEP: f64 = 0.3;
 
+/// How far one sample moves [`Average::observe_ratio`].
+const RATIO_STEP: f64 = 0.1;
+
 /// An exponentially decaying average.
 #[derive(Debug, Default)]
 pub struct Average {
@@ -50,6 +53,12 @@ impl Average {
             }
         };
         self.put(now, next);
+    }
+
+    /// Adds a yes (1) or no (0), each of which moves the average by a tenth.
+    pub fn observe_ratio(&self, now: Tick, yes: bool) {
+        let old = self.faded(now).unwrap_or(0.0);
+        self.put(now, old + (f64::from(u8::from(yes)) - old) * RATIO_STEP);
     }
 
     /// Forgets everything but this sample.

@@ -25,9 +25,11 @@ pub mod route;
 pub mod cluster;
 /// The pick of one endpoint.
 pub mod pick;
-/// How much of the traffic each distance gets.
+/// Which endpoints are equally near.
+mod locality;
+/// How much of the traffic each tier gets.
 pub mod failover;
-/// Two random choices by cost.
+/// Which endpoint of a tier, a file per algorithm.
 pub mod balance;
 /// One endpoint and what is known of it.
 pub mod endpoint;

@@ -4,14 +4,14 @@
 //! Never: an ejected endpoint while an open one is left, except for the one request that finds out whether it is back.
 //!
 //! ```text
-//! errand due? ─> shares of the distances ─> two choices among the open ─> nothing open: the best bet among the rest
+//! session? ─> errand due? ─> shares of the tiers ─> the algorithm's choice among the open ─> nothing open: the best bet among the rest
 //! ```
 
 use crate::Tick;
-use crate::balance;
-use crate::cluster::{Cluster, REVIEW, tier_of};
+use crate::balance::{self, Asks};
+use crate::cluster::{Cluster, REVIEW};
 use crate::endpoint::{EndpointId, EndpointState, Live};
-use crate::failover::{Shares, TIERS, WHOLE};
+use crate::failover::WHOLE;
 use crate::flight::InFlight;
 use crate::outlier::Cause;
 use rand::{Rng, RngExt};
@@ -41,16 +41,16 @@ pub enum Class {
 pub struct Tried {
     ids: [Option<EndpointId>; MOST_TRIES],
     next: usize,
-    /// Distances at which something was tried.
-    tiers: [bool; TIERS],
+    /// Tiers in which something was tried, a bit each.
+    tiers: u32,
 }
 
 /// What a request asks of the choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
-    /// For consistent hashing.
+    /// What consistent hashing goes by, if the algorithm does that; `None`: chance.
     pub hash: Option<u64>,
-    /// An endpoint to stick to as long as it can be used.
+    /// An endpoint to stick to as long as it is ready and not ejected, wherever it is (a session).
     pub address: Option<SocketAddr>,
 }
 
@@ -70,8 +70,10 @@ pub struct Picked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// The tier's turn, and the cheaper of two.
+    /// The tier's turn, and the algorithm's choice.
     Balanced,
+    /// The request sticks to it.
+    Session,
     /// Its ejection is over: one request finds out whether it is back.
     Trial,
     /// It has been silent for a while: one more request finds out whether it is dead or one answer takes its time.
@@ -107,6 +109,17 @@ pub enum NoEndpoint {
         /// How many aren't.
         unready: usize,
     },
+    /// Pods, but none for callers where this one is.
+    #[error(
+        "no endpoint of service {service} is for callers here: {elsewhere} are on other nodes or in other localities, \
+         and internalTrafficPolicy or distribute leaves them out"
+    )]
+    Elsewhere {
+        /// Which Service.
+        service: ServiceName,
+        /// How many there are.
+        elsewhere: usize,
+    },
 }
 
 /// The one place for a trial; given back when dropped.
@@ -134,7 +147,7 @@ impl Tried {
     pub fn push(&mut self, endpoint: &EndpointState) {
         self.ids[self.next % MOST_TRIES] = Some(endpoint.id);
         self.next += 1;
-        self.tiers[tier_of(endpoint.distance)] = true;
+        self.tiers |= endpoint.tier.map_or(0, |tier| 1 << tier);
     }
 
     /// Whether it was tried.
@@ -153,34 +166,56 @@ impl Cluster {
         class: Class,
         wish: &Wish,
     ) -> Result<Picked, NoEndpoint> {
-        let _ = wish;
         if now.as_micros() >= self.review_at.load(Relaxed) {
             self.review(now);
         }
+        if let Some(address) = wish.address
+            && let Some(endpoint) = self.at(address)
+            && endpoint.open()
+            && !tried.contains(endpoint.id)
+        {
+            return Ok(Picked::new(endpoint, Reason::Session, None));
+        }
+        let balance = &self.traffic.balance;
+        let hash = wish.hash.filter(|_| balance::hashes(balance.algorithm));
         // A request that has been through a failure already is spared.
         if now.as_micros() >= self.next_errand.load(Relaxed)
             && tried.next == 0
-            && let Some(picked) = self.errand(now, class)
+            && let Some(picked) = self.errand(now, class, hash)
         {
             return Ok(picked);
         }
-        let first = self.shares().map_or(0, |shares| match shares.0 {
-            [WHOLE, ..] => 0,
-            _ => shares.tier(rng.random_range(0..WHOLE)),
+        let tiers = self.tiers.len();
+        let first = self.shares().map_or(0, |shares| match (shares.0[0], hash) {
+            (WHOLE, _) => 0,
+            // The same hash goes to the same tier, too.
+            (_, Some(hash)) => shares.tier(balance::mix(hash, 0) % WHOLE),
+            (_, None) => shares.tier(rng.random_range(0..WHOLE)),
         });
+        let asks = Asks {
+            now,
+            balance,
+            tried,
+            hash,
+            panic: self.panics(),
+        };
         // Where one endpoint has just fallen silent, its neighbours probably have too: a request that was tried there
         // goes on to the next distance, so that it meets each silent place once at most.
         let avoided = |tier: usize| {
             let at = self.shared.last_silent[tier].load(Relaxed);
-            tried.tiers[tier] && at != 0 && now.as_micros() < at.saturating_add(AVOIDED)
+            tried.tiers & 1 << tier != 0 && at != 0 && now.as_micros() < at.saturating_add(AVOIDED)
         };
-        let order = || std::iter::once(first).chain((0..TIERS).filter(move |tier| *tier != first));
+        let order = || std::iter::once(first).chain((0..tiers).filter(move |tier| *tier != first));
         for tier in order()
             .filter(|tier| !avoided(*tier))
             .chain(order().filter(|tier| avoided(*tier)))
         {
-            if let Some(endpoint) = balance::choose(&self.tiers[tier], now, rng, tried) {
-                return Ok(Picked::new(endpoint, Reason::Balanced, None));
+            let chosen = self.tiers.get(tier);
+            if let Some(endpoint) = chosen.and_then(|tier| balance::choose(tier, &asks, rng)) {
+                return Ok(match endpoint.open() {
+                    true => Picked::new(endpoint, Reason::Balanced, None),
+                    false => Picked::new(endpoint, Reason::Panic, TrialSlot::claim(endpoint, now)),
+                });
             }
         }
         self.desperate(now, rng, tried)
@@ -204,9 +239,15 @@ impl Cluster {
     /// A check of a silent endpoint or a trial of an ejected one, if either is due. A trial is of an endpoint that is at
     /// least as near as any that is used now, the one that has waited longest first; while none succeeds, few callers
     /// are bothered with them.
-    fn errand(&self, now: Tick, class: Class) -> Option<Picked> {
+    fn errand(&self, now: Tick, class: Class, hash: Option<u64>) -> Option<Picked> {
         let safe = class == Class::Safe;
-        let doubtful = |e: &&Arc<EndpointState>| e.open() && e.live.doubtful(now) && e.live.claim_check();
+        // What goes by a hash is diverted from nowhere: it finds out about the endpoint that it would go to.
+        let wanted = |e: &EndpointState| {
+            let hashed = |hash| self.tiers.get(e.tier?)?.hashed(hash);
+            hash.is_none_or(|hash| hashed(hash).is_none_or(|hashed| hashed.id == e.id))
+        };
+        let doubtful =
+            |e: &&Arc<EndpointState>| e.open() && e.live.doubtful(now) && wanted(e) && e.live.claim_check();
         if safe && let Some(endpoint) = self.ready().find(doubtful) {
             return Some(Picked::new(endpoint, Reason::Check, None));
         }
@@ -217,11 +258,12 @@ impl Cluster {
         if last != 0 && now.as_micros() < last + TRIAL_GAP && shared.last_restored.load(Relaxed) < last {
             return None;
         }
-        let farthest = self.shares().map_or(TIERS - 1, Shares::farthest);
-        let endpoint = self.tiers[..=farthest]
+        let farthest = self.shares().map_or(usize::MAX, |shares| shares.farthest());
+        let near = farthest.saturating_add(1).min(self.tiers.len());
+        let endpoint = self.tiers[..near]
             .iter()
             .flat_map(|tier| &tier.endpoints)
-            .filter(|e| e.live.gate.due(now, safe, &self.settings))
+            .filter(|e| e.live.gate.due(now, safe, &self.settings) && wanted(e))
             .min_by_key(|e| e.live.gate.until())?;
         let slot = TrialSlot::claim(endpoint, now)?;
         shared.last_trial.store(now.as_micros().max(1), Relaxed);
@@ -247,7 +289,7 @@ impl Cluster {
             &|_| true,
         ];
         for wish in wishes {
-            for tier in &self.tiers {
+            for tier in &*self.tiers {
                 if let Some(endpoint) = any(tier.endpoints.iter(), rng, wish) {
                     let slot = if endpoint.open() {
                         None
@@ -264,7 +306,9 @@ impl Cluster {
             return Ok(Picked::new(endpoint, Reason::Draining, None));
         }
         let service = self.service.clone();
+        let elsewhere = self.elsewhere.len();
         Err(match (self.unready.len(), self.portless) {
+            (0, _) if elsewhere > 0 => NoEndpoint::Elsewhere { service, elsewhere },
             (0, 0) => NoEndpoint::Empty { service },
             (0, _) => NoEndpoint::NoPort {
                 service,

@@ -101,10 +101,13 @@ fn a_killed_pod_costs_nothing() {
             "a refused connection is always tried elsewhere"
         );
         let to_dead = world
-            .sent_in(5_050..15_000)
+            .sent_in(5_000..15_000)
             .filter(|s| s.pod == 0 && s.reason != Reason::Trial)
             .count();
-        assert_eq!(to_dead, 0, "seed {seed}");
+        assert!(
+            to_dead <= 1,
+            "seed {seed}: only the first one finds out, not {to_dead}"
+        );
         assert!(
             world.sent_in(18_500..30_000).filter(|s| s.pod == 0).count() > 300,
             "seed {seed}"

@@ -5,7 +5,7 @@ use crate::pick::{Class, NoEndpoint, Reason, Tried, Wish};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use weft_proto::model::Workload;
+use weft_proto::model::{Distance, Endpoint, Endpoints, Health, Locality, Workload};
 
 fn here() -> Locality {
     Locality::new("r1", "a", "n1")

@@ -4,14 +4,14 @@
 //! with its weight, load and cost, and why it was not picked. Never: a pick of its own.
 
 use super::{Considered, Stage, Step};
-use crate::cluster::{Cluster, tier_of};
+use crate::cluster::Cluster;
 use crate::endpoint::{EndpointReport, EndpointState};
-use crate::failover::{TIERS, WHOLE};
+use crate::failover::WHOLE;
 use crate::outlier::Cause;
 use crate::pick::{NoEndpoint, Picked, Reason};
 use crate::tick::Tick;
 use std::sync::Arc;
-use weft_proto::model::{Distance, Health, Origin};
+use weft_proto::model::{Health, Origin};
 
 /// The steps that led to what was picked.
 pub fn steps(cluster: &Cluster, now: Tick, picked: &Result<Picked, NoEndpoint>) -> Vec<Step> {
@@ -24,11 +24,11 @@ type Report = (Arc<EndpointState>, EndpointReport);
 fn locality(cluster: &Cluster, reports: &[Report], picked: &Result<Picked, NoEndpoint>) -> Step {
     let shares = cluster.shares();
     let farthest = shares.map_or(0, |shares| shares.farthest());
-    let options = (0..TIERS).map(|tier| {
+    let options = cluster.tiers().enumerate().map(|(tier, name)| {
         let of = || {
             reports
                 .iter()
-                .filter(move |(endpoint, _)| tier_of(endpoint.distance) == tier)
+                .filter(move |(endpoint, _)| endpoint.tier == Some(tier))
         };
         let ready = of().filter(|(endpoint, _)| endpoint.health == Health::Ready);
         let healthy = ready
@@ -36,7 +36,9 @@ fn locality(cluster: &Cluster, reports: &[Report], picked: &Result<Picked, NoEnd
             .filter(|(_, report)| report.ejected.is_none())
             .count();
         let share = shares.map_or(0, |shares| shares.0[tier]);
-        let own = picked.as_ref().is_ok_and(|picked| tier_of(picked.tier) == tier);
+        let own = picked
+            .as_ref()
+            .is_ok_and(|picked| picked.endpoint.tier == Some(tier));
         let why = match (of().count(), healthy, share, own) {
             (0, ..) => "has no endpoint".to_owned(),
             (_, 0, _, false) => "has no healthy endpoint".to_owned(),
@@ -48,24 +50,18 @@ fn locality(cluster: &Cluster, reports: &[Report], picked: &Result<Picked, NoEnd
         };
         Considered {
             chosen: own,
-            ..Considered::rejected(distance(tier), why)
+            ..Considered::rejected(name, why)
         }
         .fact("healthy", format!("{healthy}/{}", of().count()))
         .fact("share", format!("{:.1}%", share as f64 * 100.0 / WHOLE as f64))
     });
     let options: Vec<_> = options.collect();
     match picked {
-        Ok(picked) => Step::new(Stage::Locality, distance(tier_of(picked.tier))).with(options),
+        Ok(picked) => {
+            let name = picked.endpoint.tier.and_then(|tier| cluster.tiers().nth(tier));
+            Step::new(Stage::Locality, name.unwrap_or_default()).with(options)
+        }
         Err(_) => Step::new(Stage::Locality, "none has an endpoint").with(options),
-    }
-}
-
-/// A tier in words.
-fn distance(tier: usize) -> &'static str {
-    match tier {
-        0 => "same zone",
-        1 => "another zone of the region",
-        _ => "another region",
     }
 }
 
@@ -75,7 +71,7 @@ fn endpoint(reports: &[Report], picked: &Result<Picked, NoEndpoint>) -> Step {
         let own = chosen.is_some_and(|picked| picked.endpoint.id == endpoint.id);
         let why = match chosen.filter(|_| own) {
             Some(picked) => reason(picked.reason).to_owned(),
-            None => objection(endpoint, report, chosen.map(|picked| picked.tier)),
+            None => objection(endpoint, report, chosen.and_then(|picked| picked.endpoint.tier)),
         };
         let place = [&endpoint.locality.region, &endpoint.locality.zone];
         let place: Vec<&str> = place
@@ -127,6 +123,7 @@ fn title(endpoint: &EndpointState) -> String {
 fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Balanced => "picked by the balancer",
+        Reason::Session => "the request's session sticks to it",
         Reason::Trial => "its ejection is over: this request finds out whether it is back",
         Reason::Check => "it has been silent: this request finds out whether it is dead",
         Reason::Panic => "no healthy endpoint is left: the best bet",
@@ -134,7 +131,10 @@ fn reason(reason: Reason) -> &'static str {
     }
 }
 
-fn objection(endpoint: &EndpointState, report: &EndpointReport, tier: Option<Distance>) -> String {
+fn objection(endpoint: &EndpointState, report: &EndpointReport, tier: Option<usize>) -> String {
+    if endpoint.tier.is_none() {
+        return "is not for callers here".to_owned();
+    }
     match (endpoint.health, report.ejected) {
         (Health::Draining, _) => "is terminating: gets nothing new".to_owned(),
         (Health::Unready, _) => "is not ready".to_owned(),
@@ -152,10 +152,8 @@ fn objection(endpoint: &EndpointState, report: &EndpointReport, tier: Option<Dis
             format!("is ejected: {cause}")
         }
         (Health::Ready, None) => match tier {
-            Some(tier) if tier_of(endpoint.distance) > tier_of(tier) => "is farther away".to_owned(),
-            Some(tier) if tier_of(endpoint.distance) < tier_of(tier) => {
-                "its tier's share was not drawn".to_owned()
-            }
+            Some(tier) if endpoint.tier > Some(tier) => "is farther away".to_owned(),
+            Some(tier) if endpoint.tier < Some(tier) => "its tier's share was not drawn".to_owned(),
             _ => "another one was drawn, or costs less".to_owned(),
         },
     }

@@ -98,7 +98,7 @@ pub struct Warmup {
     pub time: Duration,
     /// Percent of its share that a new endpoint begins with, 1 to 100.
     pub percent: u8,
-    /// How the share grows, in thousandths: 1,000 is linear, more is slower at first.
+    /// How the share grows, in thousandths: 1,000 is linear, more is faster at first (as in Envoy: age to the power of 1/aggression).
     pub aggression: u32,
 }
 

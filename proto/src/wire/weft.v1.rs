@@ -167,7 +167,7 @@ pub struct Balance {
     /// Percent of its share that a new endpoint begins with, 1 to 100. 0: 10.
     #[prost(uint32, tag = "5")]
     pub warmup_percent: u32,
-    /// How the share grows, in thousandths: 1000 is linear, more is slower at first. 0: linear.
+    /// How the share grows, in thousandths: 1000 is linear, more is faster at first. 0: linear.
     #[prost(uint32, tag = "6")]
     pub warmup_aggression: u32,
 }
