@@ -51,6 +51,8 @@ pub mod health;
 pub mod limit;
 /// Why: the same decisions, with what spoke against everything else.
 pub mod explain;
+/// What a failure would do.
+pub mod simulate;
 
 pub use cluster::{Caller, Cluster, Family, Plan, Settings};
 pub use endpoint::{EndpointId, EndpointState};
