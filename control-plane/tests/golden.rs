@@ -15,12 +15,21 @@ use weft_control_plane::ingest::files;
 use weft_control_plane::mesh::{Change, Diagnostic, Mesh, Settings, Store};
 use weft_control_plane::translate::{self, Scope, Shared};
 use weft_proto::model::{
-    Backend, Endpoint, HeaderChanges, Inbound, Operation, Origin, PeerAuthentication, Policy, RouteRule,
-    Source, StringMatch, Traffic, TrustDomain,
+    Backend, ConnectionRule, Endpoint, HeaderChanges, Inbound, Operation, Origin, PeerAuthentication, Policy,
+    RouteRule, Routes, Source, StringMatch, Traffic, TrustDomain,
 };
 use weft_proto::resource::{Kind, Resource};
 
-const CASES: [&str; 5] = ["bad", "policies", "routes", "shop", "traffic"];
+const CASES: [&str; 8] = [
+    "bad",
+    "connections",
+    "filters",
+    "policies",
+    "routes",
+    "shop",
+    "traffic",
+    "virtual-services",
+];
 
 fn folder(case: &str) -> PathBuf {
     Path::new("tests/golden").join(case)
@@ -201,7 +210,7 @@ fn show(resource: &Resource) -> Value {
             "exceptions": pod.exceptions,
         }),
         Resource::Endpoints(endpoints) => endpoints.endpoints.iter().map(show_endpoint).collect(),
-        Resource::Routes(routes) => routes.rules.iter().map(show_route).collect(),
+        Resource::Routes(routes) => show_routes(routes),
     };
     json!({"kind": format!("{:?}", resource.kind()), "name": resource.name(), "is": what})
 }
@@ -322,35 +331,87 @@ fn show_policy(policy: &Policy) -> Value {
     json!({"origin": show_origin(&policy.origin), "action": policy.action, "rules": rules.collect::<Vec<_>>()})
 }
 
+fn show_backend(backend: &Backend) -> String {
+    let subset = backend
+        .subset
+        .as_ref()
+        .map(|subset| format!(" subset {subset}"))
+        .unwrap_or_default();
+    let changes = |what: &str, changes: &HeaderChanges| match *changes == HeaderChanges::default() {
+        true => String::new(),
+        false => format!(" {what} {}", show_headers(changes)),
+    };
+    let invalid = backend
+        .invalid
+        .as_ref()
+        .map(|reason| format!(" INVALID: {reason}"))
+        .unwrap_or_default();
+    format!(
+        "{}:{} weight {}{subset}{}{}{invalid}",
+        backend.service,
+        backend.port,
+        backend.weight,
+        changes("requests", &backend.request_headers),
+        changes("responses", &backend.response_headers),
+    )
+}
+
+fn show_headers(changes: &HeaderChanges) -> Value {
+    without_empty(json!({"set": changes.set, "add": changes.add, "remove": changes.remove}))
+}
+
+/// As it is printed, if it isn't as it is by itself.
+fn unless_default<T: Default + PartialEq + std::fmt::Debug>(value: &T) -> Option<String> {
+    (*value != T::default()).then(|| format!("{value:?}"))
+}
+
+fn show_routes(routes: &Routes) -> Value {
+    let connection = |rule: &ConnectionRule| {
+        without_empty(json!({
+            "origin": show_origin(&rule.origin),
+            "port": rule.port,
+            "serverNames": rule.server_names,
+            "destinations": rule.destinations,
+            "backends": rule.backends.iter().map(show_backend).collect::<Vec<_>>(),
+        }))
+    };
+    let rules: Vec<Value> = routes.rules.iter().map(show_route).collect();
+    match routes.connections.is_empty() {
+        true => json!(rules),
+        false => {
+            json!({"rules": rules, "connections": routes.connections.iter().map(connection).collect::<Vec<_>>()})
+        }
+    }
+}
+
 fn show_route(rule: &RouteRule) -> Value {
-    let backend = |backend: &Backend| {
-        let invalid = backend
-            .invalid
-            .as_ref()
-            .map(|reason| format!(" INVALID: {reason}"))
-            .unwrap_or_default();
-        format!(
-            "{}:{} weight {}{invalid}",
-            backend.service, backend.port, backend.weight
-        )
-    };
-    let headers = |changes: &HeaderChanges| {
-        without_empty(json!({"set": changes.set, "add": changes.add, "remove": changes.remove}))
-    };
     let matches = without_empty(json!({
         "path": rule.matches.path,
+        "pathIgnoresCase": rule.matches.path_ignores_case.then_some(true),
         "headers": rule.matches.headers,
+        "withoutHeaders": rule.matches.without_headers,
         "query": rule.matches.query,
         "method": rule.matches.method,
+        "authority": rule.matches.authority,
+        "scheme": rule.matches.scheme,
     }));
+    let mirrors = rule.mirrors.iter();
+    let mirrors = mirrors.map(|mirror| format!("{} {}", mirror.millionths, show_backend(&mirror.backend)));
     without_empty(json!({
         "origin": show_origin(&rule.origin),
         "port": rule.port,
         "matches": matches,
-        "backends": rule.backends.iter().map(backend).collect::<Vec<_>>(),
+        "backends": rule.backends.iter().map(show_backend).collect::<Vec<_>>(),
         "requestTimeout": rule.request_timeout.map(|bound| format!("{bound:?}")),
         "backendTimeout": rule.backend_timeout.map(|bound| format!("{bound:?}")),
-        "requestHeaders": headers(&rule.request_headers),
-        "responseHeaders": headers(&rule.response_headers),
+        "requestHeaders": show_headers(&rule.request_headers),
+        "responseHeaders": show_headers(&rule.response_headers),
+        "answer": unless_default(&rule.answer),
+        "rewrite": unless_default(&rule.rewrite),
+        "mirrors": mirrors.collect::<Vec<_>>(),
+        "cors": unless_default(&rule.cors),
+        "fault": unless_default(&rule.fault),
+        "retries": unless_default(&rule.retries),
+        "session": unless_default(&rule.session),
     }))
 }

@@ -11,7 +11,12 @@ pub(super) struct From<'a> {
     pub(super) origin: &'a Origin,
     /// The Service whose route it is: a reference to itself gives away nothing.
     pub(super) parent: &'a ServiceName,
+    /// The port that callers use, for Istio's references to Services of many ports.
+    pub(super) at: Option<u16>,
 }
+
+/// What becomes of connections to a backend that can't be used.
+pub(super) const SHARE_REFUSED: &str = "this backend's share of connections is refused";
 
 /// Why a reference can't be used: code, reason, what to do.
 type Refused = (&'static str, String, &'static str);
@@ -38,17 +43,29 @@ impl From<'_> {
         let mirrors = mirrors.collect();
         Resolved {
             action,
-            backends: backends.map(|backend| self.backend(backend, findings)).collect(),
+            backends: backends
+                .map(|backend| self.reference(backend, "this backend's share is answered with 500", findings))
+                .collect(),
             mirrors,
         }
     }
 
-    /// Finds a backend's Service and port; one that isn't there can't be used.
-    pub(super) fn backend(&self, backend: &BackendRef, findings: &mut Vec<Diagnostic>) -> Backend {
-        self.reference(backend, "this backend's share is answered with 500", findings)
+    /// Whether some reference names no port of a Service that has many: it is the one that callers use.
+    pub(super) fn depends_on_port<'r>(&self, mut references: impl Iterator<Item = &'r BackendRef>) -> bool {
+        references.any(|backend| {
+            let name = backend.target.service(&self.mesh.settings.cluster_domain);
+            let service = name.ok().and_then(|name| self.mesh.services.get(&name));
+            backend.port.is_none() && service.is_some_and(|service| service.ports.len() > 1)
+        })
     }
 
-    fn reference(&self, backend: &BackendRef, so: &str, findings: &mut Vec<Diagnostic>) -> Backend {
+    /// Finds a backend's Service and port; one that isn't there can't be used, and `so` says what that means.
+    pub(super) fn reference(
+        &self,
+        backend: &BackendRef,
+        so: &str,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Backend {
         let named = backend.target.service(&self.mesh.settings.cluster_domain);
         let found = match (&named, &backend.invalid) {
             (_, Some(reason)) => Err(Err(reason.clone())),
@@ -105,6 +122,9 @@ impl From<'_> {
         match (port, &service.ports[..]) {
             (Some(port), ports) if ports.iter().any(|declared| declared.port == port) => Ok(port),
             (None, [only]) => Ok(only.port),
+            (None, ports) if ports.iter().any(|declared| Some(declared.port) == self.at) => {
+                Ok(self.at.unwrap_or_default())
+            }
             (Some(port), _) => Err((
                 "route-backend-port-missing",
                 format!("Service {name} has no port {port}"),
@@ -112,7 +132,10 @@ impl From<'_> {
             )),
             (None, ports) => Err((
                 "route-backend-port-missing",
-                format!("Service {name} has {} ports, and none is named", ports.len()),
+                format!(
+                    "Service {name} has {} ports, of which none is named or the one that callers use",
+                    ports.len()
+                ),
                 "name one of them",
             )),
         }

@@ -1,6 +1,6 @@
 //! Routes of the Gateway API, flattened to one match a rule and put in order of precedence.
 
-use super::backend::From;
+use super::backend::{From, SHARE_REFUSED};
 use super::layer::{Layer, MOST_RULES};
 use crate::mesh::{DeclaredService, Diagnostic, Labels, Mesh, Route, RouteParent, ServiceType};
 use std::cmp::Reverse;
@@ -46,7 +46,9 @@ pub(super) fn layer(
         let wins = |port: &u16| first.get(port).is_none_or(|(first, _)| *first == rank(route));
         if let Some(lost) = ports(service, port).iter().find(|port| !wins(port)) {
             let other = first.get(lost).map_or("route", |(_, kind)| &**kind);
-            let reason = format!("a {other} has the same Service and port, and goes first (GEP-1426)");
+            let reason = format!(
+                "port {lost} of the Service has a route of kind {other}, which goes first (GEP-1426)"
+            );
             let finding = Diagnostic::error("route-conflict", &route.origin).at(&parent.field);
             findings.push(finding.because(reason).so("limit one of them to another port"));
             limits = ports(service, port).into_iter().filter(wins).map(Some).collect();
@@ -55,6 +57,7 @@ pub(super) fn layer(
             mesh,
             origin: &route.origin,
             parent: name,
+            at: None,
         };
         for (i, rule) in route.rules.iter().enumerate() {
             let resolved = from.action(&rule.then, findings);
@@ -71,7 +74,7 @@ pub(super) fn layer(
             let backends: Vec<_> = rule
                 .backends
                 .iter()
-                .map(|backend| from.backend(backend, findings))
+                .map(|backend| from.reference(backend, SHARE_REFUSED, findings))
                 .collect();
             // Each name on its own, so that the most exact one decides.
             let names: Vec<Vec<Arc<str>>> = match &rule.server_names[..] {

@@ -47,11 +47,6 @@ struct Variants {
 }
 
 impl Labelled {
-    /// Whether no Service has such routes.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The routes that a caller has instead of the others of the same name.
     pub(super) fn of<'a>(
         &'a self,

@@ -3,7 +3,7 @@
 //! Of several for one Service one holds for a caller: one of the caller's own namespace before one of the Service's before others, then
 //! the oldest, then the first by name.
 
-use super::backend::From;
+use super::backend::{From, SHARE_REFUSED};
 use super::delegate::{self, Rule};
 use super::layer::{Layer, MOST_RULES};
 use crate::mesh::virtual_service::{Callers, VirtualMatch};
@@ -170,41 +170,65 @@ impl<'a> VirtualServices<'a> {
         findings: &mut Vec<Diagnostic>,
     ) -> Layer {
         let mut layer = Layer::default();
+        let all = self
+            .mesh
+            .services
+            .get(service)
+            .map_or(&[][..], |service| &service.ports);
+        let ports = |limit: Option<u16>, each: bool| -> Vec<Option<u16>> {
+            match limit {
+                None if each => all.iter().map(|port| Some(port.port)).collect(),
+                limit => vec![limit],
+            }
+        };
         let asks = |of: &Callers| of.namespace.as_ref().is_none_or(|only| Some(only) == namespace);
         for rule in self.rules.get(&key(one)).into_iter().flatten() {
-            let from = From {
+            let object = rule.origin.with_rule("");
+            let from = |at| From {
                 mesh: self.mesh,
-                origin: &rule.origin,
+                origin: &object,
                 parent: service,
+                at,
             };
-            let resolved = from.action(&rule.then, findings);
+            let references = rule.then.backends.iter();
+            let references = references.chain(rule.then.mirrors.iter().map(|(backend, _)| backend));
+            let by_port = from(None).depends_on_port(references);
+            let mut resolved = BTreeMap::new();
             for VirtualMatch { request, of } in rule.matches.iter().filter(|found| asks(&found.of)) {
-                let made = resolved.rule(rule.origin.clone(), of.port, request, false);
-                layer.rules.push((of.labels.clone(), made));
+                for port in ports(of.port, by_port) {
+                    let at = port.filter(|_| by_port);
+                    let action = resolved
+                        .entry(at)
+                        .or_insert_with(|| from(at).action(&rule.then, findings));
+                    let made = action.rule(rule.origin.clone(), port, request, false);
+                    layer.rules.push((of.labels.clone(), made));
+                }
             }
         }
         for rule in &one.connections {
-            let from = From {
+            let from = |at| From {
                 mesh: self.mesh,
                 origin: &one.origin,
                 parent: service,
+                at,
             };
-            let backends: Vec<_> = rule
-                .backends
-                .iter()
-                .map(|backend| from.backend(backend, findings))
-                .collect();
+            let by_port = from(None).depends_on_port(rule.backends.iter());
             let any = [Default::default()];
             let matches = rule.matches.as_deref().unwrap_or(&any);
             for found in matches.iter().filter(|found| asks(&found.of)) {
-                let made = ConnectionRule {
-                    origin: one.origin.with_rule(&rule.rule),
-                    port: found.of.port,
-                    server_names: found.server_names.clone(),
-                    destinations: found.destinations.clone(),
-                    backends: backends.clone(),
-                };
-                layer.connections.push((found.of.labels.clone(), made));
+                for port in ports(found.of.port, by_port) {
+                    let from = from(port.filter(|_| by_port));
+                    let backends = rule.backends.iter();
+                    let backends = backends.map(|backend| from.reference(backend, SHARE_REFUSED, findings));
+                    let made = ConnectionRule {
+                        origin: one.origin.with_rule(&rule.rule),
+                        port,
+                        server_names: found.server_names.clone(),
+                        destinations: found.destinations.clone(),
+                        backends: backends.collect(),
+                    };
+                    layer.connections.push((found.of.labels.clone(), made));
+                }
             }
         }
         if layer.rules.len().max(layer.connections.len()) > MOST_RULES {

@@ -24,20 +24,21 @@ pub(super) fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes) -> VirtualRu
     let mark = notes.mark();
     let mut then = Action::default();
     then.backends = destination::weighted(&mut fields, notes, |fields| settings::headers(fields, notes));
-    let sent = notes.mark();
+    let acts = notes.mark();
     let delegate = delegate(&mut fields, notes);
     let redirect = fields.object("redirect").map(|fields| redirect(fields, notes));
     let respond = fields
         .object("directResponse")
         .and_then(|fields| respond(fields, notes));
     then.rewrite = rewrite(&mut fields, &mut matches, notes);
+    (then.request_headers, then.response_headers) = settings::headers(&mut fields, notes);
+    then.cors = settings::cors(&mut fields, notes);
+    let mut broken = notes.error_since(acts);
     then.request_timeout = settings::time(&mut fields, "timeout", notes);
     (then.retries, then.backend_timeout) = settings::retries(&mut fields, notes);
     then.fault = settings::fault(&mut fields, notes);
     then.mirrors = mirrors(&mut fields, notes);
     few_mirrors(&mut then.mirrors, &field, notes);
-    then.cors = settings::cors(&mut fields, notes);
-    (then.request_headers, then.response_headers) = settings::headers(&mut fields, notes);
     fields.finish();
     let kinds = [
         !then.backends.is_empty(),
@@ -54,11 +55,11 @@ pub(super) fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes) -> VirtualRu
         _ => {
             let reason = "has more than one of route, redirect, directResponse and delegate";
             notes.invalid(&field, reason, "keep one");
+            broken = broken.or(Some(reason.into()));
         }
     }
     then.answer = redirect.map(Answer::Redirect).or(respond);
-    // Errors of single destinations are theirs.
-    if let Some(reason) = notes.error_since(sent) {
+    if let Some(reason) = broken {
         then.answer = None;
         for backend in &mut then.backends {
             backend.invalid.get_or_insert_with(|| reason.clone());

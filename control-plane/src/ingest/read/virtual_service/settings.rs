@@ -57,9 +57,10 @@ pub(super) fn fault(fields: &mut Fields<'_>, notes: &Notes) -> Fault {
         return found;
     };
     if let Some(mut delay) = fault.object("delay") {
+        let mark = notes.mark();
         let share = share(&mut delay, "percentage", Some("percent"), notes);
+        nobody(share, mark, &delay, "delayed", notes);
         let time = time(&mut delay, "fixedDelay", notes);
-        nobody(share, &delay, "delayed", notes);
         if delay.text("exponentialDelay").is_some() {
             let reason = "Weft delays by a fixed time";
             notes.not_acted_on(&delay.at("exponentialDelay"), reason, "use fixedDelay");
@@ -68,8 +69,9 @@ pub(super) fn fault(fields: &mut Fields<'_>, notes: &Notes) -> Fault {
         found.delay = share.filter(|share| *share > 0).zip(time);
     }
     if let Some(mut abort) = fault.object("abort") {
+        let mark = notes.mark();
         let share = share(&mut abort, "percentage", Some("percent"), notes);
-        nobody(share, &abort, "aborted", notes);
+        nobody(share, mark, &abort, "aborted", notes);
         let http = abort.number("httpStatus");
         let grpc = abort.text("grpcStatus");
         if abort.text("http2Error").is_some() {
@@ -114,8 +116,8 @@ pub(super) fn fault(fields: &mut Fields<'_>, notes: &Notes) -> Fault {
     found
 }
 
-fn nobody(share: Option<u32>, fields: &Fields<'_>, what: &str, notes: &Notes) {
-    if share.is_none() {
+fn nobody(share: Option<u32>, mark: usize, fields: &Fields<'_>, what: &str, notes: &Notes) {
+    if share.is_none() && notes.error_since(mark).is_none() {
         let reason = format!("has no percentage: no request is {what}");
         notes.not_acted_on(fields.path(), reason, "add percentage");
     }
