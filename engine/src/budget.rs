@@ -3,7 +3,8 @@
 //! In: requests and wishes to retry. Out: yes or no. Never: a lock, or more retries than the share allows.
 
 use crate::Tick;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::cell::{AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::Relaxed;
 use weft_proto::model::RetryBudget;
 
 /// Seconds that count.
@@ -18,7 +19,7 @@ const RESERVE: u64 = 10;
 /// fifth and ten, where nobody says otherwise.
 ///
 /// From 50 requests/s on, upstreams thus see at most 1.2 times the requests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Budget {
     start: Tick,
     /// The share in percent, and above 32 bits the number a second.
@@ -26,7 +27,7 @@ pub struct Budget {
     slots: [Slot; SLOTS as usize],
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Slot {
     /// Second since the process's start, plus one; 0: never used.
     second: AtomicU64,

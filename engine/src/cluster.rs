@@ -3,12 +3,15 @@
 //! In: endpoints from the control plane. Out: an immutable list by tier, with the share of each tier reviewed
 //! every 20 ms. Never: a lock, or forgetting what is known of an endpoint that is still there.
 
+/// A cluster that is picked from without anybody noticing.
+mod apart;
 /// What a cluster is made from.
 mod plan;
 
 use crate::Tick;
 use crate::balance::Tier;
 use crate::budget::Budget;
+use crate::cell::{AtomicBool, AtomicU16, AtomicU64};
 use crate::circuit::Circuit;
 use crate::endpoint::{EndpointReport, EndpointState, Shared};
 use crate::failover::{Shares, TIERS, Weights, panics};
@@ -16,7 +19,7 @@ use crate::outlier::{CAUSES, Cause};
 pub use crate::pick::{Class, NoEndpoint, Picked, Probe, Reason, Tried, Wish};
 pub use plan::{Caller, Family, Plan, Settings};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use weft_proto::model::{ServiceName, Traffic};
 
@@ -36,7 +39,7 @@ pub struct Cluster {
     pub traffic: Arc<Traffic>,
     pub(crate) tiers: Box<[Tier]>,
     /// What each tier should get, if they stand side by side.
-    parts: Option<Box<[u32]>>,
+    pub(crate) parts: Option<Box<[u32]>>,
     pub(crate) draining: Vec<Arc<EndpointState>>,
     pub(crate) unready: Vec<Arc<EndpointState>>,
     /// Endpoints that are not for this caller, whatever happens.

@@ -4,6 +4,7 @@
 
 use crate::Tick;
 use crate::budget::Budget;
+use crate::cell::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::circuit::Circuit;
 use crate::cluster::Settings;
 use crate::failover::TIERS;
@@ -12,7 +13,7 @@ use crate::latency::Average;
 use crate::outlier::{CAUSES, Cause, Change, Gate, Rules, Window};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use weft_proto::model::{Distance, Health, Locality, SpiffeId, Traffic, Workload};
 
 /// Answers of one endpoint before its own latency is trusted.
@@ -36,7 +37,7 @@ const PENALTY: u64 = 100_000;
 pub struct EndpointId(pub(crate) u64);
 
 /// What is known of one endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EndpointState {
     /// Its number.
     pub id: EndpointId,
@@ -60,7 +61,7 @@ pub struct EndpointState {
 }
 
 /// What changes with every request. Survives changes of everything else about the endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) id: EndpointId,
     pub(crate) settings: Settings,
@@ -91,11 +92,11 @@ pub(crate) struct Live {
 
 /// Requests without an answer. Each return of the endpoint begins a new wave: those of older waves may wait for ever on
 /// connections that no longer work, and must not make the endpoint look silent again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Waiting(AtomicU64);
 
 /// What all endpoints of a cluster share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) mean: Average,
     pub(crate) samples: AtomicU32,
@@ -140,6 +141,18 @@ impl EndpointState {
     /// Whether it may get ordinary requests.
     pub fn open(&self) -> bool {
         self.live.gate.open()
+    }
+
+    /// A copy that shares nothing but what `service` is.
+    pub(crate) fn apart(&self, service: &Arc<Shared>) -> Self {
+        let live = Live {
+            service: Arc::clone(service),
+            ..(*self.live).clone()
+        };
+        Self {
+            live: Arc::new(live),
+            ..self.clone()
+        }
     }
 
     /// Whether the control plane said the same of both.

@@ -6,11 +6,12 @@
 //! An endpoint is well until checks say otherwise: that it is ready is known already.
 
 use crate::Tick;
+use crate::cell::{AtomicI32, AtomicU64};
 use crate::cluster::Cluster;
 use crate::endpoint::EndpointState;
 use crate::outlier::{Cause, Change};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use weft_proto::model::HealthCheck;
 
@@ -18,7 +19,7 @@ use weft_proto::model::HealthCheck;
 const SHORTEST: u64 = 100_000;
 
 /// The checks of one endpoint.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Checks {
     /// When the next one is due, in microseconds; 0: not known yet.
     next: AtomicU64,

@@ -4,7 +4,8 @@
 //! plain one for suspicion. Never: a lock; two threads that meet may lose a sample, never corrupt the estimate.
 
 use crate::Tick;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::cell::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How fast estimates forget, in microseconds.
 pub const DECAY: u64 = 10_000_000;
@@ -15,7 +16,7 @@ const MEAN_STEP: f64 = 0.3;
 const RATIO_STEP: f64 = 0.1;
 
 /// An exponentially decaying average.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Average {
     value: AtomicU64,
     stamp: AtomicU64,

@@ -11,6 +11,8 @@
 
 /// Time as the engine sees it: microseconds since the process started.
 pub mod tick;
+/// Atomics that can be copied.
+mod cell;
 /// Why something can't be compiled: field and reason.
 pub mod invalid;
 /// Compiled string matchers, safe for any bytes.

@@ -18,8 +18,9 @@ pub(crate) use rules::{Rules, Times};
 pub(crate) use survey::Window;
 
 use crate::Tick;
+use crate::cell::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::cluster::Settings;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Why an endpoint was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -90,7 +91,7 @@ pub const TRIAL_TIME: u64 = 5_000_000;
 pub const RAMP: u64 = 1_000_000;
 
 /// The state of one endpoint. All times are microseconds; 0 means never.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Gate {
     /// 0: open. Otherwise the earliest trial.
     until: AtomicU64,

@@ -146,6 +146,20 @@ impl Tier {
         }
     }
 
+    /// The same with copies of its endpoints, and a turn of its own.
+    pub(crate) fn apart(&self, copy: impl FnMut(&Arc<EndpointState>) -> Arc<EndpointState>) -> Self {
+        Self {
+            name: self.name.clone(),
+            endpoints: self.endpoints.iter().map(copy).collect(),
+            sums: self.sums.clone(),
+            expected: self.expected,
+            table: match &self.table {
+                Table::Schedule(schedule) => Table::Schedule(Arc::new((**schedule).clone())),
+                table => table.clone(),
+            },
+        }
+    }
+
     /// Prepares drawing by weight, and what the algorithm needs. What `old` had prepared is used again if it is the same.
     pub(crate) fn seal(&mut self, balance: &Balance, old: Option<(&Self, &Balance)>, seed: u64) {
         let equal = self

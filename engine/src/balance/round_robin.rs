@@ -7,12 +7,13 @@
 //! of an endpoint that doesn't fit is skipped, not given to its successor.
 
 use super::{Asks, Tier};
+use crate::cell::AtomicUsize;
 use crate::endpoint::EndpointState;
 use rand::Rng;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Turns that are made, for each endpoint; weights are scaled to fit.
 const TURNS_EACH: u64 = 32;
@@ -21,7 +22,7 @@ const TURNS: u64 = 256;
 /// Turns that one pick skips before it looks at all endpoints.
 const SKIPS: usize = 1_024;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Schedule {
     /// Whose turn it is; empty: each in turn.
     turns: Box<[u32]>,

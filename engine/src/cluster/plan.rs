@@ -6,11 +6,12 @@
 use super::Cluster;
 use crate::Tick;
 use crate::balance::Tier;
+use crate::cell::{AtomicBool, AtomicU64};
 use crate::endpoint::{EndpointId, EndpointState, Live, Shared};
 use crate::locality::Map;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use weft_proto::model::{Endpoint, Endpoints, Health, Locality, Subset, Traffic};
 

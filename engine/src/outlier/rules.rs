@@ -3,7 +3,8 @@
 //! In: [`Outliers`]. Out: bounds that any thread may read while they change. Never: a lock.
 
 use super::{BASE, BROKEN, Cause, LONGEST, LONGEST_UNREACHABLE, SERVER_ERRORS};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::cell::{AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use weft_proto::model::Outliers;
 
@@ -18,7 +19,7 @@ const LONGEST_FACTOR: u64 = 10;
 const UNSET: u32 = u32::MAX;
 
 /// The rules of one destination. Counts: `u32::MAX` is never.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     server_errors: AtomicU32,
     gateway_errors: AtomicU32,

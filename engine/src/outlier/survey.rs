@@ -3,11 +3,12 @@
 //! In: what each endpoint did in an interval. Out: who stands out. Never: a verdict from few requests or few endpoints.
 
 use crate::Tick;
+use crate::cell::{AtomicU32, AtomicU64};
 use crate::cluster::Cluster;
 use crate::endpoint::EndpointState;
 use crate::outlier::Cause;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Endpoints that have had enough requests, at least, for success rates to be compared (as Envoy's default).
 const RATED_ENDPOINTS: usize = 5;
@@ -21,7 +22,7 @@ const TIMED_ANSWERS: u32 = 20;
 const TIMED_FLOOR: f64 = 1_000.0;
 
 /// What an endpoint did since the last look.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     good: AtomicU32,
     bad: AtomicU32,
