@@ -40,7 +40,13 @@ pub struct Circuit {
     connect_timeout: AtomicU64,
     idle_timeout: AtomicU64,
     max_connection: AtomicU64,
+    /// Those who wait for a connection's place.
+    waiting: AtomicU32,
 }
+
+/// One who waits; no longer when dropped.
+#[derive(Debug)]
+pub struct Waiter(Arc<Circuit>);
 
 #[derive(Debug)]
 struct Gauge {
@@ -91,6 +97,7 @@ impl Default for Circuit {
             connect_timeout: AtomicU64::new(0),
             idle_timeout: AtomicU64::new(0),
             max_connection: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
         }
     }
 }
@@ -167,6 +174,17 @@ impl Circuit {
         self.gauge(bound).refused.load(Relaxed)
     }
 
+    /// Waits for a connection's place: others may make room.
+    pub fn wait(self: &Arc<Self>) -> Waiter {
+        self.waiting.fetch_add(1, Relaxed);
+        Waiter(Arc::clone(self))
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+
     /// Requests that one connection takes; `None`: any number.
     pub fn requests_per_connection(&self) -> Option<u32> {
         match self.requests_per_connection.load(Relaxed) {
@@ -212,6 +230,12 @@ impl Drop for Place {
         if let Some((circuit, bound)) = &self.held {
             circuit.gauge(*bound).used.fetch_sub(1, Relaxed);
         }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

@@ -51,6 +51,8 @@ pub mod circuit;
 pub mod health;
 /// How many requests a pod takes.
 pub mod limit;
+/// Deadlines that travel with a request.
+pub mod deadline;
 /// Why: the same decisions, with what spoke against everything else.
 pub mod explain;
 /// What a failure would do.

@@ -21,12 +21,14 @@ use crate::clock::Clock;
 use crate::drain::{Drain, Stage};
 use crate::http1::head;
 use crate::identity::Identity;
+use crate::outbound::mirror::Copies;
 use crate::settings::Settings;
 use crate::signal::{Signal, Watcher};
 use crate::telemetry::Telemetry;
 use crate::tunnel::pool::Tunnels;
 use crate::upstream::edges::Edges;
 use crate::upstream::pool::{Kind, Pool};
+use crate::upstream::room::Bell;
 use crate::upstream::shared::SharedPool;
 use crate::view::{View, Views};
 use crate::xds::demand::Demand;
@@ -50,6 +52,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Connections of this pod to itself.
     pub hairpins: Hairpins,
+    /// How threads tell each other of room for connections.
+    pub bell: Bell,
 }
 
 /// What one data-plane thread has.
@@ -65,6 +69,8 @@ pub struct Worker {
     pub http2: SharedPool,
     /// Tunnels for TCP connections to other pods.
     pub tunnels: Tunnels,
+    /// Copies of requests that are under way.
+    pub copies: Copies,
     /// Metric handles.
     pub edges: RefCell<Edges>,
     rng: RefCell<StdRng>,
@@ -90,6 +96,7 @@ impl Worker {
             pool: RefCell::default(),
             http2: SharedPool::default(),
             tunnels: Tunnels::default(),
+            copies: Copies::default(),
             edges: RefCell::default(),
             rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
             view: RefCell::new(view),
@@ -155,6 +162,14 @@ impl Worker {
             if changed.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Closes connections that nobody uses when another thread waits for their room, for as long as the thread lives.
+    pub async fn give_way(self: Rc<Self>) {
+        loop {
+            self.shared.bell.wanted().await;
+            self.pool.borrow_mut().give_way();
         }
     }
 

@@ -43,6 +43,10 @@ pub enum Failure {
     ClientGone,
     /// Policy says no.
     Denied,
+    /// As many requests or connections as may be are under way.
+    Overflow,
+    /// More requests than the pod takes.
+    RateLimited,
     /// The sidecar ends.
     Ended,
 }
@@ -61,7 +65,9 @@ impl Failure {
             | Self::Connect
             | Self::Undelivered
             | Self::Reset
+            | Self::Overflow
             | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Response => StatusCode::BAD_GATEWAY,
             Self::Timeout | Self::Silent => StatusCode::GATEWAY_TIMEOUT,
             Self::Denied => StatusCode::FORBIDDEN,
@@ -80,7 +86,9 @@ impl Failure {
             | Self::Connect
             | Self::Undelivered
             | Self::Reset
+            | Self::Overflow
             | Self::Ended => 14,
+            Self::RateLimited => 8,
             Self::ClientGone => 1,
             Self::Denied => 7,
         }
@@ -100,6 +108,8 @@ impl Failure {
             Self::Timeout | Self::Silent => "UT",
             Self::ClientGone => "DC",
             Self::Denied => "UAEX",
+            Self::Overflow => "UO",
+            Self::RateLimited => "RL",
             Self::Ended => "LR",
         }
     }
@@ -125,6 +135,8 @@ impl Failure {
             Self::Timeout | Self::Silent => "no response in time\n",
             Self::ClientGone => "the caller is gone\n",
             Self::Denied => "RBAC: access denied",
+            Self::Overflow => "too many requests or connections to the service at once\n",
+            Self::RateLimited => "too many requests\n",
             Self::Ended => "the sidecar ends\n",
         }
     }

@@ -1,21 +1,28 @@
-//! Finds out whether endpoints that could not be reached are back, so that no caller's request has to.
+//! Finds out whether endpoints that could not be reached are back, so that no caller's request has to; and, where somebody asked
+//! for that, whether endpoints are well.
 //!
-//! Enters: clusters with ejected endpoints. Leaves: passed or not, told to the engine. Never: a byte of an application; more
-//! probes at once than the bound.
+//! Enters: clusters with ejected endpoints, or with health checks. Leaves: passed or not, told to the engine. Never: more probes or checks
+//! at once than the bounds; a byte that the application sees, but for a health check's own request.
+
+mod ask;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::client::TlsStream;
+use weft_engine::EndpointState;
 use weft_engine::pick::Probe;
+use weft_proto::model::{HealthCheck, Protocol, SpiffeId};
 
 use crate::accept::hairpin::Hairpins;
 use crate::clock::Clock;
 use crate::identity::{Alpn, Identity};
 use crate::settings::Settings;
-use crate::view::Views;
+use crate::view::{Destination, Views};
 
 /// How often clusters are looked at.
 const EVERY: Duration = Duration::from_millis(100);
@@ -23,6 +30,8 @@ const EVERY: Duration = Duration::from_millis(100);
 const TIME: Duration = Duration::from_secs(1);
 /// Probes under way at once.
 const AT_ONCE: usize = 32;
+/// Health checks under way at once; others wait for their turn.
+const CHECKS_AT_ONCE: usize = 64;
 
 /// Probes endpoints of everything in view.
 #[derive(Clone, Debug)]
@@ -43,13 +52,18 @@ impl Prober {
     /// Runs for ever.
     pub async fn run(self) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
+        let turns = Arc::new(Semaphore::new(CHECKS_AT_ONCE));
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
             let view = self.views.load_full();
             for destination in view.destinations() {
-                let cluster = destination.cluster();
+                let cluster = destination.cluster_full();
+                for endpoint in cluster.checks(self.clock.now()) {
+                    let (destination, turns) = (destination.clone(), turns.clone());
+                    tokio::spawn(self.clone().check(destination, endpoint, turns));
+                }
                 if cluster.all().all(|endpoint| endpoint.open()) {
                     continue;
                 }
@@ -69,32 +83,86 @@ impl Prober {
         drop(place);
     }
 
+    /// Asks an endpoint whether it is well.
+    async fn check(self, destination: Arc<Destination>, endpoint: Arc<EndpointState>, turns: Arc<Semaphore>) {
+        let Some(check) = &destination.traffic.health_check else {
+            return;
+        };
+        let Ok(_turn) = turns.acquire().await else { return };
+        let asked = tokio::time::timeout(check.timeout, self.ask(&destination, &endpoint, check)).await;
+        let passed = matches!(asked, Ok(Ok(true)));
+        if !passed {
+            tracing::debug!(address = %endpoint.address, ?asked, "a health check failed");
+        }
+        if let Some(change) = endpoint.checked(self.clock.now(), check, passed) {
+            tracing::info!(address = %endpoint.address, pod = %endpoint.workload.pod, ?change, "endpoint changed");
+        }
+    }
+
+    async fn ask(
+        &self,
+        destination: &Destination,
+        endpoint: &EndpointState,
+        check: &HealthCheck,
+    ) -> io::Result<bool> {
+        let mut address = endpoint.address;
+        address.set_port(check.port.unwrap_or(address.port()));
+        let h2 = matches!(destination.port.protocol, Protocol::Http2 | Protocol::Grpc);
+        let alpn = if h2 { Alpn::H2 } else { Alpn::H1 };
+        let plain = self.connect(address).await?;
+        let (host, identity) = (&*destination.host, endpoint.identity.as_ref());
+        let status = match (&check.path, identity) {
+            (None, None) => return Ok(true),
+            (None, Some(identity)) => {
+                self.secure(plain, identity, alpn).await?;
+                return Ok(true);
+            }
+            (Some(path), None) if h2 => ask::http2(plain, host, path).await?,
+            (Some(path), None) => ask::http1(&mut { plain }, host, path).await?,
+            (Some(path), Some(identity)) => {
+                let mut tls = self.secure(plain, identity, alpn).await?;
+                match h2 {
+                    true => ask::http2(tls, host, path).await?,
+                    false => ask::http1(&mut tls, host, path).await?,
+                }
+            }
+        };
+        Ok((200..300).contains(&status))
+    }
+
     async fn reach(&self, probe: &Probe) -> io::Result<()> {
-        let address = probe.endpoint.address;
+        let stream = self.connect(probe.endpoint.address).await?;
+        if let Some(identity) = &probe.endpoint.identity {
+            self.secure(stream, identity, Alpn::H1).await?;
+        }
+        Ok(())
+    }
+
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        identity: &SpiffeId,
+        alpn: Alpn,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let secured = self.identity.connect(stream, identity, alpn).await;
+        secured.map(|(_, stream)| stream).map_err(io::Error::other)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let Settings {
             ports, socket_mark, ..
         } = &*self.settings;
-        let stream = if self.settings.pod.addresses.contains(&address.ip()) {
-            self.hairpins
-                .connect(address, ports.inbound, *socket_mark)
-                .await?
-        } else {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()?
-            } else {
-                TcpSocket::new_v6()?
-            };
-            if let Some(mark) = socket_mark {
-                socket2::SockRef::from(&socket).set_mark(*mark)?;
-            }
-            socket.connect(address).await?
-        };
-        if let Some(identity) = &probe.endpoint.identity {
-            self.identity
-                .connect(stream, identity, Alpn::H1)
-                .await
-                .map_err(io::Error::other)?;
+        if self.settings.pod.addresses.contains(&address.ip()) {
+            return self.hairpins.connect(address, ports.inbound, *socket_mark).await;
         }
-        Ok(())
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(mark) = socket_mark {
+            socket2::SockRef::from(&socket).set_mark(*mark)?;
+        }
+        socket.connect(address).await
     }
 }

@@ -23,6 +23,7 @@ use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::context::Shared;
 use crate::drain::Drain;
+use crate::explain::page::Explainer;
 use crate::health::{Health, Metrics};
 use crate::identity::Identity;
 use crate::identity::authority::Authority;
@@ -121,6 +122,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         drain: drain.clone(),
         clock,
         hairpins: Hairpins::default(),
+        bell: Default::default(),
     };
     tracing::info!(
         pod = %settings.pod.name,
@@ -155,6 +157,13 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         drain: drain.clone(),
         quit: quit.clone(),
         clock,
+        explainer: Explainer {
+            views: views.clone(),
+            demand: shared.demand.clone(),
+            clock,
+            identity: settings.identity(),
+            address: settings.pod.addresses.first().copied(),
+        },
     };
     for listener in open(settings.ports.admin, true)? {
         let admin = admin.clone();

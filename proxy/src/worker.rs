@@ -82,6 +82,7 @@ pub async fn serve(shared: Shared, sockets: Sockets) {
     let worker = Worker::new(shared);
     spawn_local(worker.clone().follow());
     spawn_local(worker.clone().sweep());
+    spawn_local(worker.clone().give_way());
     for listener in sockets.outbound {
         spawn_local(accept(worker.clone(), listener, false));
     }

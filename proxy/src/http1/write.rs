@@ -3,10 +3,10 @@
 //! Enters: a parsed [`Head`] and what this hop changes. Leaves: bytes in a [`Buffer`]. Never: a field that belongs to one
 //! hop, or a value with CR or LF (values were parsed, or come from validated configuration).
 
-use weft_proto::model::HeaderChanges;
-
 use super::head::{Form, Head};
 use crate::buffer::Buffer;
+use crate::changes::Changes;
+use crate::outbound::answer::Answer;
 use crate::request_id::RequestId;
 
 /// What this hop changes of a request.
@@ -18,8 +18,10 @@ pub struct RequestChanges<'a> {
     pub lines: &'a [u8],
     /// The name that the request gets.
     pub id: Option<&'a RequestId>,
+    /// Instead of the request's host.
+    pub host: Option<&'a str>,
     /// The route's changes.
-    pub fields: Option<&'a HeaderChanges>,
+    pub fields: Changes<'a>,
 }
 
 /// Writes the head of a request.
@@ -32,15 +34,19 @@ pub fn request(out: &mut Buffer, head: &Head, changes: RequestChanges<'_>) {
     } else {
         b" HTTP/1.0\r\n"
     });
-    let own_host = head.form == Form::Absolute;
+    let own_host = head.form == Form::Absolute || changes.host.is_some();
     if own_host {
-        field(out, b"host", head.authority().as_bytes());
+        field(
+            out,
+            b"host",
+            changes.host.unwrap_or_else(|| head.authority()).as_bytes(),
+        );
     }
-    match changes.fields {
-        None if !own_host => head.kept_lines(|_| false).for_each(|lines| out.extend(lines)),
-        fields => {
+    match changes.fields.is_none() && !own_host {
+        true => head.kept_lines(|_| false).for_each(|lines| out.extend(lines)),
+        false => {
             let drop =
-                |name: &[u8]| own_host && name.eq_ignore_ascii_case(b"host") || is_changed(fields, name);
+                |name: &[u8]| own_host && name.eq_ignore_ascii_case(b"host") || changes.fields.takes(name);
             head.kept_lines(drop).for_each(|lines| out.extend(lines));
         }
     }
@@ -63,7 +69,7 @@ pub struct ResponseChanges<'a> {
     /// The client speaks HTTP/1.0 and asked to keep the connection.
     pub keep_alive_10: bool,
     /// The route's changes.
-    pub fields: Option<&'a HeaderChanges>,
+    pub fields: Changes<'a>,
 }
 
 /// Writes the head of a response, interim ones too.
@@ -79,10 +85,10 @@ pub fn response(out: &mut Buffer, head: &Head, changes: ResponseChanges<'_>) {
     out.extend(b" ");
     out.extend(head.reason());
     out.extend(b"\r\n");
-    match changes.fields {
-        None => head.kept_lines(|_| false).for_each(|lines| out.extend(lines)),
-        fields => head
-            .kept_lines(|name| is_changed(fields, name))
+    match changes.fields.is_none() {
+        true => head.kept_lines(|_| false).for_each(|lines| out.extend(lines)),
+        false => head
+            .kept_lines(|name| changes.fields.takes(name))
             .for_each(|lines| out.extend(lines)),
     }
     if head.status == 101 {
@@ -96,19 +102,21 @@ pub fn response(out: &mut Buffer, head: &Head, changes: ResponseChanges<'_>) {
     out.extend(b"\r\n");
 }
 
-/// Writes a whole answer of the sidecar's own. `to_head`: without the body; `mark`: a field that says a word to another
-/// sidecar.
+/// Writes a whole answer of the sidecar's own. `to_head`: without the body; `mark`: a field that says a number
+/// besides.
 pub fn answer(
     out: &mut Buffer,
     status: http::StatusCode,
     body: &str,
     close: bool,
     to_head: bool,
-    mark: Option<&'static str>,
+    mark: Option<(&'static str, u64)>,
 ) {
     let reason = status.canonical_reason().unwrap_or("Error");
     let connection = if close { "connection: close\r\n" } else { "" };
-    let mark = mark.map(|name| format!("{name}: 1\r\n")).unwrap_or_default();
+    let mark = mark
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .unwrap_or_default();
     let length = body.len();
     let text = if to_head { "" } else { body };
     out.extend(
@@ -118,6 +126,26 @@ pub fn answer(
         )
         .as_bytes(),
     );
+}
+
+/// Writes a whole answer that a rule asks for. `to_head`: without the body.
+pub fn own(out: &mut Buffer, answer: &Answer, close: bool, to_head: bool) {
+    let status = http::StatusCode::from_u16(answer.status).ok();
+    let reason = status.and_then(|status| status.canonical_reason());
+    out.extend(format!("HTTP/1.1 {} {}\r\n", answer.status, reason.unwrap_or_default()).as_bytes());
+    for (name, value) in &answer.fields {
+        field(out, name.as_bytes(), value.as_bytes());
+    }
+    if answer.has_body() {
+        field(out, b"content-length", answer.body.len().to_string().as_bytes());
+    }
+    if close {
+        out.extend(b"connection: close\r\n");
+    }
+    out.extend(b"\r\n");
+    if answer.has_body() && !to_head {
+        out.extend(&answer.body);
+    }
 }
 
 fn upgrade(out: &mut Buffer, head: &Head) {
@@ -133,18 +161,8 @@ fn field(out: &mut Buffer, name: &[u8], value: &[u8]) {
     }
 }
 
-fn is_changed(changes: Option<&HeaderChanges>, name: &[u8]) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    changes.is_some_and(|changes| {
-        changes.remove.iter().any(|each| is(each)) || changes.set.iter().any(|(each, _)| is(each))
-    })
-}
-
-fn add(out: &mut Buffer, changes: Option<&HeaderChanges>) {
-    for (name, value) in changes
-        .iter()
-        .flat_map(|changes| changes.set.iter().chain(&changes.add))
-    {
+fn add(out: &mut Buffer, changes: Changes<'_>) {
+    for (name, value) in changes.fields() {
         field(out, name.as_bytes(), value.as_bytes());
     }
 }

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use http::header::{HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 
 use super::flow::{Flow, FlowError};
 use super::wire::Line;
 use crate::failure::Failure;
 use crate::http1::exchange::Stop;
+use crate::outbound::answer::Answer;
 
 /// Why an exchange didn't end well, by who erred.
 #[derive(Debug)]
@@ -209,8 +211,52 @@ impl Exchange {
         }
     }
 
+    /// Answers as a rule says; says the HTTP status. gRPC gets its own kind of answer.
+    pub fn answer(&mut self, answer: &Answer, grpc: bool, to_head: bool) -> u16 {
+        let mut response = Response::new(());
+        let status = match grpc {
+            true => StatusCode::OK,
+            false => StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        *response.status_mut() = status;
+        let fields = response.headers_mut();
+        for (name, value) in &answer.fields {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+                fields.append(name, value);
+            }
+        }
+        if grpc {
+            fields.insert("content-type", HeaderValue::from_static("application/grpc"));
+            fields.insert("grpc-status", u16::from(answer.grpc).into());
+            let text: Vec<u8> = answer
+                .body
+                .iter()
+                .copied()
+                .filter(|byte| (b' '..=b'~').contains(byte) && *byte != b'%')
+                .collect();
+            if let Ok(text) = HeaderValue::from_bytes(&text) {
+                fields.insert("grpc-message", text);
+            }
+        } else if answer.has_body() {
+            fields.insert("content-length", answer.body.len().into());
+        }
+        let end = grpc || to_head || !answer.has_body() || answer.body.is_empty();
+        if let Ok(mut body) = self.respond.send_response(response, end)
+            && !end
+        {
+            let _ = body.send_data(Bytes::copy_from_slice(&answer.body), true);
+        }
+        status.as_u16()
+    }
+
+    /// Ready when the client has taken its stream back.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(|_| ())
+    }
+
     /// Answers a failure of this side's own; says the status. gRPC gets its own kind of answer.
-    pub fn refuse(&mut self, failure: Failure, grpc: bool, mark: Option<&'static str>) -> u16 {
+    pub fn refuse(&mut self, failure: Failure, grpc: bool, mark: Option<(&'static str, u64)>) -> u16 {
         let Some(status) = failure.status() else {
             self.reset(Reason::CANCEL);
             return 0;
@@ -227,8 +273,8 @@ impl Exchange {
             fields.insert("content-type", http::HeaderValue::from_static("text/plain"));
             fields.insert("content-length", failure.text().len().into());
         }
-        if let Some(mark) = mark {
-            fields.insert(mark, http::HeaderValue::from_static("1"));
+        if let Some((name, value)) = mark {
+            fields.insert(name, value.into());
         }
         match self.respond.send_response(response, grpc) {
             Ok(mut body) if !grpc => {

@@ -3,15 +3,19 @@
 //! Enters: a caller's connection. Leaves: each permitted request on a connection to the application, each response. Never:
 //! a field that says who the caller is and that the caller wrote itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
+use http::HeaderMap;
 use tokio::time::Instant;
 use weft_engine::Class;
 use weft_engine::policy::Operation;
+use weft_engine::route::RequestHead;
 
+use super::limit::{self, RETRY_AFTER};
 use super::{Called, UNDELIVERED};
 use crate::access::Line;
+use crate::changes::Changes;
 use crate::context::{Watch, Worker};
 use crate::drain::Stage;
 use crate::failure::Failure;
@@ -30,6 +34,7 @@ use crate::tcp::{self, Moved};
 use crate::telemetry;
 use crate::upstream::app;
 use crate::upstream::pool::Kind;
+use crate::upstream::room::Tenure;
 
 /// Serves a caller's connection.
 pub async fn serve(worker: &Worker, stream: Stream, called: Called) {
@@ -91,10 +96,13 @@ impl Handler for Inbound<'_> {
             host: head.authority(),
         };
         let ended = match policy::request(self.worker, &self.called.caller, &operation) {
-            Ok(permit) => {
-                self.forward(down, &head, &asked, &operation, &permit, watch)
-                    .await
-            }
+            Ok(permit) => match self.room(&head, &asked) {
+                Ok(()) => {
+                    self.forward(down, &head, &asked, &operation, &permit, watch)
+                        .await
+                }
+                Err(seconds) => self.refused_until(down, &head, Failure::RateLimited, Some(seconds)),
+            },
             Err(_) => self.refused(down, &head, Failure::Denied),
         };
         let outcome = telemetry::Outcome {
@@ -135,6 +143,20 @@ impl Handler for Inbound<'_> {
 }
 
 impl Inbound<'_> {
+    /// Takes the request, if it is not too many; or says in how many seconds.
+    fn room(&self, head: &Head, asked: &Asked<'_>) -> Result<(), u64> {
+        static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        let about = RequestHead {
+            method: head.method(),
+            scheme: "http",
+            path: &asked.path,
+            query: asked.query,
+            host: head.authority(),
+            headers: &NONE,
+        };
+        limit::take(self.worker, &self.called.caller, &about, || head.to_map())
+    }
+
     async fn forward(
         &self,
         down: &mut Half,
@@ -174,7 +196,8 @@ impl Inbound<'_> {
                     target: &asked.target,
                     lines,
                     id: id.as_ref(),
-                    fields: None,
+                    host: None,
+                    fields: Changes::NONE,
                 },
             );
             let mut exchange = Exchange::new(down, &mut up, head, body);
@@ -206,7 +229,7 @@ impl Inbound<'_> {
                 ResponseChanges {
                     close,
                     keep_alive_10: !close && !head.is_11,
-                    fields: None,
+                    fields: Changes::NONE,
                 },
             );
             let mut ended = Ended {
@@ -232,7 +255,10 @@ impl Inbound<'_> {
             match forwarded {
                 Ok(()) => {
                     if response.keep_alive && whole && worker.stage() == Stage::Running {
-                        worker.pool.borrow_mut().put(Kind::App, address, None, 0, up);
+                        worker
+                            .pool
+                            .borrow_mut()
+                            .put(Kind::App, address, None, 0, up, Tenure::default());
                     }
                     ended.next = if close { Next::Linger } else { Next::Again };
                 }
@@ -260,6 +286,17 @@ impl Inbound<'_> {
 
     /// Answers a failure.
     fn refused(&self, down: &mut Half, head: &Head, failure: Failure) -> Ended {
+        self.refused_until(down, head, failure, None)
+    }
+
+    /// The same, with the seconds after which the caller may come back.
+    fn refused_until(
+        &self,
+        down: &mut Half,
+        head: &Head,
+        failure: Failure,
+        retry_after: Option<u64>,
+    ) -> Ended {
         if let Failure::Body(_) = failure {
             let text = failure.text().trim_end();
             self.worker
@@ -280,7 +317,8 @@ impl Inbound<'_> {
         let close = head.framing != Framing::Empty || !head.keep_alive || head.upgrade || plain;
         // Only another sidecar is told that the application has seen nothing: it may try another endpoint.
         let mark = match failure {
-            Failure::Undelivered if self.called.caller.peer.is_some() => Some(UNDELIVERED),
+            Failure::Undelivered if self.called.caller.peer.is_some() => Some((UNDELIVERED, 1)),
+            Failure::RateLimited => retry_after.map(|seconds| (RETRY_AFTER, seconds)),
             _ => None,
         };
         write::answer(

@@ -11,9 +11,12 @@ use http::{HeaderValue, Response};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 use weft_engine::policy::Operation;
+use weft_engine::route::RequestHead;
 
+use super::limit::{self, RETRY_AFTER};
 use super::{Called, UNDELIVERED, http1};
 use crate::access::Line;
+use crate::changes::Changes;
 use crate::context::Worker;
 use crate::drain::Stage;
 use crate::failure::Failure;
@@ -111,7 +114,12 @@ impl Inbound {
             host: asked.authority(),
         };
         let ended = match policy::request(worker, caller, &operation) {
-            Ok(permit) => self.forward(&mut exchange, &asked, &operation, &permit).await,
+            Ok(permit) => match self.room(&asked) {
+                Ok(()) => self.forward(&mut exchange, &asked, &operation, &permit).await,
+                Err(seconds) => {
+                    self.refused_until(&mut exchange, &asked, Failure::RateLimited, Some(seconds))
+                }
+            },
             Err(_) => self.refused(&mut exchange, &asked, Failure::Denied),
         };
         if ended.flags == Failure::ClientGone.flag() {
@@ -145,6 +153,19 @@ impl Inbound {
         drop(counted);
     }
 
+    /// Takes the request, if it is not too many; or says in how many seconds.
+    fn room(&self, asked: &Asked) -> Result<(), u64> {
+        let about = RequestHead {
+            method: asked.method.as_str(),
+            scheme: "http",
+            path: asked.uri.path(),
+            query: asked.uri.query(),
+            host: asked.authority(),
+            headers: &asked.fields,
+        };
+        limit::take(&self.worker, &self.called.caller, &about, || asked.fields.clone())
+    }
+
     async fn forward(
         &self,
         exchange: &mut Exchange,
@@ -163,6 +184,7 @@ impl Inbound {
                 address,
                 identity: None,
                 epoch: 0,
+                circuit: None,
             };
             let connecting = worker.http2.get(wanted, async || {
                 Ok(Stream::Plain(app::connect(worker, permit, address).await?))
@@ -174,7 +196,7 @@ impl Inbound {
                     return self.refused(exchange, asked, Failure::Undelivered);
                 }
             };
-            let mut request = asked.request(None);
+            let mut request = asked.request(None, None, Changes::NONE);
             if let Some(identity) = &self.identity {
                 request.headers_mut().insert(IDENTITY, identity.clone());
             }
@@ -243,9 +265,21 @@ impl Inbound {
     }
 
     fn refused(&self, exchange: &mut Exchange, asked: &Asked, failure: Failure) -> Ended {
+        self.refused_until(exchange, asked, failure, None)
+    }
+
+    /// The same, with the seconds after which the caller may come back.
+    fn refused_until(
+        &self,
+        exchange: &mut Exchange,
+        asked: &Asked,
+        failure: Failure,
+        retry_after: Option<u64>,
+    ) -> Ended {
         // Only another sidecar is told that the application has seen nothing: it may try another endpoint.
         let mark = match failure {
-            Failure::Undelivered if self.called.caller.peer.is_some() => Some(UNDELIVERED),
+            Failure::Undelivered if self.called.caller.peer.is_some() => Some((UNDELIVERED, 1)),
+            Failure::RateLimited => retry_after.map(|seconds| (RETRY_AFTER, seconds)),
             _ => None,
         };
         let code = exchange.refuse(failure, asked.grpc, mark);

@@ -9,6 +9,8 @@
 
 pub mod http1;
 pub mod http2;
+/// How many requests the application takes.
+pub mod limit;
 /// Connections whose bytes are forwarded as they are.
 pub mod opaque;
 /// TCP connections that come through a tunnel.

@@ -5,18 +5,24 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_engine::Class;
 use weft_engine::Outcome;
 use weft_engine::Wish;
+use weft_engine::circuit::{Bound, Circuit, Overflow, Place as Room};
 use weft_engine::retry;
 
+use super::connection;
 use crate::accept::Accepted;
 use crate::access::Line;
 use crate::context::Worker;
 use crate::drain::Stage;
+use crate::failure::Failure;
 use crate::http1::exchange::Stop;
 use crate::http1::half::Half;
 use crate::stream::Stream;
@@ -29,6 +35,7 @@ use crate::upstream::edges;
 /// Serves a connection to its end.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     let begun = Instant::now();
+    let chosen = connection::choose(worker, &accepted.socket, accepted.original, &target).await;
     let mut down = Half::new(Stream::Plain(accepted.socket));
     let mut line = Line {
         direction: "outbound",
@@ -42,26 +49,45 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         peer: accepted.peer,
         upstream: None,
     };
-    let Some((mut tried, mut up)) = connected(worker, &target).await else {
-        // What the application would see without a sidecar: its connection fails.
-        down.io.reset_on_close();
-        line.flags = "UF";
-        line.duration = begun.elapsed();
-        line.write(&worker.shared.telemetry);
-        return;
+    let connecting = match &chosen {
+        Ok(target) => connected(worker, target).await,
+        Err(failure) => Err(*failure),
+    };
+    let (mut tried, mut up, terms) = match connecting {
+        Ok(connected) => connected,
+        Err(failure) => {
+            // What the application would see without a sidecar: its connection fails.
+            down.io.reset_on_close();
+            line.flags = failure.flag();
+            line.duration = begun.elapsed();
+            line.write(&worker.shared.telemetry);
+            return;
+        }
     };
     tried.answered(worker, 200);
+    let target = chosen.as_ref().unwrap_or(&target);
     let edge = edges::of(worker, &tried.place, target.called());
     edge.tcp().opened.fetch_add(1, Relaxed);
     let mut moved = Moved::default();
     let mut watch = worker.watch();
+    let mut last = begun;
     let end = tcp::splice(&mut down, &mut up, &mut moved, |cx| {
         while watch.watcher.poll_changed(cx).is_ready() {
             if worker.stage() == Stage::Ended {
-                return std::task::Poll::Ready(Stop::Ended);
+                return Poll::Ready(Stop::Ended);
             }
         }
-        std::task::Poll::Pending
+        let Some(bound) = terms.bound(last) else {
+            return Poll::Pending;
+        };
+        let now = Instant::now();
+        if now >= bound {
+            return Poll::Ready(Stop::RequestTimeout);
+        }
+        // What woke this task was bytes, but for changes of the view, which are few.
+        last = now;
+        let next = terms.bound(last).unwrap_or(bound);
+        watch.alarm.poll_at(cx, next).map(|()| Stop::RequestTimeout)
     })
     .await;
     edge.tcp().closed.fetch_add(1, Relaxed);
@@ -73,6 +99,7 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         End::Server(error) if error.kind() == io::ErrorKind::TimedOut => ("UC", Outcome::Silent),
         // Resets are part of how some applications close.
         End::Server(_) => ("UC", Outcome::Success),
+        End::Stopped(Stop::RequestTimeout) => ("DT", Outcome::Success),
         End::Client(_) | End::Stopped(_) => ("DC", Outcome::Cancelled),
     };
     tried.finish(worker, outcome);
@@ -82,31 +109,64 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     line.write(&worker.shared.telemetry);
 }
 
+/// The bounds of a connection.
+struct Terms {
+    idle: Option<Duration>,
+    end: Option<Instant>,
+    /// Its place among the destination's connections.
+    _room: Room,
+}
+
+impl Terms {
+    /// The bounds of a destination, and a place under them.
+    fn of(circuit: Option<&Arc<Circuit>>) -> Result<Self, Overflow> {
+        let Some(circuit) = circuit else {
+            return Ok(Self {
+                idle: None,
+                end: None,
+                _room: Room::free(),
+            });
+        };
+        Ok(Self {
+            idle: circuit.idle_timeout(),
+            end: circuit.max_connection().map(|time| Instant::now() + time),
+            _room: circuit.enter(Bound::Connections)?,
+        })
+    }
+
+    /// When it is to be closed, if the last byte came at `last`.
+    fn bound(&self, last: Instant) -> Option<Instant> {
+        let idle = self.idle.map(|time| last + time);
+        idle.into_iter().chain(self.end).min()
+    }
+}
+
 /// A connection to one of the target's endpoints.
-async fn connected(worker: &Rc<Worker>, target: &Target) -> Option<(Try, Half)> {
+async fn connected(worker: &Rc<Worker>, target: &Target) -> Result<(Try, Half, Terms), Failure> {
     let retries = retry::Policy::default();
     let ask = Ask {
         class: Class::Safe,
         wish: Wish::default(),
         retries: &retries,
     };
-    let mut call = Call::new(worker, target, ask);
+    let mut call = Call::opaque(worker, target, ask);
+    let terms = Terms::of(call.circuit()).map_err(|overflow| {
+        tracing::debug!(%overflow, "a connection is refused");
+        Failure::Overflow
+    })?;
     loop {
-        let tried = match call.next(false) {
-            Ok(tried) => tried,
-            Err(error) => {
-                tracing::debug!(%error, "no endpoint for a connection");
-                return None;
-            }
-        };
+        let tried = call.next(false).map_err(|error| {
+            tracing::debug!(%error, "no endpoint for a connection");
+            error.failure()
+        })?;
         match open(worker, &tried.place, call.connect_deadline()).await {
-            Ok(stream) => return Some((tried, Half::new(stream))),
+            Ok(stream) => return Ok((tried, Half::new(stream), terms)),
             Err(error) => {
                 tracing::debug!(%error, "connection failed");
                 tried.finish(worker, error.outcome());
                 let denied = matches!(error, NoConnection::Denied(_));
                 if denied || !call.again(retry::Failure::Connect, false, true).await {
-                    return None;
+                    return Err(Failure::Connect);
                 }
             }
         }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
+use weft_engine::circuit::BOUNDS;
 use weft_proto::resource::Kind;
 
 use super::series::NoLabels;
@@ -36,6 +37,8 @@ pub struct Own {
     pub retries: AtomicU64,
     /// Retries that the budget refused.
     pub retries_refused: AtomicU64,
+    /// Requests to the application that were over a rate limit.
+    pub rate_limited: AtomicU64,
     /// Endpoints put aside because of failures, as requests found out.
     pub ejections: AtomicU64,
     /// Connections whose first bytes did not come in time to tell the protocol.
@@ -219,8 +222,13 @@ impl Collector for Page {
         )?;
         counter(
             "weft_retries_refused",
-            "Retries beyond the budget",
+            "Retries beyond the budget or the limit of those under way",
             sum(&own.retries_refused),
+        )?;
+        counter(
+            "weft_rate_limited_requests",
+            "Requests to the application that were over a rate limit",
+            sum(&own.rate_limited),
         )?;
         counter(
             "weft_detect_timeouts",
@@ -284,13 +292,50 @@ impl Collector for Page {
                 .encode_family(&labels)?
                 .encode_counter::<NoLabels, _, f64>(count, None)?;
         }
-        self.ejections(encoder)
+        self.ejections(&mut encoder)?;
+        self.circuits(&mut encoder)
     }
 }
 
 impl Page {
+    /// What circuit breaking refused, of destinations that have or had bounds.
+    fn circuits(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(view) = self.views.get().map(Views::load_full) else {
+            return Ok(());
+        };
+        let help =
+            "Requests, retries and connections refused because a limit of their destination was reached";
+        let mut family =
+            encoder.encode_descriptor("weft_circuit_refusals", help, None, MetricType::Counter)?;
+        let mut shown = 0;
+        for destination in view.destinations() {
+            let cluster = destination.cluster();
+            let circuit = cluster.circuit();
+            let refusals = BOUNDS.map(|bound| (bound, circuit.refused(bound)));
+            if shown == MAX_EJECTING || refusals.iter().all(|(_, count)| *count == 0) {
+                continue;
+            }
+            shown += 1;
+            for (bound, count) in refusals {
+                let labels = [
+                    ("destination_service", destination.host.to_string()),
+                    ("destination_port", destination.port.port.to_string()),
+                    (
+                        "subset",
+                        destination.subset.as_deref().unwrap_or_default().to_owned(),
+                    ),
+                    ("bound", format!("{bound:?}")),
+                ];
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabels, _, f64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Endpoints put aside because of failures, of Services that have or had any.
-    fn ejections(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn ejections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(view) = self.views.get().map(Views::load_full) else {
             return Ok(());
         };

@@ -104,6 +104,7 @@ impl Sidecar {
             telemetry: Telemetry::new(false),
             clock,
             hairpins: Default::default(),
+            bell: Default::default(),
         };
         let worker = Worker::new(shared);
         spawn_local(worker.clone().follow());

@@ -46,6 +46,7 @@ pub fn kept(worker: &Worker, _permit: &Permit, address: SocketAddr, class: Class
         .pool
         .borrow_mut()
         .take(Kind::App, address, None, 0, longest)
+        .map(|(half, _)| half)
 }
 
 /// A new connection for requests.

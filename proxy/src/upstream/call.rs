@@ -3,6 +3,7 @@
 //! Enters: a cluster and the request's class. Leaves: endpoints, one after the other. Never: a retry that the engine's
 //! rules or the service's budget don't allow.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_engine::Class;
+use weft_engine::circuit::{Bound, Circuit, Overflow, Place as Room};
 use weft_engine::outlier::Change;
 use weft_engine::retry::{self, Decision, Progress};
 use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried, Wish};
@@ -18,6 +20,7 @@ use weft_proto::model::{Distance, Endpoint, Protocol, ServiceName, SpiffeId, Wor
 use super::connect::{LAST, NEAR, NoConnection, QUICK};
 use super::edges::Called;
 use crate::context::Worker;
+use crate::failure::Failure;
 use crate::view::{Destination, View};
 
 /// An endpoint, however it was found.
@@ -53,6 +56,31 @@ pub struct Call<'a> {
     tries: u8,
     /// The endpoint that is tried is in this region.
     near: bool,
+    /// The request's place under the destination's bounds, while it lasts.
+    place: Result<Room, Overflow>,
+    /// The same for its retries.
+    retrying: RefCell<Option<Room>>,
+}
+
+/// Why a request has no try.
+#[derive(Debug, thiserror::Error)]
+pub enum NoTry {
+    /// There is no endpoint.
+    #[error(transparent)]
+    NoEndpoint(#[from] NoEndpoint),
+    /// As many requests as may be are under way.
+    #[error(transparent)]
+    Overflow(Overflow),
+}
+
+impl NoTry {
+    /// What is answered.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::NoEndpoint(_) => Failure::NoEndpoint,
+            Self::Overflow(_) => Failure::Overflow,
+        }
+    }
 }
 
 /// One try.
@@ -179,6 +207,15 @@ impl Target {
 impl<'a> Call<'a> {
     /// A request that begins.
     pub fn new(worker: &'a Worker, target: &'a Target, ask: Ask<'a>) -> Self {
+        let mut call = Self::opaque(worker, target, ask);
+        if let Some(cluster) = &call.cluster {
+            call.place = cluster.circuit().enter(Bound::Requests);
+        }
+        call
+    }
+
+    /// A connection for opaque bytes that begins: no request.
+    pub fn opaque(worker: &'a Worker, target: &'a Target, ask: Ask<'a>) -> Self {
         let cluster = match target {
             Target::Service(destination) => Some(destination.cluster_full()),
             _ => None,
@@ -189,6 +226,8 @@ impl<'a> Call<'a> {
         Self {
             worker,
             target,
+            place: Ok(Room::free()),
+            retrying: RefCell::default(),
             cluster,
             ask,
             tried: Tried::none(),
@@ -200,8 +239,11 @@ impl<'a> Call<'a> {
     /// The next endpoint. `stream`: nothing is owed on it, so that its silence means nothing.
     ///
     /// # Errors
-    /// There is none.
-    pub fn next(&mut self, stream: bool) -> Result<Try, NoEndpoint> {
+    /// There is none, or too many requests are under way.
+    pub fn next(&mut self, stream: bool) -> Result<Try, NoTry> {
+        if let Err(overflow) = &self.place {
+            return Err(NoTry::Overflow(*overflow));
+        }
         self.tries += 1;
         let cluster = match (self.target, &self.cluster) {
             (Target::Service(_), Some(cluster)) => cluster,
@@ -218,14 +260,14 @@ impl<'a> Call<'a> {
                 });
             }
             (Target::Unlearned(service), _) => {
-                return Err(NoEndpoint::Empty {
+                return Err(NoTry::NoEndpoint(NoEndpoint::Empty {
                     service: service.clone(),
-                });
+                }));
             }
             (Target::Service(destination), None) => {
-                return Err(NoEndpoint::Empty {
+                return Err(NoTry::NoEndpoint(NoEndpoint::Empty {
                     service: destination.service.clone(),
-                });
+                }));
             }
         };
         let now = self.worker.now();
@@ -245,6 +287,16 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// Whose request it is.
+    pub fn worker(&self) -> &'a Worker {
+        self.worker
+    }
+
+    /// The destination's bounds, if it has any endpoints to have bounds for.
+    pub fn circuit(&self) -> Option<&Arc<Circuit>> {
+        self.cluster.as_ref().map(|cluster| cluster.circuit())
+    }
+
     /// The failure that an answer is, if it may be tried again. `grpc`: the status of a trailers-only answer.
     pub fn failure(&self, status: u16, grpc: Option<u8>) -> Option<retry::Failure> {
         self.ask.retries.failure(self.ask.class, status, grpc)
@@ -252,12 +304,19 @@ impl<'a> Call<'a> {
 
     /// When the next connection must stand.
     pub fn connect_deadline(&self) -> Instant {
-        Instant::now()
-            + match self.tries >= self.ask.retries.tries() || self.cluster.is_none() {
-                true => LAST,
-                false if self.near => NEAR,
-                false => QUICK,
-            }
+        let own = match self.tries >= self.ask.retries.tries() || self.cluster.is_none() {
+            true => LAST,
+            false if self.near => NEAR,
+            false => QUICK,
+        };
+        let asked = self.circuit().and_then(|circuit| circuit.connect_timeout());
+        // What somebody asked for is the bound; while others are left to try, a place that is gone need not take all of it.
+        let time = match asked {
+            Some(asked) if own == LAST => asked,
+            Some(asked) => asked.min(own),
+            None => own,
+        };
+        Instant::now() + time
     }
 
     /// Whether to try again after a failure; waits for the pause. `written`: a byte of this try left; `kept`: the body is
@@ -277,6 +336,15 @@ impl<'a> Call<'a> {
     /// As [`Call::again`], but the pause is left to the caller; `None`: no.
     pub fn grant(&self, failure: retry::Failure, written: bool, kept: bool) -> Option<Duration> {
         let cluster = self.cluster.as_ref()?;
+        let own = self.worker.shared.telemetry.own();
+        let mut retrying = self.retrying.borrow_mut();
+        if retrying.is_none() {
+            let Ok(room) = cluster.circuit().enter(Bound::Retries) else {
+                own.retries_refused.fetch_add(1, Relaxed);
+                return None;
+            };
+            *retrying = Some(room);
+        }
         let progress = Progress {
             tries: self.tries,
             written,
@@ -294,7 +362,6 @@ impl<'a> Call<'a> {
                 rng,
             )
         });
-        let own = self.worker.shared.telemetry.own();
         match decision {
             Decision::Retry { pause } => {
                 own.retries.fetch_add(1, Relaxed);
@@ -303,6 +370,9 @@ impl<'a> Call<'a> {
             Decision::Stop(stop) => {
                 if stop == retry::Stop::Budget {
                     own.retries_refused.fetch_add(1, Relaxed);
+                }
+                if self.tries <= 1 {
+                    *retrying = None;
                 }
                 None
             }
@@ -354,6 +424,8 @@ impl NoConnection {
             Self::Silent(_) => Outcome::Silent,
             // It is there, and does what it should.
             Self::Denied(_) => Outcome::Success,
+            // It was not even tried.
+            Self::Overflow(..) => Outcome::Cancelled,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
+use weft_engine::circuit::Overflow;
 use weft_proto::model::SpiffeId;
 
 use crate::context::{Shared, Worker};
@@ -47,6 +48,9 @@ pub enum NoConnection {
     /// The endpoint's sidecar says that its policy denies it.
     #[error("{0} does not permit it")]
     Denied(SocketAddr),
+    /// As many connections as may be are there already, or wait to be.
+    #[error("no connection to {0}: {1}")]
+    Overflow(SocketAddr, Overflow),
 }
 
 /// Connects.

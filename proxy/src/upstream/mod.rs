@@ -7,6 +7,8 @@
 pub mod connect;
 /// HTTP/1 connections that wait for their next request.
 pub mod pool;
+/// Room for HTTP/1 connections under a destination's bounds.
+pub mod room;
 /// HTTP/2 connections, shared by their streams.
 pub mod shared;
 /// One request's tries.

@@ -12,6 +12,7 @@ use rapidhash::RapidHashMap;
 use tokio::time::Instant;
 use weft_proto::model::SpiffeId;
 
+use super::room::Tenure;
 use crate::http1::half::Half;
 
 /// How long a connection waits. Less than any usual server's bound.
@@ -40,6 +41,7 @@ struct Idle {
     identity: Option<SpiffeId>,
     epoch: u32,
     since: Instant,
+    tenure: Tenure,
 }
 
 impl Pool {
@@ -52,7 +54,7 @@ impl Pool {
         identity: Option<&SpiffeId>,
         epoch: u32,
         longest: Duration,
-    ) -> Option<Half> {
+    ) -> Option<(Half, Tenure)> {
         let list = self.idle.get_mut(&(kind, address))?;
         let now = Instant::now();
         while let Some(mut idle) = list.pop() {
@@ -67,8 +69,8 @@ impl Pool {
                 }
                 continue;
             }
-            if stands(&mut idle.half) {
-                return Some(idle.half);
+            if idle.is_of_use(now) && stands(&mut idle.half) {
+                return Some((idle.half, idle.tenure));
             }
         }
         None
@@ -82,17 +84,20 @@ impl Pool {
         identity: Option<SpiffeId>,
         epoch: u32,
         half: Half,
+        tenure: Tenure,
     ) {
-        if !half.input.is_empty() || !half.is_flushed() {
+        if !half.input.is_empty() || !half.is_flushed() || !tenure.may_stay(Instant::now()) {
             return;
         }
         let list = self.idle.entry((kind, address)).or_default();
         if list.len() < MOST_EACH {
+            tenure.is_back();
             list.push(Idle {
                 half,
                 identity,
                 epoch,
                 since: Instant::now(),
+                tenure,
             });
         }
     }
@@ -100,7 +105,18 @@ impl Pool {
     /// Closes what was closed by its peer or has waited too long.
     pub fn sweep(&mut self, now: Instant) {
         self.idle.retain(|_, list| {
-            list.retain_mut(|idle| now.duration_since(idle.since) < IDLE && stands(&mut idle.half));
+            list.retain_mut(|idle| {
+                let fresh = now.duration_since(idle.since) < IDLE && idle.is_of_use(now);
+                fresh && stands(&mut idle.half)
+            });
+            !list.is_empty()
+        });
+    }
+
+    /// Closes those that take room which somebody waits for.
+    pub fn give_way(&mut self) {
+        self.idle.retain(|_, list| {
+            list.retain(|idle| !idle.tenure.is_wanted());
             !list.is_empty()
         });
     }
@@ -124,6 +140,14 @@ impl Pool {
     /// None waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Idle {
+    /// Not past what its destination allows.
+    fn is_of_use(&self, now: Instant) -> bool {
+        let idle = now.duration_since(self.since);
+        self.tenure.may_stay(now) && self.tenure.idle_timeout().is_none_or(|most| idle < most)
     }
 }
 

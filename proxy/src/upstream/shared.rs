@@ -8,6 +8,7 @@ use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use rapidhash::RapidHashMap;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
+use weft_engine::circuit::{Bound, Circuit};
 use weft_proto::model::SpiffeId;
 
 use super::connect::NoConnection;
@@ -69,6 +71,11 @@ struct Connection {
     line: Rc<Line>,
     /// How many more requests may be taken back.
     patience: Rc<Cell<u32>>,
+    /// The bounds that it is under.
+    circuit: Option<Arc<Circuit>>,
+    since: Instant,
+    /// Requests so far.
+    uses: Cell<u32>,
 }
 
 /// The right to begin one stream.
@@ -92,6 +99,8 @@ pub struct Wanted<'a> {
     pub identity: Option<&'a SpiffeId>,
     /// Not before this epoch of the endpoint.
     pub epoch: u32,
+    /// The bounds of its destination.
+    pub circuit: Option<&'a Arc<Circuit>>,
 }
 
 impl SharedPool {
@@ -110,6 +119,10 @@ impl SharedPool {
         if let Some(handle) = place.find(wanted) {
             return Ok(handle);
         }
+        let pending = wanted.circuit.map(|circuit| circuit.enter(Bound::Pending));
+        let _pending = pending
+            .transpose()
+            .map_err(|overflow| NoConnection::Overflow(wanted.address, overflow))?;
         let connecting = place.connecting.lock().await;
         if let Some(handle) = place.find(wanted) {
             return Ok(handle);
@@ -134,7 +147,13 @@ impl SharedPool {
                 if connection.line.streams() > 0 {
                     connection.used.set(now);
                 }
-                let kept = !connection.ended.get() && now.duration_since(connection.used.get()) < IDLE;
+                let idle = connection
+                    .circuit
+                    .as_ref()
+                    .and_then(|circuit| circuit.idle_timeout());
+                let kept = !connection.ended.get()
+                    && now.duration_since(connection.used.get()) < idle.unwrap_or(IDLE).min(IDLE)
+                    && (connection.line.streams() > 0 || connection.may_take(now));
                 if !kept {
                     // The last handle's end lets the task say GOAWAY; this is for a peer that doesn't take it.
                     connection.retire();
@@ -159,7 +178,17 @@ impl Lease {
 }
 
 impl Connection {
+    /// Whether its destination's bounds let it take another request.
+    fn may_take(&self, now: Instant) -> bool {
+        let Some(circuit) = &self.circuit else { return true };
+        let uses = circuit.requests_per_connection();
+        let age = circuit.max_connection();
+        uses.is_none_or(|most| self.uses.get() < most)
+            && age.is_none_or(|most| now.duration_since(self.since) < most)
+    }
+
     fn lease(&self) -> Lease {
+        self.uses.set(self.uses.get().saturating_add(1));
         Lease {
             handle: self.handle.clone(),
             line: self.line.clone(),
@@ -184,8 +213,10 @@ impl Place {
                 && connection.epoch >= wanted.epoch
                 && connection.identity.as_ref() == wanted.identity
         });
+        let now = Instant::now();
         let roomy = connections.iter().find(|connection| {
-            connection.line.streams() < connection.handle.current_max_send_streams().min(MOST)
+            let most = connection.handle.current_max_send_streams().min(MOST);
+            connection.line.streams() < most && connection.may_take(now)
         })?;
         Some(roomy.lease())
     }
@@ -243,6 +274,9 @@ impl Place {
             ended,
             task: task.abort_handle(),
             used: Cell::new(Instant::now()),
+            circuit: wanted.circuit.cloned(),
+            since: Instant::now(),
+            uses: Cell::new(0),
             line,
             patience: Rc::new(Cell::new(MOST_CANCELLED[usize::from(wanted.kind == Kind::Pod)])),
         };

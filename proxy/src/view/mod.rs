@@ -24,6 +24,7 @@ use arc_swap::{ArcSwap, Guard};
 use rapidhash::{RapidHashMap, RapidHashSet};
 use tokio::sync::watch;
 use weft_engine::Cluster;
+use weft_engine::limit::RateLimits;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort, Traffic};
@@ -54,6 +55,8 @@ pub struct View {
     pub inbound: Option<Arc<Inbound>>,
     /// Policies that select this workload.
     pub policies: Arc<PolicySet>,
+    /// How many requests this pod takes.
+    pub limits: Arc<RateLimits>,
     names: Arc<Names>,
     pods: Arc<RapidHashMap<IpAddr, Vec<Pod>>>,
     known: Arc<RapidHashMap<IpAddr, Arc<Known>>>,
@@ -173,6 +176,16 @@ impl View {
     /// trailing dot don't matter.
     pub fn by_host(&self, host: &str, port: u16) -> Option<&Arc<Destination>> {
         self.names.by_host(host)?.port(port)
+    }
+
+    /// The Service behind a host name, as [`Self::by_host`].
+    pub fn entry(&self, host: &str) -> Option<&Arc<Entry>> {
+        self.names.by_host(host)
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Entry>> {
+        self.names.services.get(name)
     }
 
     /// A Service's port, or a subset's. `None`: there is no such port or subset.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rapidhash::{RapidHashMap, RapidHashSet};
 use tokio::sync::watch;
+use weft_engine::limit::RateLimits;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_engine::{Caller, Settings};
@@ -57,6 +58,7 @@ pub fn check(change: &Change) -> Result<(), Refusal> {
     };
     match &**resource {
         Resource::Routes(routes) => compile(routes).map(|_| ()),
+        Resource::Inbound(inbound) => compile_limits(inbound, None).map(|_| ()),
         _ => Ok(()),
     }
 }
@@ -65,6 +67,15 @@ fn compile(routes: &Routes) -> Result<RouteTable, Refusal> {
     RouteTable::compile(routes).map_err(|invalid| Refusal {
         kind: Kind::Routes,
         name: routes.service.to_string(),
+        field: invalid.field,
+        reason: invalid.reason,
+    })
+}
+
+fn compile_limits(inbound: &Inbound, prev: Option<&RateLimits>) -> Result<RateLimits, Refusal> {
+    RateLimits::compile(&inbound.rate_limits, prev).map_err(|invalid| Refusal {
+        kind: Kind::Inbound,
+        name: "self".to_owned(),
         field: invalid.field,
         reason: invalid.reason,
     })
@@ -80,6 +91,7 @@ pub struct Writer {
     /// Whether everything that applies to the workload is known.
     complete: bool,
     inbound: Option<Arc<Inbound>>,
+    limits: Arc<RateLimits>,
     policies: BTreeMap<String, Policy>,
     services: BTreeMap<ServiceName, Parts>,
     shards: BTreeMap<u8, Arc<Shard>>,
@@ -123,6 +135,7 @@ impl Writer {
             namespace: namespace.into(),
             complete: false,
             inbound: None,
+            limits: Arc::default(),
             policies: BTreeMap::new(),
             services: BTreeMap::new(),
             shards: BTreeMap::new(),
@@ -198,6 +211,10 @@ impl Writer {
         match resource {
             Resource::TrustBundle(_) => {}
             Resource::Inbound(inbound) => {
+                match compile_limits(&inbound, Some(&self.limits)) {
+                    Ok(limits) => self.limits = Arc::new(limits),
+                    Err(refusal) => return refused.push(refusal),
+                }
                 if self
                     .inbound
                     .as_ref()
@@ -342,6 +359,7 @@ impl Writer {
             generation,
             inbound,
             policies,
+            limits: self.limits.clone(),
             names,
             pods,
             known,
