@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Least places, if nothing is said.
 const PLACES: u64 = 1_024;
 /// Most places.
-const MOST: f64 = 1_048_576.0;
+const MOST: u64 = 1_048_576;
 /// Places that are looked at before it is asked whether anybody fits at all.
 const PATIENCE: usize = 1_024;
 
@@ -21,24 +21,20 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Places in proportion to the weights: at least `size`, and at least one for the lightest, so that all have whole numbers.
+    /// Places in proportion to the weights, together at least `size` (and less than twice as many, unless the weights need more). The lightest
+    /// has a power of two, so that others keep all of theirs when one comes or goes, except when that doubles or halves them.
     pub(super) fn new(endpoints: &[Arc<EndpointState>], size: Option<u64>) -> Self {
-        let weights = || endpoints.iter().map(|endpoint| f64::from(endpoint.weight));
-        let sum: f64 = weights().sum();
-        let least = weights().fold(f64::INFINITY, f64::min) / sum;
-        let size = size.unwrap_or(PLACES) as f64;
-        let places = ((size * least).ceil() / least).min(MOST);
-        let mut ring = Vec::with_capacity(places as usize + 1);
-        let mut due = 0.0;
+        let weights = || endpoints.iter().map(|endpoint| u64::from(endpoint.weight));
+        let (sum, least) = (weights().sum::<u64>().max(1), weights().min().unwrap_or(1));
+        let size = size.unwrap_or(PLACES).min(MOST);
+        let each = (size * least).div_ceil(sum).next_power_of_two();
+        let most = |weight: u64| (MOST as f64 * weight as f64 / sum as f64) as u64;
+        let mut ring = Vec::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
-            due += places * f64::from(endpoint.weight) / sum;
             let key = place(endpoint);
-            let mut replica = 0;
-            // Half a place for what was rounded.
-            while (ring.len() as f64) + 0.5 < due {
-                ring.push((mix(key, replica), index as u32));
-                replica += 1;
-            }
+            let weight = u64::from(endpoint.weight);
+            let places = (each * weight / least).min(most(weight)).max(1);
+            ring.extend((0..places).map(|replica| (mix(key, replica), index as u32)));
         }
         ring.sort_unstable();
         Self {
