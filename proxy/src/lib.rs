@@ -16,7 +16,7 @@
 //! - [`prober`]: whether endpoints that could not be reached are back.
 //! - [`telemetry`]: the standard metrics, Weft's own, and the log.
 //! - [`health`]: readiness, the application's probes (15021) and metrics (15020), served by [`pages`].
-//! - [`admin`]: what the sidecar knows, on loopback (15000).
+//! - [`admin`]: what the sidecar knows, on loopback (15000). [`explain`]: why a request goes where it goes.
 //! - [`drain`]: from SIGTERM to the last connection.
 //!
 //! Data side, in the order in which a connection travels:
@@ -29,17 +29,19 @@
 //! - [`http1`], [`http2`], [`tcp`]: what is spoken between the two sides.
 //! - [`upstream`]: endpoints, tries, connections kept and new.
 //! - [`failure`]: what follows from whatever went wrong. [`request_id`]: the name of a request in every log.
-//! - [`stream`], [`buffer`], [`signal`], [`alarm`], [`access`]: bytes, change, time and lines, for all of them.
+//! - [`changes`]: header fields that routes change. [`stream`], [`buffer`], [`signal`], [`alarm`], [`access`]: bytes, change, time and lines, for all of them.
 
 pub mod accept;
 pub mod access;
 pub mod admin;
 pub mod alarm;
 pub mod buffer;
+pub mod changes;
 pub mod clock;
 pub mod context;
 pub mod detect;
 pub mod drain;
+pub mod explain;
 pub mod failure;
 pub mod health;
 pub mod http1;
@@ -51,6 +53,7 @@ pub mod outbound;
 pub mod pages;
 pub mod policy;
 pub mod prober;
+pub mod recent;
 pub mod request_id;
 pub mod server;
 pub mod settings;

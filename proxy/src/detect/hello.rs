@@ -25,12 +25,28 @@ pub enum Reading {
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 const MAX_RECORD: usize = 16 * 1024;
 const PREFIX: &[u8] = b"weft-";
 
 /// Reads a ClientHello from one or several records at the front of `bytes`.
 pub fn read(bytes: &[u8]) -> Reading {
+    match with(bytes, offers_mesh) {
+        Ok(true) => Reading::Hello(Hello::Mesh),
+        Ok(false) => Reading::Hello(Hello::Foreign),
+        Err(reading) => reading,
+    }
+}
+
+/// The name of the server that a ClientHello asks for (RFC 6066, section 3), lower case; `None`: it names none, or there is no whole
+/// one.
+pub fn server_name(bytes: &[u8]) -> Option<String> {
+    with(bytes, |body| Some(named(body))).ok().flatten()
+}
+
+/// What `look` finds in the body of a ClientHello; it finds nothing in one that is malformed.
+fn with<T>(bytes: &[u8], look: impl Fn(&[u8]) -> Option<T>) -> Result<T, Reading> {
     let mut joined = Vec::new();
     let mut rest = bytes;
     loop {
@@ -39,7 +55,7 @@ pub fn read(bytes: &[u8]) -> Reading {
                 rest = after;
                 record
             }
-            Err(reading) => return reading,
+            Err(reading) => return Err(reading),
         };
         // Nearly always the first record holds it all.
         let message: &[u8] = if joined.is_empty() && rest.is_empty() {
@@ -51,7 +67,7 @@ pub fn read(bytes: &[u8]) -> Reading {
         let [kind, a, b, c, body @ ..] = message else {
             match message.first() {
                 Some(&CLIENT_HELLO) | None => {}
-                Some(_) => return Reading::NotTls,
+                Some(_) => return Err(Reading::NotTls),
             }
             if joined.is_empty() {
                 joined.extend_from_slice(record);
@@ -60,14 +76,10 @@ pub fn read(bytes: &[u8]) -> Reading {
         };
         let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
         if *kind != CLIENT_HELLO || length > MAX_RECORD {
-            return Reading::NotTls;
+            return Err(Reading::NotTls);
         }
         if let Some(body) = body.get(..length) {
-            return match offers_mesh(body) {
-                Some(true) => Reading::Hello(Hello::Mesh),
-                Some(false) => Reading::Hello(Hello::Foreign),
-                None => Reading::NotTls,
-            };
+            return look(body).ok_or(Reading::NotTls);
         }
         if joined.is_empty() {
             joined.extend_from_slice(record);
@@ -95,31 +107,54 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Reading> {
 
 /// Whether the hello's ALPN has a protocol of Weft's; `None`: malformed.
 fn offers_mesh(body: &[u8]) -> Option<bool> {
+    let Some(data) = extension(body, ALPN)? else {
+        return Some(false);
+    };
+    let (mut names, _) = vector16(data)?;
+    while !names.is_empty() {
+        let (name, after) = vector8(names)?;
+        names = after;
+        if name.starts_with(PREFIX) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// The name in the hello's list of server names.
+fn named(body: &[u8]) -> Option<String> {
+    let data = extension(body, SERVER_NAME)??;
+    let (list, _) = vector16(data)?;
+    // A list has at most one name of each type, and there is only the type 0.
+    let (0, name) = (list.first()?, list.get(1..)?) else {
+        return None;
+    };
+    let (name, _) = vector16(name)?;
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let valid = (1..=255).contains(&name.len()) && name.iter().all(allowed);
+    valid.then(|| String::from_utf8_lossy(name).to_ascii_lowercase())
+}
+
+/// The first extension of a kind; outer `None`: malformed.
+fn extension(body: &[u8], wanted: u16) -> Option<Option<&[u8]>> {
     // legacy_version, random, legacy_session_id, cipher_suites, legacy_compression_methods
     let rest = body.get(34..)?;
     let (_, rest) = vector8(rest)?;
     let (_, rest) = vector16(rest)?;
     let (_, rest) = vector8(rest)?;
     if rest.is_empty() {
-        return Some(false);
+        return Some(None);
     }
     let (mut extensions, _) = vector16(rest)?;
     while !extensions.is_empty() {
         let kind = u16::from_be_bytes([*extensions.first()?, *extensions.get(1)?]);
         let (data, after) = vector16(extensions.get(2..)?)?;
         extensions = after;
-        if kind == ALPN {
-            let (mut names, _) = vector16(data)?;
-            while !names.is_empty() {
-                let (name, after) = vector8(names)?;
-                names = after;
-                if name.starts_with(PREFIX) {
-                    return Some(true);
-                }
-            }
+        if kind == wanted {
+            return Some(Some(data));
         }
     }
-    Some(false)
+    Some(None)
 }
 
 fn vector8(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -172,6 +207,8 @@ mod tests {
         ] {
             let bytes = hello(alpn);
             assert_eq!(read(&bytes), Reading::Hello(wanted));
+            assert_eq!(server_name(&bytes).as_deref(), Some("example.test"));
+            assert_eq!(server_name(&bytes[..bytes.len() - 1]), None);
             for length in 1..bytes.len() {
                 assert_eq!(
                     read(&bytes[..length]),
@@ -198,6 +235,7 @@ mod tests {
                 let mut mutated = bytes.clone();
                 mutated[at] = value;
                 let _ = read(&mutated);
+                let _ = server_name(&mutated);
             }
         }
         assert_eq!(read(&[22, 2, 0]), Reading::NotTls);

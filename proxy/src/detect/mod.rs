@@ -99,6 +99,17 @@ pub async fn first(socket: &TcpStream, question: Question, deadline: Instant) ->
     }
 }
 
+/// The server name that a TLS client asks for, as far as it comes until `deadline`; `None`: it is no TLS, or names none.
+pub async fn server_name(socket: &TcpStream, deadline: Instant) -> Option<String> {
+    match first(socket, Question::Any, deadline).await {
+        Ok(First::Tls(_)) => {}
+        _ => return None,
+    }
+    let mut bytes = vec![0; MOST];
+    let length = socket.peek(&mut bytes).await.ok()?;
+    hello::server_name(&bytes[..length])
+}
+
 fn undecided(question: Question) -> First {
     match question {
         Question::Any => First::Opaque,

@@ -8,6 +8,8 @@ use super::head::{Framing, MAX_FIELDS};
 
 /// Most bytes of the trailer section.
 const MAX_TRAILERS: usize = 8 * 1024;
+/// Most bytes of a body that is kept for a copy.
+const MAX_COPY: usize = 64 * 1024;
 /// Most bytes of one chunk's extensions; they are of no use to anybody, and a known way to make work.
 const MAX_EXTENSION: u32 = 256;
 
@@ -17,6 +19,8 @@ pub struct Body {
     state: State,
     /// Bytes at the front of the source's buffer that were checked and wait to go on.
     pub ready: usize,
+    /// What went on, framing and all, for a copy of the message.
+    copy: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +60,35 @@ impl Body {
             Framing::Chunked => State::Size { value: 0, digits: 0 },
             Framing::Close => State::Close,
         };
-        Self { state, ready: 0 }
+        Self {
+            state,
+            ready: 0,
+            copy: None,
+        }
+    }
+
+    /// The same, and what goes on is kept for a copy of the message, as long as there is not too much of it.
+    pub fn copied(self) -> Self {
+        Self {
+            copy: Some(Vec::new()),
+            ..self
+        }
+    }
+
+    /// The whole body as it went on; `None`: it hasn't ended, or there is too much of it.
+    pub fn copy(&mut self) -> Option<Vec<u8>> {
+        self.copy
+            .take_if(|_| self.state == State::Done && self.ready == 0)
+    }
+
+    /// `bytes` went on.
+    pub fn went(&mut self, bytes: &[u8]) {
+        if let Some(copy) = &mut self.copy {
+            match copy.len() + bytes.len() <= MAX_COPY {
+                true => copy.extend_from_slice(bytes),
+                false => self.copy = None,
+            }
+        }
     }
 
     /// Everything was seen and went on.

@@ -12,6 +12,7 @@ use super::body::{BadBody, Body};
 use super::half::{Half, PumpError, poll_pump};
 use super::head::{Head, Malformed, may_be_complete};
 use super::write::{self, ResponseChanges};
+use crate::failure::Failure;
 
 /// Why a guard ends a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,18 @@ pub enum Stop {
     Denied,
     /// The sidecar ends.
     Ended,
+}
+
+impl Stop {
+    /// What a wait on purpose ended with; `None`: it is over, as it should.
+    pub fn failure(self) -> Option<Failure> {
+        match self {
+            Self::TryTimeout | Self::Silent => None,
+            Self::RequestTimeout => Some(Failure::Timeout),
+            Self::Denied => Some(Failure::Denied),
+            Self::Ended => Some(Failure::Ended),
+        }
+    }
 }
 
 /// Why an exchange didn't end well, by who erred.
@@ -99,6 +112,11 @@ impl<'a> Exchange<'a> {
     /// A byte of this request was handed to the server's side.
     pub fn is_written(&self) -> bool {
         self.up.written > self.mark
+    }
+
+    /// The whole body of the request, if it is kept for a copy and was sent.
+    pub fn copy(&mut self) -> Option<Vec<u8>> {
+        self.request.copy()
     }
 
     /// What is left of the request's body, for another try.

@@ -125,6 +125,7 @@ pub fn poll_pump(
             } else {
                 ready!(to.poll_write(cx, bytes)).map_err(PumpError::Sink)?
             };
+            body.went(&from.input.bytes()[..count]);
             from.input.consume(count);
             body.ready -= count;
             *moved += count as u64;

@@ -7,9 +7,9 @@ use http::header::{HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use weft_engine::path;
-use weft_proto::model::HeaderChanges;
 
 use super::MAX_FIELDS;
+use crate::changes::Changes;
 use crate::context::Worker;
 use crate::failure::Failure;
 use crate::http1::field::Kind;
@@ -111,35 +111,29 @@ impl Asked {
         self.uri.authority().map_or("", Authority::as_str)
     }
 
-    /// The head of the request to the next hop.
-    pub fn request(&self, changes: Option<&HeaderChanges>) -> http::Request<()> {
+    /// The head of the request to the next hop. `host` and `path`: instead of the request's; one that can't be written leaves it.
+    pub fn request(&self, host: Option<&str>, path: Option<&str>, changes: Changes<'_>) -> http::Request<()> {
         let mut request = http::Request::new(());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = match (host, path) {
+            (None, None) => self.uri.clone(),
+            _ => self.elsewhere(host, path).unwrap_or_else(|| self.uri.clone()),
+        };
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = self.fields.clone();
-        change(request.headers_mut(), changes);
+        changes.apply(request.headers_mut());
         request
     }
-}
 
-/// Applies a route's changes.
-pub fn change(fields: &mut HeaderMap, changes: Option<&HeaderChanges>) {
-    let Some(changes) = changes else { return };
-    let parsed = |name: &str, value: &str| {
-        Some((
-            HeaderName::from_bytes(name.as_bytes()).ok()?,
-            HeaderValue::from_str(value).ok()?,
-        ))
-    };
-    for (name, value) in changes.set.iter().filter_map(|(name, value)| parsed(name, value)) {
-        fields.insert(name, value);
-    }
-    for (name, value) in changes.add.iter().filter_map(|(name, value)| parsed(name, value)) {
-        fields.append(name, value);
-    }
-    for name in &changes.remove {
-        fields.remove(&**name);
+    fn elsewhere(&self, host: Option<&str>, path: Option<&str>) -> Option<Uri> {
+        let mut parts = self.uri.clone().into_parts();
+        if let Some(host) = host {
+            parts.authority = Some(Authority::try_from(host).ok()?);
+        }
+        if let Some(path) = path {
+            parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+        }
+        Uri::from_parts(parts).ok()
     }
 }
 

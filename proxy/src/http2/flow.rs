@@ -123,6 +123,11 @@ impl Flow {
         }
     }
 
+    /// All that was passed on, if it was kept and has ended: body and trailers.
+    pub fn copy(&self) -> Option<(Vec<Bytes>, Option<HeaderMap>)> {
+        (self.is_done() && self.kept.whole).then(|| (self.kept.chunks.clone(), self.trailers.clone()))
+    }
+
     /// The trailers that were passed on.
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_ref()

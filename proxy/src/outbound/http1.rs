@@ -3,8 +3,12 @@
 //! Enters: the application's side of a connection. Leaves: each request on a connection of its endpoint, each response.
 //! Never: a request that must not run twice sent twice once a byte of it left.
 
+use std::borrow::Cow;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,11 +17,14 @@ use weft_engine::Outcome;
 use weft_engine::retry;
 use weft_engine::route::RequestHead;
 
+use super::answer::Answer;
 use super::find;
-use super::route::Route;
+use super::mirror;
+use super::route::{Route, Way};
 use super::wait::Wait;
 use crate::accept::Accepted;
 use crate::access::Line;
+use crate::buffer::Buffer;
 use crate::context::{Watch, Worker};
 use crate::drain::Stage;
 use crate::failure::Failure;
@@ -28,19 +35,17 @@ use crate::http1::half::Half;
 use crate::http1::head::{Framing, Head};
 use crate::http1::serve::{self, Handler, Next};
 use crate::http1::write::{self, RequestChanges, ResponseChanges};
-use crate::identity::Alpn;
 use crate::inbound::UNDELIVERED;
 use crate::request_id::RequestId;
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
 use crate::telemetry::{self, Edge};
 use crate::upstream::call::{Ask, Call, Target};
-use crate::upstream::connect;
+use crate::upstream::connect::NoConnection;
 use crate::upstream::edges;
-use crate::upstream::pool::Kind;
 
 /// Serves a connection of the application's.
-pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
+pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     let mut down = Half::new(Stream::Plain(accepted.socket));
     let mut watch = worker.watch();
     let generation = worker.generation();
@@ -55,7 +60,7 @@ pub async fn serve(worker: &Worker, accepted: Accepted, target: Target) {
 }
 
 struct Outbound<'a> {
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     target: Target,
     generation: u64,
     original: SocketAddr,
@@ -92,22 +97,30 @@ impl Handler for Outbound<'_> {
         } else {
             http::HeaderMap::new()
         };
-        let route = Route::choose(self.worker, &self.target, || RequestHead {
+        let asking = || RequestHead {
             scheme: "http",
             method: head.method(),
             path: &asked.path,
             query: asked.query,
             host: head.authority(),
             headers: &fields,
-        });
-        let ended = match &route {
-            Ok(route) => self.forward(down, &head, &asked, route, begun, watch).await,
-            Err(failure) => refused(down, &head, *failure),
         };
-        let called = route
-            .as_ref()
-            .map_or(&self.target, |route| route.target(&self.target))
-            .called();
+        let source = self.peer.ip();
+        let route = Route::choose(self.worker, &self.target, source, asking, || {
+            Cow::Owned(head.to_map())
+        });
+        let delayed = match route.delay() {
+            Some(delay) => self.delayed(down, &route, begun, delay, watch).await,
+            None => None,
+        };
+        let mut ended = match (&route.way, delayed) {
+            (_, Some(failure)) => refused(down, &head, failure),
+            (Way::Refuse(failure), None) => refused(down, &head, *failure),
+            (Way::Answer(answer), _) => answered(down, &head, answer),
+            _ => self.forward(down, &head, &asked, &route, begun, watch).await,
+        };
+        ended.flags = route.flags(ended.flags);
+        let called = route.target(&self.target).called();
         let edge = ended.edge.unwrap_or_else(|| edges::unknown(self.worker, called));
         let outcome = telemetry::Outcome {
             grpc: false,
@@ -144,6 +157,49 @@ impl Handler for Outbound<'_> {
 }
 
 impl Outbound<'_> {
+    /// Waits, on purpose; `Some`: what ended the request meanwhile.
+    async fn delayed(
+        &self,
+        down: &mut Half,
+        route: &Route,
+        begun: Instant,
+        delay: Duration,
+        watch: &mut Watch,
+    ) -> Option<Failure> {
+        let over = Instant::now() + delay;
+        let bound = route.request_timeout.map(|bound| begun + bound);
+        let mut wait = Wait::new(self.worker, watch, bound, Some(over));
+        poll_fn(|cx| {
+            // What the client sends meanwhile is kept, up to a buffer.
+            while !down.input.is_full() {
+                match down.poll_fill(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Failure::ClientGone)),
+                }
+            }
+            wait.poll(cx, None, || false).map(Stop::failure)
+        })
+        .await
+    }
+
+    /// Sends copies of a request that was sent. `body`: all of it; `None`: it isn't known.
+    fn mirror(&self, head: &Head, changes: RequestChanges<'_>, route: &Route, body: Option<&[u8]>) {
+        for mirror in route.mirrors() {
+            let Some(body) = body.filter(|_| !head.upgrade) else {
+                mirror::skipped(self.worker);
+                continue;
+            };
+            if let Some(slot) = mirror::Slot::take(self.worker, mirror) {
+                let mut bytes = Buffer::new();
+                let fields = changes.fields.and(Some(&mirror.backend.request_headers));
+                write::request(&mut bytes, head, RequestChanges { fields, ..changes });
+                let bytes = [bytes.bytes(), body].concat();
+                mirror::http1::send(self.worker, slot, bytes, head.method() == "HEAD");
+            }
+        }
+    }
+
     async fn forward(
         &self,
         down: &mut Half,
@@ -169,6 +225,23 @@ impl Outbound<'_> {
         let mut call = Call::new(worker, target, ask);
         let id = (!head.has_request_id).then(|| RequestId::new(worker));
         let mut body = Body::new(head.framing);
+        let changes = RequestChanges {
+            target: route.path().unwrap_or(&asked.target),
+            lines: b"",
+            id: id.as_ref(),
+            host: route.host(),
+            fields: route.request_changes(),
+        };
+        let mut mirrored = !route.is_mirrored();
+        if !mirrored {
+            match head.framing == Framing::Empty {
+                true => {
+                    self.mirror(head, changes, route, Some(b""));
+                    mirrored = true;
+                }
+                false => body = body.copied(),
+            }
+        }
         let mut sent_bytes = 0;
         // A kept connection may be closed by its server at any time: one more try on a new one is free then.
         let mut stale = false;
@@ -177,7 +250,7 @@ impl Outbound<'_> {
                 Ok(tried) => tried,
                 Err(error) => {
                     tracing::debug!(%error, "no endpoint for a request");
-                    return refused(down, head, Failure::NoEndpoint);
+                    return refused(down, head, error.failure());
                 }
             };
             let edge = edges::of(worker, &tried.place, target.called());
@@ -188,53 +261,28 @@ impl Outbound<'_> {
                 bytes: (sent, 0),
                 ..refused(down, head, failure)
             };
-            let kept = match stale {
-                false => worker.pool.borrow_mut().take(
-                    Kind::Pod,
-                    tried.place.address(),
-                    tried.place.identity(),
-                    tried.place.epoch(),
-                    Duration::MAX,
-                ),
-                true => None,
-            };
-            let was_kept = kept.is_some();
-            let mut up = match kept {
-                Some(up) => up,
-                None => {
-                    let deadline = call.connect_deadline();
-                    let deadline = request_deadline.map_or(deadline, |bound| bound.min(deadline));
-                    let place = &tried.place;
-                    match connect::endpoint(worker, place.address(), place.identity(), Alpn::H1, deadline)
-                        .await
-                    {
-                        Ok(stream) => Half::new(stream),
-                        Err(error) => {
-                            tracing::debug!(%error, "connection failed");
-                            tried.finish(worker, error.outcome());
-                            if request_deadline.is_some_and(|bound| Instant::now() >= bound) {
-                                return fail(down, Failure::Timeout, sent_bytes);
-                            }
-                            if call.again(retry::Failure::Connect, false, true).await {
-                                continue;
-                            }
-                            return fail(down, Failure::Connect, sent_bytes);
-                        }
+            let mut connection = match call.connection(&mut tried, stale, request_deadline).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "connection failed");
+                    tried.finish(worker, error.outcome());
+                    if request_deadline.is_some_and(|bound| Instant::now() >= bound) {
+                        return fail(down, Failure::Timeout, sent_bytes);
                     }
+                    if let NoConnection::Overflow(..) = error {
+                        return fail(down, Failure::Overflow, sent_bytes);
+                    }
+                    if call.again(retry::Failure::Connect, false, true).await {
+                        continue;
+                    }
+                    return fail(down, Failure::Connect, sent_bytes);
                 }
             };
-            write::request(
-                &mut up.output,
-                head,
-                RequestChanges {
-                    target: &asked.target,
-                    lines: b"",
-                    id: id.as_ref(),
-                    fields: route.request_changes(),
-                },
-            );
+            let was_kept = connection.kept;
+            let up = &mut connection.half;
+            write::request(&mut up.output, head, changes);
             let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
-            let mut exchange = Exchange::new(down, &mut up, head, body);
+            let mut exchange = Exchange::new(down, up, head, body);
             let mut wait = Wait::new(worker, watch, request_deadline, try_deadline);
             let whole = head.framing == Framing::Empty;
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
@@ -250,7 +298,7 @@ impl Outbound<'_> {
                     body = exchange.into_body();
                     let (failure, outcome, again) = judge(&broken, was_kept);
                     tried.finish(worker, outcome);
-                    drop(up);
+                    drop(connection);
                     if matches!(broken, Broken::Stopped(Stop::Silent)) {
                         // Granted already.
                         continue;
@@ -278,11 +326,16 @@ impl Outbound<'_> {
                 if call.again(why, true, body_kept).await {
                     body = exchange.into_body();
                     tried.finish(worker, Outcome::of(why));
-                    drop(up);
+                    drop(connection);
                     continue;
                 }
             }
             tried.answered(worker, response.status);
+            if !mirrored && let Some(body) = exchange.copy() {
+                self.mirror(head, changes, route, Some(&body));
+                mirrored = true;
+            }
+            let told = route.told(worker, &tried.place, &self.target);
             let close = !head.keep_alive
                 || !exchange.request_is_sent()
                 || response.framing == Framing::Close
@@ -292,7 +345,7 @@ impl Outbound<'_> {
                 ResponseChanges {
                     close,
                     keep_alive_10: !close && !head.is_11,
-                    fields: route.response_changes(),
+                    fields: route.response_changes().and(told.as_ref()),
                 },
             );
             let mut ended = Ended {
@@ -306,7 +359,10 @@ impl Outbound<'_> {
             if response.upgrade {
                 let mut moved = Moved::default();
                 wait.forget();
-                tcp::splice(down, &mut up, &mut moved, |cx| wait.poll(cx, None, || false)).await;
+                tcp::splice(down, &mut connection.half, &mut moved, |cx| {
+                    wait.poll(cx, None, || false)
+                })
+                .await;
                 tried.finish(worker, Outcome::Success);
                 ended.bytes = (moved.received, moved.sent);
                 ended.next = Next::Done;
@@ -324,15 +380,14 @@ impl Outbound<'_> {
                 .await;
             ended.bytes = (exchange.request_bytes, exchange.response_bytes);
             let whole = exchange.request_is_sent();
+            if !mirrored {
+                let body = exchange.copy();
+                self.mirror(head, changes, route, body.as_deref());
+            }
             match forwarded {
                 Ok(()) => {
                     if response.keep_alive && whole && worker.stage() == Stage::Running {
-                        let (address, epoch) = (tried.place.address(), tried.place.epoch());
-                        let identity = tried.place.identity().cloned();
-                        worker
-                            .pool
-                            .borrow_mut()
-                            .put(Kind::Pod, address, identity, epoch, up);
+                        connection.keep(worker, &tried.place);
                     }
                     tried.finish(worker, Outcome::Success);
                     ended.next = if close { Next::Linger } else { Next::Again };
@@ -377,6 +432,20 @@ fn judge(broken: &Broken, was_kept: bool) -> (Failure, Outcome, Option<retry::Fa
         Broken::Stopped(Stop::RequestTimeout) => (Failure::Timeout, Outcome::Timeout, None),
         Broken::Stopped(Stop::Denied) => (Failure::Denied, Outcome::Cancelled, None),
         Broken::Stopped(Stop::Ended) => (Failure::Ended, Outcome::Cancelled, None),
+    }
+}
+
+/// Answers as a rule says.
+fn answered(down: &mut Half, head: &Head, answer: &Answer) -> Ended {
+    let close = head.framing != Framing::Empty || !head.keep_alive || head.upgrade;
+    write::own(&mut down.output, answer, close, head.method() == "HEAD");
+    Ended {
+        edge: None,
+        upstream: None,
+        code: answer.status,
+        flags: answer.flag,
+        bytes: (0, 0),
+        next: if close { Next::Linger } else { Next::Again },
     }
 }
 

@@ -3,10 +3,14 @@
 //! Enters: the application's connection. Leaves: each stream as a stream of a connection of its endpoint. Never: a request
 //! that must not run twice sent twice, unless the peer vouches that it has not seen it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use http::Response;
 use tokio::task::spawn_local;
@@ -14,8 +18,10 @@ use tokio::time::Instant;
 use weft_engine::route::RequestHead;
 use weft_engine::{Class, Outcome, retry};
 
+use super::answer::Answer;
 use super::find;
-use super::route::Route;
+use super::mirror;
+use super::route::{Route, Way};
 use super::wait::Wait;
 use crate::accept::Accepted;
 use crate::access::Line;
@@ -24,7 +30,7 @@ use crate::drain::Stage;
 use crate::failure::Failure;
 use crate::http1::exchange::Stop;
 use crate::http2::CLIENT;
-use crate::http2::asked::{Asked, change};
+use crate::http2::asked::Asked;
 use crate::http2::exchange::{Broken, Exchange};
 use crate::http2::flow::Flow;
 use crate::http2::serve::{self, Incoming};
@@ -33,9 +39,10 @@ use crate::inbound::UNDELIVERED;
 use crate::stream::Stream;
 use crate::telemetry::{self, Edge};
 use crate::upstream::call::{Ask, Call, Target};
+use crate::upstream::connect::{self, NoConnection};
+use crate::upstream::edges;
 use crate::upstream::pool::Kind;
 use crate::upstream::shared::Wanted;
-use crate::upstream::{connect, edges};
 
 /// Serves a connection of the application's.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
@@ -110,27 +117,34 @@ impl Outbound {
         };
         asked.name(worker);
         let target = self.target().await;
-        let route = Route::choose(worker, &target, || RequestHead {
+        let asking = || RequestHead {
             scheme: asked.uri.scheme_str().unwrap_or("http"),
             method: asked.method.as_str(),
             path: asked.uri.path(),
             query: asked.uri.query(),
             host: asked.authority(),
             headers: &asked.fields,
-        });
-        let ended = match &route {
-            Ok(route) => self.forward(&mut exchange, &asked, &target, route, begun).await,
-            Err(failure) => refused(&mut exchange, &asked, *failure),
         };
+        let route = Route::choose(worker, &target, self.peer.ip(), asking, || {
+            Cow::Borrowed(&asked.fields)
+        });
+        let delayed = match route.delay() {
+            Some(delay) => self.delayed(&mut exchange, &route, begun, delay).await,
+            None => None,
+        };
+        let mut ended = match (&route.way, delayed) {
+            (_, Some(failure)) => refused(&mut exchange, &asked, failure),
+            (Way::Refuse(failure), None) => refused(&mut exchange, &asked, *failure),
+            (Way::Answer(answer), None) => answered(&mut exchange, &asked, answer),
+            _ => self.forward(&mut exchange, &asked, &target, &route, begun).await,
+        };
+        ended.flags = route.flags(ended.flags);
         if ended.flags == Failure::ClientGone.flag() {
             tally.cancelled(begun);
         } else {
             tally.answered();
         }
-        let called = route
-            .as_ref()
-            .map_or(&target, |route| route.target(&target))
-            .called();
+        let called = route.target(&target).called();
         let edge = ended.edge.unwrap_or_else(|| edges::unknown(worker, called));
         let duration = begun.elapsed();
         let outcome = telemetry::Outcome {
@@ -168,6 +182,45 @@ impl Outbound {
         target
     }
 
+    /// Waits, on purpose; `Some`: what ended the request meanwhile.
+    async fn delayed(
+        &self,
+        exchange: &mut Exchange,
+        route: &Route,
+        begun: Instant,
+        delay: Duration,
+    ) -> Option<Failure> {
+        let mut watch = self.worker.watch();
+        let over = Instant::now() + delay;
+        let bound = route.request_timeout.map(|bound| begun + bound);
+        let mut wait = Wait::new(&self.worker, &mut watch, bound, Some(over));
+        poll_fn(|cx| match exchange.poll_gone(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Failure::ClientGone)),
+            Poll::Pending => wait.poll(cx, None, || false).map(Stop::failure),
+        })
+        .await
+    }
+
+    /// Sends copies of a request that was sent, if all of it is still known.
+    fn mirror(&self, exchange: &Exchange, asked: &Asked, route: &Route) {
+        let whole = match exchange.request.is_empty() {
+            true => Some((Vec::new(), None)),
+            false => exchange.request.copy(),
+        };
+        for mirror in route.mirrors() {
+            let Some((body, trailers)) = whole.clone() else {
+                mirror::skipped(&self.worker);
+                continue;
+            };
+            if let Some(slot) = mirror::Slot::take(&self.worker, mirror) {
+                let changes = route.request_changes();
+                let changes = changes.and(Some(&mirror.backend.request_headers));
+                let head = asked.request(route.host(), route.path(), changes);
+                mirror::http2::send(&self.worker, slot, mirror::http2::Copy { head, body, trailers });
+            }
+        }
+    }
+
     async fn forward(
         &self,
         exchange: &mut Exchange,
@@ -177,7 +230,8 @@ impl Outbound {
         begun: Instant,
     ) -> Ended {
         let worker = &*self.worker;
-        let target = route.target(target);
+        let own = target;
+        let target = route.target(own);
         let class = Class::of(&asked.method);
         // gRPC's streams may be silent for as long as they like: who knows which of them are streams has read the schema.
         let stream = asked.grpc && !exchange.request.is_empty();
@@ -194,7 +248,7 @@ impl Outbound {
                 Ok(tried) => tried,
                 Err(error) => {
                     tracing::debug!(%error, "no endpoint for a request");
-                    return refused(exchange, asked, Failure::NoEndpoint);
+                    return refused(exchange, asked, error.failure());
                 }
             };
             let edge = edges::of(worker, &tried.place, target.called());
@@ -204,6 +258,7 @@ impl Outbound {
                 address: tried.place.address(),
                 identity: tried.place.identity(),
                 epoch: tried.place.epoch(),
+                circuit: call.circuit(),
             };
             let deadline = call.connect_deadline();
             let deadline = request_deadline.map_or(deadline, |bound| bound.min(deadline));
@@ -216,10 +271,15 @@ impl Outbound {
                     tracing::debug!(%error, "connection failed");
                     tried.finish(worker, error.outcome());
                     let late = request_deadline.is_some_and(|bound| Instant::now() >= bound);
-                    if !late && call.again(retry::Failure::Connect, false, true).await {
+                    let overflow = matches!(error, NoConnection::Overflow(..));
+                    if !late && !overflow && call.again(retry::Failure::Connect, false, true).await {
                         continue;
                     }
-                    let failure = if late { Failure::Timeout } else { Failure::Connect };
+                    let failure = match (late, overflow) {
+                        (true, _) => Failure::Timeout,
+                        (_, true) => Failure::Overflow,
+                        _ => Failure::Connect,
+                    };
                     return Ended {
                         edge: Some(edge),
                         upstream,
@@ -231,7 +291,7 @@ impl Outbound {
             let mut wait = Wait::new(worker, &mut watch, request_deadline, try_deadline);
             let whole = exchange.request.is_empty();
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
-            let request = asked.request(route.request_changes());
+            let request = asked.request(route.host(), route.path(), route.request_changes());
             let response = exchange
                 .response(server.handle.clone(), request, |cx| {
                     wait.poll(cx, tried.flight.as_ref(), grant)
@@ -298,7 +358,12 @@ impl Outbound {
                 },
             );
             head.headers.remove(UNDELIVERED);
-            change(&mut head.headers, route.response_changes());
+            if route.is_mirrored() {
+                self.mirror(exchange, asked, route);
+            }
+            let told = route.told(worker, &tried.place, own);
+            let changes = route.response_changes().and(told.as_ref());
+            changes.apply(&mut head.headers);
             wait.head_came();
             let mut flow = Flow::new(body, false, server.line().clone());
             let head = Response::from_parts(head, ());
@@ -380,6 +445,19 @@ fn judge(broken: &Broken) -> (Failure, Outcome, Option<retry::Failure>, bool) {
         Broken::Stopped(Stop::RequestTimeout) => (Failure::Timeout, Outcome::Timeout, None, true),
         Broken::Stopped(Stop::Denied) => (Failure::Denied, Outcome::Cancelled, None, true),
         Broken::Stopped(Stop::Ended) => (Failure::Ended, Outcome::Cancelled, None, true),
+    }
+}
+
+/// Answers as a rule says.
+fn answered(exchange: &mut Exchange, asked: &Asked, answer: &Answer) -> Ended {
+    let code = exchange.answer(answer, asked.grpc, asked.method == http::Method::HEAD);
+    Ended {
+        edge: None,
+        upstream: None,
+        code,
+        grpc_status: asked.grpc.then_some(answer.grpc),
+        flags: answer.flag,
+        bytes: (0, 0),
     }
 }
 

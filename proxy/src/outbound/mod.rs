@@ -7,14 +7,22 @@
 //! Enters: an intercepted connection of the application. Leaves: requests or bytes to endpoints. Never: a destination other
 //! than the one that the application connected to, plain text to an endpoint that has an identity.
 
+/// Answers of the sidecar's own, because a rule says so.
+pub mod answer;
+/// Which backend an opaque connection takes.
+pub mod connection;
 /// Who is meant by an address.
 pub mod find;
 pub mod http1;
 pub mod http2;
 /// Connections whose bytes are forwarded as they are.
 pub mod opaque;
-/// Which rule and backend a request takes.
+/// Copies of requests.
+pub mod mirror;
+/// What becomes of a request.
 pub mod route;
+/// Clients that come back to where they were.
+pub mod sticky;
 /// What may end a wait for an endpoint.
 pub mod wait;
 
@@ -62,6 +70,9 @@ enum Spoken {
 
 /// What is spoken: by declaration, else by the first bytes; `None`: the connection is over.
 async fn spoken(worker: &Worker, socket: &TcpStream, target: &Target) -> Option<Spoken> {
+    if connection::is_opaque(target) {
+        return Some(Spoken::Opaque);
+    }
     let (question, patience) = match (target, target.protocol()) {
         (Target::Unknown(_), _) | (_, Protocol::Tcp | Protocol::Tls) => return Some(Spoken::Opaque),
         (_, Protocol::Http | Protocol::Http2 | Protocol::Grpc) => (Question::Http, FIRST_BYTE),

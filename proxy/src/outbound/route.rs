@@ -1,118 +1,379 @@
-//! Which rule and backend a request takes.
+//! What becomes of a request: where it goes or what answers it, and what changes on the way.
 //!
 //! Enters: the target of a connection and a request's head. Leaves: the [`Route`]. Never: another Service than the
-//! connection's because of a header: the address that the application chose wins.
+//! connection's because of a header: the address that the application chose wins; an allocation where a rule asks for nothing special.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use http::HeaderMap;
 use weft_engine::Wish;
 use weft_engine::retry;
-use weft_engine::route::{Choice, RequestHead, RouteTable};
-use weft_proto::model::HeaderChanges;
+use weft_engine::route::session::{self, Held};
+use weft_engine::route::{Choice, CompiledRule, Fields, Found, RequestHead, RouteTable, fault};
+use weft_proto::model::{Backend, HeaderChanges, Mirror};
 
+use super::answer::Answer;
+use super::sticky;
+use crate::changes::Changes;
 use crate::context::Worker;
 use crate::failure::Failure;
-use crate::upstream::call::Target;
+use crate::upstream::call::{Place, Target};
+use crate::view::Destination;
 
-/// Where a request goes, and under which bounds.
-#[derive(Clone, Debug)]
+/// What becomes of a request, and under which bounds.
+#[derive(Debug)]
 pub struct Route {
-    /// The backend; `None`: the connection's own target.
-    target: Option<Target>,
+    /// Where it goes.
+    pub way: Way,
     rule: Option<(Arc<RouteTable>, usize)>,
+    /// The rule's backend, by its place among them.
+    backend: Option<usize>,
     /// Bound on the whole request.
     pub request_timeout: Option<Duration>,
     /// Bound on one try.
     pub try_timeout: Option<Duration>,
+    wish: Wish,
+    extra: Option<Box<Extra>>,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub enum Way {
+    /// To the connection's own target.
+    Straight,
+    /// To a backend.
+    To(Target),
+    /// Nowhere: this is the answer.
+    Answer(Box<Answer>),
+    /// Nowhere.
+    Refuse(Failure),
+}
+
+/// What few requests have.
+#[derive(Debug, Default)]
+struct Extra {
+    delay: Option<Duration>,
+    /// Path and query to send.
+    path: Option<String>,
+    /// For the answer to a cross-origin request.
+    cors: Fields,
+    /// The session that the client brought.
+    held: Option<Held>,
+    /// A cookie for the next request's hash.
+    cookie: Option<Arc<str>>,
+    /// Which of the rule's mirrors get a copy.
+    mirrors: Vec<usize>,
 }
 
 impl Route {
-    /// Chooses. `head` is only asked for if there are rules.
-    ///
-    /// # Errors
-    /// [`Failure::NoRoute`], [`Failure::NoBackend`] or [`Failure::NotLearned`].
-    pub fn choose<'a>(
+    /// Chooses. `head` is only asked for if it matters; `fields`, all header fields, if `head` may lack them and they matter.
+    pub fn choose<'a, 'b>(
         worker: &Worker,
         target: &Target,
+        source: IpAddr,
         head: impl FnOnce() -> RequestHead<'a>,
-    ) -> Result<Self, Failure> {
+        fields: impl FnOnce() -> Cow<'b, HeaderMap>,
+    ) -> Self {
         let destination = match target {
             Target::Service(destination) => destination,
-            Target::Unlearned(_) => return Err(Failure::NotLearned),
-            _ => return Ok(Self::straight()),
+            Target::Unlearned(_) => return Self::ends(Way::Refuse(Failure::NotLearned)),
+            _ => return Self::ends(Way::Straight),
         };
-        let Some(table) = &destination.routes else {
-            return Ok(Self::straight());
+        let port = destination.port.port;
+        let mut route = Self::ends(Way::Straight);
+        let Some(table) = destination.routes.as_ref().filter(|table| table.applies(port)) else {
+            if destination.traffic.balance.hash.is_some() {
+                route.hash(worker, destination, source, &head(), fields);
+            }
+            return route;
         };
-        let choice = worker.random(|rng| table.choose(destination.port.port, &head(), rng));
-        let (rule, backend) = match choice {
-            Choice::Rule { rule, backend } => (rule, backend),
-            Choice::Service => return Ok(Self::straight()),
-            Choice::Answer { .. } | Choice::NoMatch => return Err(Failure::NoRoute),
-            Choice::Unavailable { .. } => return Err(Failure::NoBackend),
-        };
-        let own = backend.service == destination.service && backend.port == destination.port.port;
-        let target = match own {
-            true => None,
-            false => match worker
-                .view()
-                .backend(&backend.service, backend.port, backend.subset.as_deref())
-            {
-                Some(backend) => Some(Target::Service(backend.clone())),
-                None => return Err(Failure::NoBackend),
-            },
-        };
-        Ok(Self {
-            target,
-            request_timeout: rule.request_timeout,
-            try_timeout: rule.backend_timeout,
-            rule: Some((table.clone(), rule.index)),
-        })
+        let head = head();
+        match table.find(port, &head) {
+            Found::Rule(rule) => {
+                route.rule = Some((table.clone(), rule.index));
+                route.obey(worker, destination, rule, &head);
+            }
+            Found::Service => {}
+            Found::NoMatch => route.way = Way::Refuse(Failure::NoRoute),
+        }
+        match &route.way {
+            Way::Straight if destination.traffic.balance.hash.is_some() => {
+                route.hash(worker, destination, source, &head, fields);
+            }
+            Way::To(Target::Service(backend)) if backend.traffic.balance.hash.is_some() => {
+                let backend = backend.clone();
+                route.hash(worker, &backend, source, &head, fields);
+            }
+            _ => {}
+        }
+        route
     }
 
-    fn straight() -> Self {
+    fn ends(way: Way) -> Self {
         Self {
-            target: None,
+            way,
             rule: None,
+            backend: None,
             request_timeout: None,
             try_timeout: None,
+            wish: Wish::default(),
+            extra: None,
         }
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Does what a rule says.
+    fn obey(&mut self, worker: &Worker, own: &Destination, rule: &CompiledRule, head: &RequestHead<'_>) {
+        self.request_timeout = rule.request_timeout;
+        self.try_timeout = rule.backend_timeout;
+        if let Some(cors) = &rule.cors {
+            if let Some(fields) = cors.preflight(head) {
+                self.way = Way::Answer(Box::new(Answer::preflight(fields)));
+                return;
+            }
+            if let Some(mut fields) = cors.answer(head) {
+                if cors.varies() {
+                    fields.push(("vary".into(), "origin".into()));
+                }
+                self.extra().cors = fields;
+            }
+        }
+        if rule.fault.delay.is_some() || rule.fault.abort.is_some() {
+            let drawn = worker.random(|rng| fault::draw(&rule.fault, rng));
+            if drawn.delay.is_some() {
+                self.extra().delay = drawn.delay;
+            }
+            if let Some(abort) = drawn.abort {
+                self.way = Way::Answer(Box::new(Answer::abort(abort)));
+                return;
+            }
+        }
+        let held = rule
+            .session
+            .as_ref()
+            .and_then(|session| sticky::held(session, head, sticky::now(worker)));
+        self.way = match worker.random(|rng| rule.split_for(held.as_ref(), rng)) {
+            Choice::Rule { backend, .. } => {
+                self.backend = rule.backends.iter().position(|each| std::ptr::eq(each, backend));
+                if let Some(held) = held {
+                    self.extra().held = Some(held);
+                    if held.backend == session::backend(backend) {
+                        self.wish.address = Some(held.address);
+                    }
+                }
+                to(worker, own, backend)
+            }
+            Choice::Answer { .. } => {
+                let fields = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.cors));
+                let answer = rule.answer.as_ref().ok_or(Failure::NoBackend);
+                match answer.and_then(|answer| Answer::of(rule, answer, head, fields.unwrap_or_default())) {
+                    Ok(answer) => Way::Answer(Box::new(answer)),
+                    Err(failure) => Way::Refuse(failure),
+                }
+            }
+            Choice::Service | Choice::NoMatch | Choice::Unavailable { .. } => Way::Refuse(Failure::NoBackend),
+        };
+        if matches!(self.way, Way::Refuse(_) | Way::Answer(_)) {
+            return;
+        }
+        if let Some(edit) = &rule.path {
+            match edit.apply(head.path) {
+                Ok(path) => {
+                    let path = match head.query {
+                        Some(query) => format!("{path}?{query}"),
+                        None => path.into_owned(),
+                    };
+                    self.extra().path = Some(path);
+                }
+                Err(_) => self.way = Way::Refuse(Failure::Path),
+            }
+        }
+        for (index, mirror) in rule.mirrors.iter().enumerate() {
+            if worker.random(|rng| fault::hits(mirror.millionths, rng)) {
+                self.extra().mirrors.push(index);
+            }
+        }
+    }
+
+    /// What consistent hashing goes by.
+    fn hash<'b>(
+        &mut self,
+        worker: &Worker,
+        destination: &Destination,
+        source: IpAddr,
+        head: &RequestHead<'_>,
+        fields: impl FnOnce() -> Cow<'b, HeaderMap>,
+    ) {
+        let Some(what) = &destination.traffic.balance.hash else {
+            return;
+        };
+        let all;
+        let head = match head.headers.is_empty() {
+            true => {
+                all = fields();
+                RequestHead {
+                    headers: &all,
+                    ..*head
+                }
+            }
+            false => *head,
+        };
+        let (hash, cookie) = sticky::hashed(worker, what, &head, source);
+        self.wish.hash = hash;
+        if cookie.is_some() {
+            self.extra().cookie = cookie;
+        }
+    }
+
+    fn rule(&self) -> Option<&CompiledRule> {
+        let (table, index) = self.rule.as_ref()?;
+        table.rules().get(*index)
+    }
+
+    fn chosen(&self) -> Option<&Backend> {
+        self.rule()?.backends.get(self.backend?)
     }
 
     /// The target of the request.
     pub fn target<'a>(&'a self, own: &'a Target) -> &'a Target {
-        self.target.as_ref().unwrap_or(own)
+        match &self.way {
+            Way::To(target) => target,
+            _ => own,
+        }
+    }
+
+    /// How long it waits first, on purpose.
+    pub fn delay(&self) -> Option<Duration> {
+        self.extra.as_ref()?.delay
+    }
+
+    /// Envoy's response flags, with what was done on purpose.
+    pub fn flags(&self, flags: &'static str) -> &'static str {
+        match (self.delay(), flags) {
+            (None, flags) => flags,
+            (Some(_), "-") => "DI",
+            (Some(_), "FI") => "DI,FI",
+            (Some(_), flags) => flags,
+        }
     }
 
     /// What is tried again.
     pub fn retries(&self) -> &retry::Policy {
         static OWN: LazyLock<retry::Policy> = LazyLock::new(retry::Policy::default);
-        &OWN
+        self.rule().map_or(&OWN, |rule| &rule.retries)
     }
 
     /// Which endpoint the request would like.
     pub fn wish(&self) -> Wish {
-        Wish::default()
+        self.wish
+    }
+
+    /// The host to send instead of the request's.
+    pub fn host(&self) -> Option<&str> {
+        let backend = self.chosen();
+        let own = backend.and_then(|backend| {
+            let set = &backend.request_headers.set;
+            set.iter().rfind(|(name, _)| &**name == "host")
+        });
+        match own {
+            Some((_, host)) => Some(host),
+            None => self.rule()?.host.as_deref(),
+        }
+    }
+
+    /// The path and query to send instead of the request's.
+    pub fn path(&self) -> Option<&str> {
+        self.extra.as_ref()?.path.as_deref()
     }
 
     /// Changes to the request's fields.
-    pub fn request_changes(&self) -> Option<&HeaderChanges> {
-        self.changes(|rule| &rule.request_headers)
+    pub fn request_changes(&self) -> Changes<'_> {
+        let Some(rule) = self.rule() else {
+            return Changes::NONE;
+        };
+        let backend = self.chosen().map(|backend| &backend.request_headers);
+        Changes::new([Some(&rule.request_headers), backend, None])
     }
 
-    /// Changes to the response's fields.
-    pub fn response_changes(&self) -> Option<&HeaderChanges> {
-        self.changes(|rule| &rule.response_headers)
+    /// Changes to the response's fields; [`Route::told`] may add to them.
+    pub fn response_changes(&self) -> Changes<'_> {
+        let Some(rule) = self.rule() else {
+            return Changes::NONE;
+        };
+        let backend = self.chosen().map(|backend| &backend.response_headers);
+        Changes::new([Some(&rule.response_headers), backend, None])
     }
 
-    fn changes(
-        &self,
-        of: impl Fn(&weft_engine::route::CompiledRule) -> &HeaderChanges,
-    ) -> Option<&HeaderChanges> {
-        let (table, index) = self.rule.as_ref()?;
-        let changes = of(table.rules().get(*index)?);
-        let empty = changes.set.is_empty() && changes.add.is_empty() && changes.remove.is_empty();
-        (!empty).then_some(changes)
+    /// What the client is told besides, now that an endpoint answered.
+    pub fn told(&self, worker: &Worker, place: &Place, own: &Target) -> Option<HeaderChanges> {
+        let session = self.rule().and_then(|rule| rule.session.as_ref());
+        let session = session.filter(|_| matches!(place, Place::Picked(_)));
+        if session.is_none() && self.extra.is_none() {
+            return None;
+        }
+        let extra = self.extra.as_deref();
+        let mut changes = HeaderChanges::default();
+        if let (Some(session), Target::Service(to)) = (session, self.target(own)) {
+            let backend = session::destination(&to.service, to.port.port, to.subset.as_deref());
+            let before = extra.and_then(|extra| extra.held.as_ref());
+            let now = sticky::now(worker);
+            changes = sticky::tell(session, before, backend, place.address(), now).unwrap_or_default();
+        }
+        if let Some(extra) = extra {
+            for (name, value) in &extra.cors {
+                // Others may have named what it varies by.
+                let list = if &**name == "vary" {
+                    &mut changes.add
+                } else {
+                    &mut changes.set
+                };
+                list.push((name.clone(), value.clone()));
+            }
+            if let Some(cookie) = &extra.cookie {
+                changes.add.push(("set-cookie".into(), cookie.clone()));
+            }
+        }
+        Some(changes)
     }
+
+    /// Whether copies go somewhere.
+    pub fn is_mirrored(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| !extra.mirrors.is_empty())
+    }
+
+    /// Where copies go.
+    pub fn mirrors(&self) -> impl Iterator<Item = &Mirror> {
+        let wanted = self.extra.iter().flat_map(|extra| &extra.mirrors);
+        wanted.filter_map(|index| self.rule()?.mirrors.get(*index))
+    }
+}
+
+/// The way to a backend.
+fn to(worker: &Worker, own: &Destination, backend: &Backend) -> Way {
+    let same = backend.service == own.service
+        && backend.port == own.port.port
+        && backend.subset.as_deref() == own.subset.as_deref();
+    if same {
+        return Way::Straight;
+    }
+    match destination(worker, backend) {
+        Some(target) => Way::To(target),
+        None => Way::Refuse(Failure::NoBackend),
+    }
+}
+
+/// The target that a backend is; `None`: there is no such thing.
+pub fn destination(worker: &Worker, backend: &Backend) -> Option<Target> {
+    if backend.invalid.is_some() {
+        return None;
+    }
+    let view = worker.view();
+    let destination = view.backend(&backend.service, backend.port, backend.subset.as_deref())?;
+    Some(Target::Service(destination.clone()))
 }

@@ -94,7 +94,8 @@ impl Parts {
             let key: Key = (port, subset.cloned());
             let cluster = self.clusters.get(&key)?;
             // Routes are of those who call the Service; who calls a subset was sent there by one.
-            let routes = table.filter(|table| key.1.is_none() && table.applies(port));
+            let routes =
+                table.filter(|table| key.1.is_none() && (table.applies(port) || table.connects(port)));
             Some(Arc::new(Destination {
                 service: name.clone(),
                 host: host.clone(),

@@ -1,0 +1,64 @@
+//! Which backend an opaque connection takes.
+//!
+//! Enters: a connection and its target. Leaves: the target, or the backend that a rule says. Never: a wait for bytes where no rule looks
+//! at them: on many ports the server speaks first.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use weft_engine::route::{Choice, RouteTable};
+use weft_proto::model::Protocol;
+
+use super::route::destination;
+use crate::context::Worker;
+use crate::detect;
+use crate::failure::Failure;
+use crate::upstream::call::Target;
+use crate::view::Destination;
+
+/// Whether rules for connections alone decide: then the bytes don't matter, even if they are HTTP.
+pub fn is_opaque(target: &Target) -> bool {
+    ruled(target).is_some_and(|(destination, table)| !table.applies(destination.port.port))
+}
+
+/// Where a connection to `original` goes.
+///
+/// # Errors
+/// [`Failure::NoRoute`] or [`Failure::NoBackend`].
+pub async fn choose(
+    worker: &Worker,
+    socket: &TcpStream,
+    original: SocketAddr,
+    own: &Target,
+) -> Result<Target, Failure> {
+    let Some((destination, table)) = ruled(own) else {
+        return Ok(own.clone());
+    };
+    let port = destination.port.port;
+    let name = match (table.looks_at_names(port), destination.port.protocol) {
+        (false, _) => None,
+        // Its client speaks first.
+        (true, Protocol::Tls) => detect::server_name(socket, Instant::now() + detect::PATIENCE).await,
+        (true, _) => detect::server_name(socket, Instant::now() + detect::SILENCE).await,
+    };
+    let choice = worker.random(|rng| table.connection(port, name.as_deref(), original.ip(), rng));
+    match choice {
+        Choice::Rule { backend, .. } => self::destination(worker, backend).ok_or(Failure::NoBackend),
+        Choice::Service => Ok(own.clone()),
+        Choice::NoMatch => Err(Failure::NoRoute),
+        Choice::Answer { .. } | Choice::Unavailable { .. } => Err(Failure::NoBackend),
+    }
+}
+
+/// The rules for connections to a target, if there are any.
+fn ruled(target: &Target) -> Option<(&Destination, &Arc<RouteTable>)> {
+    let Target::Service(destination) = target else {
+        return None;
+    };
+    let table = destination.routes.as_ref()?;
+    table
+        .connects(destination.port.port)
+        .then_some((&**destination, table))
+}
