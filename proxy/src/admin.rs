@@ -11,6 +11,7 @@ use weft_engine::Cluster;
 
 use crate::clock::Clock;
 use crate::drain::{Drain, Stage};
+use crate::explain::page::Explainer;
 use crate::identity::Identity;
 use crate::pages::{self, Page};
 use crate::telemetry::log;
@@ -23,6 +24,8 @@ GET  /names                  every Service of the mesh by name
 GET  /certificates           identity, serial, validity
 GET  /config/versions        version of every resource, what was refused
 GET  /healthz                whether this process answers
+POST /explain                why a request (JSON) would go where it would
+POST /explain/inbound        why a request that arrives (JSON) would be allowed or not
 POST /certificates/renew     ask for a new certificate now
 POST /logging?level=LEVEL    off, error, warn, info, debug or trace
 POST /drain                  stop being ready, finish what is open
@@ -44,11 +47,17 @@ pub struct Admin {
     pub quit: Arc<Notify>,
     /// The engine's time.
     pub clock: Clock,
+    /// Answers why.
+    pub explainer: Explainer,
 }
 
 impl Admin {
     /// Answers a request.
-    pub async fn answer<B>(self, request: Request<B>) -> Page {
+    pub async fn answer<B>(self, request: Request<B>) -> Page
+    where
+        B: hyper::body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let changes = request.method() == Method::POST;
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match (request.uri().path(), changes, reads) {
@@ -65,6 +74,8 @@ impl Admin {
                     "a new certificate is being asked for; see /certificates\n",
                 )
             }
+            ("/explain", true, _) => self.explainer.outbound(request.into_body()).await,
+            ("/explain/inbound", true, _) => self.explainer.inbound(request.into_body()).await,
             ("/logging", true, _) => level(request.uri().query()),
             ("/drain", true, _) => {
                 self.drain.start();
@@ -77,6 +88,10 @@ impl Admin {
             ("/certificates/renew" | "/logging" | "/drain" | "/quitquitquit", ..) => pages::text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "this changes something: use POST\n",
+            ),
+            ("/explain" | "/explain/inbound", ..) => pages::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the question is the body: use POST\n",
             ),
             _ => pages::text(StatusCode::NOT_FOUND, INDEX),
         }
@@ -206,8 +221,16 @@ mod tests {
 
     fn admin() -> Admin {
         let clock = Clock::start();
+        let views = Writer::new("shop", weft_engine::Settings::default(), clock).views();
         Admin {
-            views: Writer::new("shop", weft_engine::Settings::default(), clock).views(),
+            explainer: Explainer {
+                views: views.clone(),
+                demand: crate::xds::demand::Demand::default(),
+                clock,
+                identity: None,
+                address: None,
+            },
+            views,
             identity: Identity::new(TrustDomain::new("cluster.local").unwrap()),
             configuration: Report::default(),
             drain: Drain::new(DrainTimes::default()),
@@ -217,7 +240,11 @@ mod tests {
     }
 
     async fn ask(admin: &Admin, method: Method, path: &str) -> (u16, String) {
-        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(String::new())
+            .unwrap();
         let page = admin.clone().answer(request).await;
         let status = page.status().as_u16();
         (

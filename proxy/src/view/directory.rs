@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use weft_proto::model::Names;
-use weft_proto::model::names::{Named, Network};
+use weft_proto::model::names::{self, Named, Network};
+use weft_proto::model::{Names, ServiceName};
 
 /// All shares, and an index of their addresses. Immutable.
 #[derive(Debug, Default)]
@@ -71,6 +71,19 @@ impl Directory {
         services
             .map(|named| format!("{}/{}", named.namespace, named.name))
             .collect()
+    }
+
+    /// Whether it has a Service.
+    pub fn has(&self, service: &ServiceName) -> bool {
+        let shard = names::shard(&service.namespace, &service.name);
+        let services = self
+            .shards
+            .get(&shard)
+            .into_iter()
+            .flat_map(|names| names.services());
+        services
+            .into_iter()
+            .any(|named| *named.namespace == *service.namespace && *named.name == *service.name)
     }
 
     /// How many Services it has.

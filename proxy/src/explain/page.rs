@@ -1,0 +1,147 @@
+//! The pages of the admin port: `POST /explain` and `POST /explain/inbound`.
+//!
+//! Enters: a request as JSON, bounded. Leaves: an explanation as JSON. Never: a change; what is not known yet of a Service is asked for,
+//! as for its first connection.
+
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Limited};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use serde::de::DeserializeOwned;
+use std::net::IpAddr;
+use tokio::time::Instant;
+use weft_engine::explain::{Arrival, Request};
+use weft_proto::model::{ServiceName, SpiffeId};
+
+use super::Sender;
+use crate::clock::Clock;
+use crate::pages::{self, Page};
+use crate::view::{View, Views, Wanted};
+use crate::xds::demand::Demand;
+
+/// Longest question, in bytes.
+const LONGEST: usize = 256 << 10;
+
+/// Answers questions.
+#[derive(Clone, Debug)]
+pub struct Explainer {
+    /// What is known.
+    pub views: Views,
+    /// What must be known besides.
+    pub demand: Demand,
+    /// The engine's time.
+    pub clock: Clock,
+    /// This workload's identity, as it should be.
+    pub identity: Option<SpiffeId>,
+    /// The pod's address.
+    pub address: Option<IpAddr>,
+}
+
+impl Explainer {
+    /// What would become of a request that the application sends.
+    pub async fn outbound<B>(&self, body: B) -> Page
+    where
+        B: hyper::body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let request: Request = match read(body).await {
+            Ok(request) => request,
+            Err(page) => return page,
+        };
+        if let Err(bad) = request.check() {
+            return refused(&bad);
+        }
+        self.learn(&request).await;
+        let view = self.views.load_full();
+        let mut rng = match request.seed {
+            Some(seed) => StdRng::seed_from_u64(seed),
+            None => StdRng::from_rng(&mut rand::rng()),
+        };
+        let sender = Sender {
+            identity: self.identity.clone(),
+            address: self.address.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        };
+        pages::json(&super::outbound(
+            &view,
+            self.clock.now(),
+            &mut rng,
+            &sender,
+            &request,
+        ))
+    }
+
+    /// What would become of a request that arrives.
+    pub async fn inbound<B>(&self, body: B) -> Page
+    where
+        B: hyper::body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let arrival: Arrival = match read(body).await {
+            Ok(arrival) => arrival,
+            Err(page) => return page,
+        };
+        if let Err(bad) = arrival.check() {
+            return refused(&bad);
+        }
+        pages::json(&super::inbound(&self.views.load_full(), &arrival))
+    }
+
+    /// Asks for what the first connection to the host would ask for, and waits as long as that would.
+    async fn learn(&self, request: &Request) {
+        let mut views = self.views.generation();
+        let mut deadline = None;
+        loop {
+            views.borrow_and_update();
+            let Some(wanted) = missing(&self.views.load(), &request.host) else {
+                return;
+            };
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.demand.patience(&wanted));
+            self.demand.ask(wanted);
+            if !matches!(
+                tokio::time::timeout_at(deadline, views.changed()).await,
+                Ok(Ok(()))
+            ) {
+                return;
+            }
+        }
+    }
+}
+
+/// What isn't known of a host and could be.
+fn missing(view: &View, host: &str) -> Option<Wanted> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return view.missing(address).map(|missing| missing.wanted);
+    }
+    let own = view
+        .inbound
+        .as_ref()
+        .map(|inbound| inbound.workload.namespace.clone());
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let labels: Vec<&str> = host.split('.').collect();
+    // Also the Service that a pod's own name stands below.
+    [&labels[..], &labels[1..]].into_iter().find_map(|labels| {
+        let name = match labels {
+            [name] => ServiceName::new(own.as_deref()?, name),
+            [name, namespace] | [name, namespace, "svc", ..] => ServiceName::new(namespace, name),
+            _ => return None,
+        };
+        (view.service(&name).is_none() && view.directory().has(&name)).then_some(Wanted::Service(name))
+    })
+}
+
+async fn read<B, T>(body: B) -> Result<T, Page>
+where
+    B: hyper::body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    T: DeserializeOwned,
+{
+    let bytes = Limited::new(body, LONGEST).collect().await;
+    let bytes = bytes.map_err(|error| refused(&error))?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|error| refused(&error))
+}
+
+fn refused(why: &dyn std::fmt::Display) -> Page {
+    let mut page = pages::json(&serde_json::json!({"error": why.to_string()}));
+    *page.status_mut() = StatusCode::BAD_REQUEST;
+    page
+}
