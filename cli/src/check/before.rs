@@ -100,7 +100,7 @@ pub fn gateway_api(facts: &Facts) -> Vec<Finding> {
             let finding = Finding::new(
                 Level::Info,
                 CHECK,
-                "not installed: there are no HTTPRoutes and GRPCRoutes",
+                "not installed: there are no HTTPRoutes, GRPCRoutes, TCPRoutes and TLSRoutes",
             );
             return vec![finding.advise(install)];
         }

@@ -113,6 +113,30 @@ fn conditions_say_what_is_so() {
             spec(json!([parent()]), filter("RequestMirror")),
             vec!["Accepted/Accepted ResolvedRefs/ResolvedRefs PartiallyInvalid/UnsupportedValue"],
         ),
+        // A mirror is a reference too.
+        (
+            spec(
+                json!([parent()]),
+                json!([{"filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "lost", "port": 80}}}],
+                    "backendRefs": [{"name": "web", "port": 80}]}]),
+            ),
+            vec!["Accepted/Accepted !ResolvedRefs/BackendNotFound"],
+        ),
+        (
+            spec(
+                json!([parent()]),
+                json!([{"backendRefs": [{"name": "web", "namespace": "other", "port": 80}]}]),
+            ),
+            vec!["Accepted/Accepted !ResolvedRefs/RefNotPermitted"],
+        ),
+        // Accepted, as the API says; the message tells.
+        (
+            spec(
+                json!([parent()]),
+                json!([{"backendRefs": [{"name": "web", "port": 80, "weight": 0}]}]),
+            ),
+            vec![good],
+        ),
         (
             spec(json!([parent()]), odd),
             vec!["!Accepted/UnsupportedValue ResolvedRefs/ResolvedRefs"],

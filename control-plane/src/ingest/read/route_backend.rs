@@ -53,7 +53,8 @@ pub(super) fn reference(fields: &mut Fields<'_>, notes: &Notes) -> BackendRef {
         fields.text("kind").unwrap_or("Service"),
     );
     let name = fields.text("name").unwrap_or_default();
-    let namespace = fields.text("namespace").unwrap_or(&notes.object().namespace);
+    let own = &*notes.object().namespace;
+    let namespace = fields.text("namespace").unwrap_or(own);
     let mark = notes.mark();
     let port = fields.port("port");
     if !matches!((group, kind), ("" | "core", "Service")) {
@@ -61,6 +62,12 @@ pub(super) fn reference(fields: &mut Fields<'_>, notes: &Notes) -> BackendRef {
         notes.unsupported(fields.path(), reason, "name a Service");
     } else if name.is_empty() {
         notes.invalid(&fields.at("name"), "is missing", "name a Service");
+    } else if !is_name(name) || !is_name(namespace) {
+        notes.invalid(
+            fields.path(),
+            "names nothing that can be there",
+            "correct name and namespace",
+        );
     } else if port.is_none() && notes.error_since(mark).is_none() {
         notes.invalid(
             &fields.at("port"),
@@ -70,8 +77,8 @@ pub(super) fn reference(fields: &mut Fields<'_>, notes: &Notes) -> BackendRef {
     }
     BackendRef {
         target: Target::Service(ServiceName::new(
-            namespace,
-            if name.is_empty() { "invalid" } else { name },
+            if is_name(namespace) { namespace } else { own },
+            if is_name(name) { name } else { "invalid" },
         )),
         port,
         weight: 1,
@@ -81,4 +88,10 @@ pub(super) fn reference(fields: &mut Fields<'_>, notes: &Notes) -> BackendRef {
         response_headers: Default::default(),
         field: fields.path().into(),
     }
+}
+
+/// What the API server takes for the name of an object.
+fn is_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+    (1..=253).contains(&name.len()) && name.bytes().all(fits)
 }

@@ -5,7 +5,7 @@
 
 use super::fields::{Fields, Notes};
 use super::route_backend::reference;
-use super::syntax::{self, header_name, header_value};
+use super::syntax::{self, header_name, header_value, unchangeable};
 use crate::mesh::{Action, BackendRef};
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,11 +172,14 @@ impl<'a> Bodies<'a> {
 
 fn changes(fields: Option<Fields<'_>>, changes: &mut HeaderChanges, notes: &Notes) {
     let Some(mut fields) = fields else { return };
-    for (name, list) in [("set", &mut changes.set), ("add", &mut changes.add)] {
-        for mut header in fields.objects(name) {
+    for (how, list) in [("set", &mut changes.set), ("add", &mut changes.add)] {
+        for mut header in fields.objects(how) {
             let (name, value) = (header.text("name"), header.text("value").unwrap_or_default());
             match name.and_then(header_name).zip(header_value(value)) {
-                Some(header) => list.push(header),
+                Some((name, value)) => match unchangeable(&name, how) {
+                    None => list.push((name, value)),
+                    Some(reason) => notes.invalid(header.path(), reason, "leave it out"),
+                },
                 None => notes.invalid(header.path(), "is no header (RFC 9110, section 5)", "correct it"),
             }
             header.finish();
@@ -184,7 +187,10 @@ fn changes(fields: Option<Fields<'_>>, changes: &mut HeaderChanges, notes: &Note
     }
     for (path, name) in fields.texts("remove") {
         match header_name(name) {
-            Some(name) => changes.remove.push(name),
+            Some(name) => match unchangeable(&name, "remove") {
+                None => changes.remove.push(name),
+                Some(reason) => notes.invalid(&path, reason, "leave it out"),
+            },
             None => notes.invalid(&path, "is no header name (RFC 9110, section 5.1)", "correct it"),
         }
     }

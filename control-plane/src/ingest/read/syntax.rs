@@ -15,6 +15,27 @@ pub(super) fn header_name(name: &str) -> Option<Arc<str>> {
     is_token(name).then(|| name.to_ascii_lowercase().into())
 }
 
+/// Why routes can't make this change of a header: it says where messages or connections end, or there must be one of it.
+pub(super) fn unchangeable(name: &str, how: &str) -> Option<&'static str> {
+    const FRAMING: [&str; 8] = [
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    match name {
+        "host" if how != "set" => Some("there must be one host: it can be set, not added or removed"),
+        name if FRAMING.contains(&name) => {
+            Some("says where messages or connections end; routes can't change it")
+        }
+        _ => None,
+    }
+}
+
 /// RFC 9110, section 5.6.2, at most 256 bytes.
 pub(super) fn is_token(text: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -32,10 +53,20 @@ pub(super) fn path(text: &str) -> Option<Arc<str>> {
     (text.starts_with('/') && in_path(text)).then(|| text.into())
 }
 
-/// What can stand in a path.
+/// What can stand in a path that is made: nothing that applications read in more than one way.
 pub(super) fn in_path(text: &str) -> bool {
-    let odd = |b: u8| b <= b' ' || matches!(b, 0x7f | b'?' | b'#');
-    text.len() <= LONGEST_TEXT && !text.bytes().any(odd)
+    let odd = |b: u8| b <= b' ' || matches!(b, 0x7f | b'?' | b'#' | b'\\');
+    let dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    text.len() <= LONGEST_TEXT
+        && !text.bytes().any(odd)
+        && !text.split('/').any(dots)
+        && text.split('%').skip(1).all(|after| {
+            let code = after
+                .get(..2)
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            // Escapes of what has a meaning in a path, or of controls.
+            code.is_some_and(|code| !(code < b' ' || b"./\\%;\x7f".contains(&code)))
+        })
 }
 
 /// A lower-case host, with or without a port.
@@ -184,6 +215,14 @@ mod tests {
         assert_eq!(header_name("x a"), None);
         assert_eq!(path("/a?b"), None);
         assert_eq!(path("a"), None);
+        for odd in [
+            "/a/../b", "/.", "/a\\b", "/a%", "/a%zz", "/%00", "/%2e", "/%2F", "/..;x", "/%+1",
+        ] {
+            assert_eq!(path(odd), None, "{odd}");
+        }
+        for good in ["/", "/a/b.c", "/%20é", "/a;b"] {
+            assert_eq!(path(good).as_deref(), Some(good));
+        }
         assert_eq!(host("Cart.Shop:80").as_deref(), Some("cart.shop:80"));
         assert_eq!(host("a/b"), None);
         assert_eq!(server_name("*.Shop").as_deref(), Some("*.shop"));

@@ -4,7 +4,7 @@ use super::super::duration::duration;
 use super::super::fields::{Fields, Notes};
 use super::super::route_filter::{few_changes, few_cors, tokens};
 use super::super::route_policy;
-use super::super::syntax::{bound, header_name, header_value};
+use super::super::syntax::{bound, header_name, header_value, unchangeable};
 use super::matching::text_match;
 use std::time::Duration;
 use weft_proto::model::{Abort, Cors, Fault, HeaderChanges, Retries, RetryOn, StringMatch};
@@ -253,11 +253,14 @@ pub(super) fn headers(fields: &mut Fields<'_>, notes: &Notes) -> (HeaderChanges,
         let Some(mut operations) = operations else {
             return changes;
         };
-        for (name, list) in [("set", &mut changes.set), ("add", &mut changes.add)] {
-            let at = operations.at(name);
-            for (name, value) in operations.labels(name).unwrap_or_default() {
+        for (how, list) in [("set", &mut changes.set), ("add", &mut changes.add)] {
+            let at = operations.at(how);
+            for (name, value) in operations.labels(how).unwrap_or_default() {
                 match header_name(&name).zip(header_value(&value)) {
-                    Some(header) => list.push(header),
+                    Some((name, value)) => match unchangeable(&name, how) {
+                        None => list.push((name, value)),
+                        Some(reason) => notes.invalid(&format!("{at}.{name}"), reason, "leave it out"),
+                    },
                     None => {
                         let name: String = name.chars().take(64).collect();
                         let reason = "is no header (RFC 9110, section 5)";
@@ -268,7 +271,10 @@ pub(super) fn headers(fields: &mut Fields<'_>, notes: &Notes) -> (HeaderChanges,
         }
         for (at, name) in operations.texts("remove") {
             match header_name(name) {
-                Some(name) => changes.remove.push(name),
+                Some(name) => match unchangeable(&name, "remove") {
+                    None => changes.remove.push(name),
+                    Some(reason) => notes.invalid(&at, reason, "leave it out"),
+                },
                 None => notes.invalid(&at, "is no header name (RFC 9110, section 5.1)", "correct it"),
             }
         }
