@@ -10,10 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::containers::Parts;
 use crate::decide::{Decision, Refusal, RefusalKind, SkipCause, cut};
 use crate::diff::{self, diff};
 use crate::json::{Json, write_text};
-use crate::settings::Template;
 use crate::verdict::{Verdict, judge};
 
 /// Longest body that is read, in bytes: an object and the one before it, each as long as the API server takes in one request
@@ -135,7 +135,7 @@ struct Status {
 /// [`Malformed`] says what is wrong with the body; it is answered with 400.
 pub fn read(body: &[u8]) -> Result<Request<'_>, Malformed> {
     let json = |error: serde_json::Error| Malformed::Json(cut(error.to_string(), 512));
-    if values(body) > MAX_VALUES {
+    if at_most(body) > MAX_VALUES && values(body) > MAX_VALUES {
         return Err(Malformed::Values);
     }
     // At once; what is no review of this version may have another shape altogether.
@@ -160,6 +160,12 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, Malformed> {
     Ok(request)
 }
 
+/// No fewer than [`values`], but counted as fast as memory is read: what is within texts counts too.
+fn at_most(body: &[u8]) -> usize {
+    let behind = |byte: &u8| usize::from(matches!(byte, b'[' | b'{' | b','));
+    1 + body.iter().map(behind).sum::<usize>()
+}
+
 /// How many values a JSON text has, at most: every one but the first follows a bracket, a brace or a comma.
 fn values(body: &[u8]) -> usize {
     let (mut count, mut within, mut escaped) = (1, false, false);
@@ -177,7 +183,7 @@ fn values(body: &[u8]) -> usize {
 
 /// Judges what a review is about.
 #[must_use]
-pub fn judge_request<'a>(request: &'a Request<'a>, template: &'a Template) -> Verdict<'a> {
+pub fn judge_request<'a>(request: &'a Request<'a>, parts: &'a Parts) -> Verdict<'a> {
     let kind = &request.kind;
     if !kind.is_pod() {
         let refusal = Refusal::new(
@@ -200,7 +206,7 @@ pub fn judge_request<'a>(request: &'a Request<'a>, template: &'a Template) -> Ve
         .filter(|name| !name.is_empty())
         .or(own)
         .unwrap_or("default");
-    judge(&request.object, namespace, None, template)
+    judge(&request.object, namespace, None, parts)
 }
 
 /// The answer to a review, and whether it changes the pod.
@@ -292,7 +298,7 @@ mod tests {
     }
 
     fn ask(review: &Value) -> Result<Value, Malformed> {
-        let (body, template) = (review.to_string(), Template::default());
+        let (body, template) = (review.to_string(), Parts::new(crate::Template::default()));
         let request = read(body.as_bytes())?;
         let verdict = judge_request(&request, &template);
         Ok(serde_json::from_slice(&reply(&request, &verdict).0).unwrap())
@@ -419,7 +425,7 @@ mod tests {
                 }
             }
             if let Ok(request) = read(&body) {
-                let template = Template::default();
+                let template = Parts::new(crate::Template::default());
                 let verdict = judge_request(&request, &template);
                 let (answer, _) = reply(&request, &verdict);
                 let answer: Value = serde_json::from_slice(&answer).unwrap();

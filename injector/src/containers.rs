@@ -1,7 +1,7 @@
 //! The containers and volumes that are put into a pod.
 //!
-//! In: the template, what the pod's annotations ask for, and what the pod is called. Out: JSON of two init containers
-//! and four volumes. Never: more privilege than each needs; only `weft-init`, which ends before anything of the
+//! In: the template (once), what a pod's annotations ask for, and what it is called. Out: JSON of two init containers and four
+//! volumes. Never: more privilege than each needs; only `weft-init`, which ends before anything of the
 //! application starts, may change the pod's network.
 
 use std::borrow::Cow;
@@ -9,56 +9,116 @@ use std::borrow::Cow;
 use weft_proto::model::annotations::{self as names, env};
 
 use crate::called::Called;
+use crate::hash::hash;
 use crate::json::Json;
 use crate::overrides::{Overrides, Resource};
 use crate::quantity;
 use crate::settings::Template;
 
+/// What is put into pods, made once; a pod shares it, and has of its own what its annotations and its names say.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// What the operator set.
+    pub template: Template,
+    init: Json<'static>,
+    proxy: Json<'static>,
+    volumes: Vec<Json<'static>>,
+    /// Tells these from those of another version or another template.
+    digest: String,
+}
+
+impl Parts {
+    /// The parts that are the same for all pods.
+    #[must_use]
+    pub fn new(template: Template) -> Self {
+        let (init, proxy) = (init(&template).into_owned(), proxy(&template).into_owned());
+        let volumes = volumes();
+        let digest = hash([&init, &proxy].into_iter().chain(&volumes));
+        Self {
+            template,
+            init,
+            proxy,
+            volumes,
+            digest,
+        }
+    }
+
+    /// Both containers of a pod, and what tells them and the volumes from others. The application's probes and ports are added by
+    /// [`crate::patch`].
+    #[must_use]
+    pub fn of_pod<'a>(&'a self, asked: &Overrides, called: &Called<'a>) -> ([Json<'a>; 2], String) {
+        let rules = rules(asked);
+        let mut own = vec![
+            plain(env::WORKLOAD, called.workload),
+            plain(env::APP, called.app),
+            plain(env::VERSION, called.version),
+        ];
+        own.push(plain(
+            env::LOG,
+            asked.log_level.unwrap_or(&self.template.proxy_log),
+        ));
+        own.extend(asked.workers.map(|count| plain(env::WORKERS, count.to_string())));
+        let resources = resources(&self.template, asked);
+        let varying = [
+            Json::from(self.digest.as_str()),
+            Json::array(rules),
+            Json::array(own),
+            resources,
+        ];
+        let hash = hash(varying.iter());
+        let [_, rules, own, resources] = varying;
+        let mut parts = [self.init.share(), self.proxy.share()];
+        for (part, mut more) in parts.iter_mut().zip([rules, own]) {
+            part.entry("env").items().append(more.items());
+            part.fields().set("resources", resources.clone());
+        }
+        (parts, hash)
+    }
+
+    /// The volumes that `weft-proxy` mounts.
+    pub fn volumes(&self) -> impl Iterator<Item = Json<'_>> {
+        self.volumes.iter().map(Json::share)
+    }
+}
+
+/// What the interception rules are made of.
+fn rules(asked: &Overrides) -> Vec<Json<'static>> {
+    let ports = [
+        (env::INCLUDE_INBOUND_PORTS, &asked.include_inbound_ports),
+        (env::EXCLUDE_INBOUND_PORTS, &asked.exclude_inbound_ports),
+        (env::INCLUDE_OUTBOUND_PORTS, &asked.include_outbound_ports),
+        (env::EXCLUDE_OUTBOUND_PORTS, &asked.exclude_outbound_ports),
+    ];
+    let ranges = [
+        (env::INCLUDE_OUTBOUND_RANGES, &asked.include_outbound_ranges),
+        (env::EXCLUDE_OUTBOUND_RANGES, &asked.exclude_outbound_ranges),
+    ];
+    let ports = ports
+        .into_iter()
+        .filter_map(|(name, list)| Some(plain(name, list.as_ref()?.to_string())));
+    let ranges = ranges
+        .into_iter()
+        .filter_map(|(name, list)| Some(plain(name, list.as_ref()?.to_string())));
+    ports.chain(ranges).collect()
+}
+
 /// `weft-init`: writes the interception rules and ends.
-#[must_use]
-pub fn init<'a>(template: &'a Template, asked: &Overrides) -> Json<'a> {
+fn init(template: &Template) -> Json<'_> {
     let mut variables = vec![plain(env::PROXY_UID, names::PROXY_UID.to_string())];
     variables.extend(socket_mark(template));
-    let mut list = |name, value: Option<String>| variables.extend(value.map(|value| plain(name, value)));
-    list(
-        env::INCLUDE_INBOUND_PORTS,
-        asked.include_inbound_ports.as_ref().map(ToString::to_string),
-    );
-    list(
-        env::EXCLUDE_INBOUND_PORTS,
-        asked.exclude_inbound_ports.as_ref().map(ToString::to_string),
-    );
-    list(
-        env::INCLUDE_OUTBOUND_PORTS,
-        asked.include_outbound_ports.as_ref().map(ToString::to_string),
-    );
-    list(
-        env::EXCLUDE_OUTBOUND_PORTS,
-        asked.exclude_outbound_ports.as_ref().map(ToString::to_string),
-    );
-    list(
-        env::INCLUDE_OUTBOUND_RANGES,
-        asked.include_outbound_ranges.as_ref().map(ToString::to_string),
-    );
-    list(
-        env::EXCLUDE_OUTBOUND_RANGES,
-        asked.exclude_outbound_ranges.as_ref().map(ToString::to_string),
-    );
     let mut container = Json::object([
         ("name", names::INIT_CONTAINER.into()),
         ("image", template.image.as_str().into()),
         ("args", Json::array(["init".into()])),
         ("env", Json::array(variables)),
-        ("resources", resources(template, asked)),
         ("securityContext", security(0, &["NET_ADMIN", "NET_RAW"])),
     ]);
     pull_policy(&mut container, template);
     container
 }
 
-/// `weft-proxy`: the native sidecar. The application's probes and ports are added by [`crate::patch`].
-#[must_use]
-pub fn proxy<'a>(template: &'a Template, asked: &Overrides, called: &Called<'a>) -> Json<'a> {
+/// `weft-proxy`: the native sidecar.
+fn proxy(template: &Template) -> Json<'_> {
     let mut variables = vec![
         field(env::POD_NAME, "metadata.name"),
         field(env::POD_NAMESPACE, "metadata.namespace"),
@@ -67,14 +127,9 @@ pub fn proxy<'a>(template: &'a Template, asked: &Overrides, called: &Called<'a>)
         field(env::HOST_IP, "status.hostIP"),
         field(env::NODE_NAME, "spec.nodeName"),
         field(env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
-        plain(env::WORKLOAD, called.workload),
-        plain(env::APP, called.app),
-        plain(env::VERSION, called.version),
         plain(env::CONTROL_PLANE, template.control_plane.as_str()),
         plain(env::TRUST_DOMAIN, template.trust_domain.as_str()),
-        plain(env::LOG, asked.log_level.unwrap_or(&template.proxy_log)),
     ];
-    variables.extend(asked.workers.map(|count| plain(env::WORKERS, count.to_string())));
     variables.extend(socket_mark(template));
     let security = match template.socket_mark {
         None => security(names::PROXY_UID, &[]),
@@ -117,7 +172,6 @@ pub fn proxy<'a>(template: &'a Template, asked: &Overrides, called: &Called<'a>)
         ("ports", Json::array([port])),
         ("startupProbe", probe(1, 600)),
         ("readinessProbe", probe(2, 4)),
-        ("resources", resources(template, asked)),
         ("securityContext", security),
         (
             "volumeMounts",
@@ -133,7 +187,7 @@ pub fn proxy<'a>(template: &'a Template, asked: &Overrides, called: &Called<'a>)
     container
 }
 
-/// Names of [`volumes`].
+/// Names of Weft's volumes.
 pub const VOLUMES: [&str; 4] = [
     names::VOLUME_TOKEN,
     names::VOLUME_CA,
@@ -142,8 +196,7 @@ pub const VOLUMES: [&str; 4] = [
 ];
 
 /// The volumes that `weft-proxy` mounts.
-#[must_use]
-pub fn volumes() -> Vec<Json<'static>> {
+fn volumes() -> Vec<Json<'static>> {
     let token = Json::object([
         ("audience", names::TOKEN_AUDIENCE.into()),
         ("expirationSeconds", u64::from(names::TOKEN_SECONDS).into()),
@@ -174,8 +227,7 @@ pub fn volumes() -> Vec<Json<'static>> {
 }
 
 /// A variable with a fixed value. Kubernetes expands `$(NAME)` in it: values with a `$` double it.
-#[must_use]
-pub fn plain<'a>(name: &'static str, value: impl Into<Cow<'a, str>>) -> Json<'a> {
+fn plain<'a>(name: &'static str, value: impl Into<Cow<'a, str>>) -> Json<'a> {
     let mut value = value.into();
     if value.contains('$') {
         value = value.replace('$', "$$").into();
@@ -270,8 +322,8 @@ mod tests {
 
     #[test]
     fn the_sidecar_has_no_privilege() {
-        let template = Template::default();
-        let proxy = value(&proxy(&template, &Overrides::default(), &called()));
+        let parts = Parts::new(Template::default());
+        let proxy = value(&parts.of_pod(&Overrides::default(), &called()).0[1]);
         let security = &proxy["securityContext"];
         assert_eq!(security["runAsUser"], 1337);
         assert_eq!(security["runAsNonRoot"], true);
@@ -286,13 +338,15 @@ mod tests {
             socket_mark: Some(1337),
             ..Template::default()
         };
-        let proxy = value(&proxy(&template, &Overrides::default(), &called()));
+        let parts = Parts::new(template);
+        let [init, proxy] = parts.of_pod(&Overrides::default(), &called()).0;
+        let (init, proxy) = (value(&init), value(&proxy));
         assert_eq!(proxy["securityContext"]["runAsUser"], 0);
         assert_eq!(
             proxy["securityContext"]["capabilities"]["add"],
             json!(["NET_ADMIN"])
         );
-        for container in [proxy, value(&init(&template, &Overrides::default()))] {
+        for container in [proxy, init] {
             let variables = container["env"].as_array().unwrap();
             assert!(variables.contains(&json!({"name": "WEFT_SOCKET_MARK", "value": "1337"})));
         }

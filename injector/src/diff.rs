@@ -166,8 +166,12 @@ fn item_names<'v>(items: &'v [Json<'_>]) -> Option<Vec<&'v str>> {
         .iter()
         .map(|item| item.get("name")?.as_str())
         .collect::<Option<_>>()?;
-    let unique: HashSet<_> = names.iter().collect();
-    (unique.len() == names.len()).then_some(names)
+    let unique = if names.len() < 16 {
+        (1..names.len()).all(|index| !names[..index].contains(&names[index]))
+    } else {
+        names.iter().collect::<HashSet<_>>().len() == names.len()
+    };
+    unique.then_some(names)
 }
 
 fn within(path: &mut String, key: &str, body: impl FnOnce(&mut String)) {

@@ -3,6 +3,7 @@
 //! In: one or more YAML or JSON documents. Out: the same text, in which every document with pods is written anew, injected:
 //! fields in their order, comments lost. Never: a document without pods changed by a byte, or one that was refused passed on.
 
+use crate::containers::Parts;
 use crate::decide::{Decision, SkipCause, cut};
 use crate::diff::diff;
 use crate::json::Json;
@@ -54,9 +55,10 @@ pub fn inject(text: &str, namespace: &str, settings: &Settings) -> Injected {
             .push(unread(1, format!("longer than {MAX_MANIFEST} bytes")));
         return all;
     }
+    let parts = Parts::new(settings.template.clone());
     for piece in split(text) {
         all.text.push_str(piece.marker);
-        match document(piece.body, piece.line, namespace, settings, &mut all.outcomes) {
+        match document(piece.body, piece.line, namespace, &parts, &mut all.outcomes) {
             Ok(Some(new)) => {
                 if piece.marker.trim_end() == "---" && !piece.marker.ends_with('\n') {
                     all.text.push('\n');
@@ -75,7 +77,7 @@ fn document(
     body: &str,
     line: usize,
     namespace: &str,
-    settings: &Settings,
+    parts: &Parts,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<Option<String>, String> {
     let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
@@ -85,7 +87,7 @@ fn document(
     let is_json = body.trim_start().starts_with('{');
     let parsed = parse(body, is_json)?;
     let mut new = parsed.clone();
-    if !object(&mut new, line, namespace, settings, outcomes)? || new == parsed {
+    if !object(&mut new, line, namespace, parts, outcomes)? || new == parsed {
         return Ok(None);
     }
     let text = if is_json {
@@ -125,7 +127,7 @@ fn object(
     object: &mut Ordered,
     line: usize,
     namespace: &str,
-    settings: &Settings,
+    parts: &Parts,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<bool, String> {
     let is_list = {
@@ -137,7 +139,7 @@ fn object(
         let mut changed = false;
         if let Some(Ordered::List(items)) = object.field_mut("items") {
             for item in items {
-                changed |= self::object(item, line, namespace, settings, outcomes)?;
+                changed |= self::object(item, line, namespace, parts, outcomes)?;
             }
         }
         return Ok(changed);
@@ -148,7 +150,7 @@ fn object(
     if !own && before["metadata"].is_object() {
         before.entry("metadata").fields().set("namespace", namespace);
     }
-    let verdict = inject_manifest(&before, settings);
+    let verdict = inject_manifest(&before, parts);
     let mut outcome = Outcome {
         line,
         object: title(&before),

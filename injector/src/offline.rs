@@ -2,15 +2,15 @@
 //!
 //! In: one object of a manifest. Out: the object with its pod template injected. Never: an object without pods changed.
 
+use crate::containers::Parts;
 use crate::decide::{Decision, SkipCause};
 use crate::json::Json;
-use crate::settings::Settings;
 use crate::verdict::{Verdict, judge};
 
 /// Injects the pod, or the pod template, of one object: Pod, Deployment, ReplicaSet, ReplicationController, StatefulSet,
 /// DaemonSet, Job or CronJob. Any other object stays as it is. Fields in a refusal are those of the pod template.
 #[must_use]
-pub fn inject_manifest<'a>(object: &'a Json<'a>, settings: &'a Settings) -> Verdict<'a> {
+pub fn inject_manifest<'a>(object: &'a Json<'a>, parts: &'a Parts) -> Verdict<'a> {
     static NULL: Json<'static> = Json::Null;
     let Some(path) = object["kind"].as_str().and_then(template_path) else {
         return Verdict::unchanged(Decision::Skip(SkipCause::NoPods));
@@ -18,7 +18,7 @@ pub fn inject_manifest<'a>(object: &'a Json<'a>, settings: &'a Settings) -> Verd
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
     let workload = object["metadata"]["name"].as_str().filter(|_| !path.is_empty());
     let template = object.pointer(path).unwrap_or(&NULL);
-    let mut verdict = judge(template, namespace, workload, &settings.template);
+    let mut verdict = judge(template, namespace, workload, parts);
     verdict.changed = verdict.changed.map(|pods| {
         let mut whole = object.share();
         match whole.pointer_mut(path) {
@@ -64,8 +64,8 @@ mod tests {
                 json!({"kind": kind, "metadata": {"name": "shop"}, "spec": {"jobTemplate": {"spec": {}}}});
             object["spec"]["template"] = template.clone();
             object["spec"]["jobTemplate"]["spec"]["template"] = template.clone();
-            let (object, settings) = (Json::from(&object), Settings::default());
-            let verdict = inject_manifest(&object, &settings);
+            let (object, parts) = (Json::from(&object), Parts::new(crate::Template::default()));
+            let verdict = inject_manifest(&object, &parts);
             assert_eq!(verdict.decision, Decision::Inject(InjectCause::Selected));
             let changed = verdict.changed.as_ref().unwrap();
             let pod = changed.pointer(path).unwrap();
@@ -73,7 +73,7 @@ mod tests {
             let env = pod["spec"]["initContainers"][1]["env"].as_array().unwrap();
             let workload = json!({"name": "WEFT_WORKLOAD", "value": "shop"});
             assert!(env.contains(&Json::from(&workload)), "{kind}");
-            let again = inject_manifest(changed, &settings);
+            let again = inject_manifest(changed, &parts);
             assert_eq!(again, verdict);
         }
     }
@@ -81,13 +81,16 @@ mod tests {
     #[test]
     fn others_stay_as_they_are() {
         for object in [json!({"kind": "Service", "spec": {}}), json!(1), json!({})] {
-            let (object, settings) = (Json::from(&object), Settings::default());
-            let verdict = inject_manifest(&object, &settings);
+            let (object, parts) = (Json::from(&object), Parts::new(crate::Template::default()));
+            let verdict = inject_manifest(&object, &parts);
             assert_eq!(verdict, Verdict::unchanged(Decision::Skip(SkipCause::NoPods)));
         }
-        let (odd, settings) = (json!({"kind": "Deployment", "spec": 3}), Settings::default());
+        let (odd, parts) = (
+            json!({"kind": "Deployment", "spec": 3}),
+            Parts::new(crate::Template::default()),
+        );
         let odd = Json::from(&odd);
-        let verdict = inject_manifest(&odd, &settings);
+        let verdict = inject_manifest(&odd, &parts);
         assert!(matches!(verdict.decision, Decision::Refuse(r) if r.kind == RefusalKind::MalformedPod));
     }
 }

@@ -10,13 +10,12 @@ use weft_proto::model::probes::{AppPort, AppProbe, Protocol};
 
 use crate::called::{Called, called};
 use crate::containers;
+use crate::containers::Parts;
 use crate::decide::{InjectCause, Refusal, RefusalKind, SkipCause};
-use crate::hash::hash;
 use crate::json::Json;
 use crate::overrides;
 use crate::pod::{Pod, list};
 use crate::probes::{self, Originals};
-use crate::settings::Template;
 
 const OURS: [&str; 2] = [names::INIT_CONTAINER, names::PROXY_CONTAINER];
 
@@ -47,7 +46,7 @@ pub fn inject<'a>(
     pod: &Pod<'a>,
     cause: InjectCause,
     workload: Option<&'a str>,
-    template: &'a Template,
+    parts: &'a Parts,
 ) -> Result<(Json<'a>, Vec<String>), Refusal> {
     let before = pod
         .annotation(names::STATUS)
@@ -56,19 +55,14 @@ pub fn inject<'a>(
     let mut asked = overrides::read(pod)?;
     check(pod, before.is_some(), &mut asked.warnings)?;
     let called = called(pod, workload);
-    let parts = [
-        containers::init(template, &asked),
-        containers::proxy(template, &asked, &called),
-    ];
-    let volumes = containers::volumes();
-    let hash = hash(parts.iter().chain(&volumes));
+    let (fresh, hash) = parts.of_pod(&asked, &called);
     let keep = before.as_ref().is_some_and(|status| status.hash == hash);
 
     let mut new = pod.value().share();
-    let (originals, ports) = application(&mut new, pod, &put_aside(pod, before.is_some()), template)?;
+    let (originals, ports) = application(&mut new, pod, &put_aside(pod, before.is_some()), &parts.template)?;
     let (originals, ports) = (safe_json(&originals), safe_json(&ports));
     readable(&originals, &ports)?;
-    let mut ours = parts.map(|fresh| {
+    let mut ours = fresh.map(|fresh| {
         let there = pod.init_container(fresh["name"].as_str().unwrap_or_default());
         let there = there.filter(|there| keep && still_sound(there, &fresh));
         there.map_or(fresh, Json::share)
@@ -88,7 +82,7 @@ pub fn inject<'a>(
         init_containers: OURS.map(str::to_owned).to_vec(),
         volumes: containers::VOLUMES.map(str::to_owned).to_vec(),
     };
-    let volumes = all_volumes(pod, volumes, keep);
+    let volumes = all_volumes(pod, parts, keep);
     spec.fields().set("volumes", Json::array(volumes));
     describe(&mut new, pod, &status, &called);
     Ok((new, asked.warnings))
@@ -202,7 +196,7 @@ fn application<'a>(
     new: &mut Json<'a>,
     pod: &Pod<'a>,
     before: &Originals,
-    template: &Template,
+    template: &crate::Template,
 ) -> Result<(Vec<AppProbe>, Vec<AppPort>), Refusal> {
     let (mut originals, mut ports) = (Vec::new(), Vec::new());
     let sleep = u64::from(template.pre_stop_sleep_seconds);
@@ -320,9 +314,9 @@ fn covers(there: &Json<'_>, wanted: &Json<'_>) -> bool {
     }
 }
 
-fn all_volumes<'a>(pod: &Pod<'a>, fresh: Vec<Json<'a>>, keep: bool) -> Vec<Json<'a>> {
+fn all_volumes<'a>(pod: &Pod<'a>, parts: &'a Parts, keep: bool) -> Vec<Json<'a>> {
     let mut all: Vec<Json<'a>> = pod.volumes().iter().map(Json::share).collect();
-    for volume in fresh {
+    for volume in parts.volumes() {
         match all.iter_mut().find(|there| there["name"] == volume["name"]) {
             Some(there) if keep && covers(there, &volume) => {}
             Some(there) => *there = volume,

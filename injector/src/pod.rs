@@ -11,6 +11,8 @@ use crate::decide::{Refusal, RefusalKind};
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'a> {
     value: &'a Json<'a>,
+    labels: &'a Json<'a>,
+    annotations: &'a Json<'a>,
 }
 
 impl<'a> Pod<'a> {
@@ -22,7 +24,11 @@ impl<'a> Pod<'a> {
         if !value.is_object() {
             return Err(malformed("", "the pod is not an object"));
         }
-        let pod = Self { value };
+        let pod = Self {
+            value,
+            labels: &value["metadata"]["labels"],
+            annotations: &value["metadata"]["annotations"],
+        };
         object(&value["metadata"], "", "metadata")?;
         for field in ["labels", "annotations"] {
             for (name, text) in object(&value["metadata"][field], "metadata", field)?
@@ -86,18 +92,18 @@ impl<'a> Pod<'a> {
     /// A label.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&'a str> {
-        self.value["metadata"]["labels"][name].as_str()
+        self.labels[name].as_str()
     }
 
     /// An annotation.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&'a str> {
-        self.value["metadata"]["annotations"][name].as_str()
+        self.annotations[name].as_str()
     }
 
     /// Names and values of all annotations.
     pub fn annotations(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.value["metadata"]["annotations"]
+        self.annotations
             .as_object()
             .into_iter()
             .flatten()

@@ -13,14 +13,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::admit::{self, MAX_BODY};
+use crate::containers::Parts;
 use crate::decide::{Decision, cut};
 use crate::metrics::Metrics;
 use crate::server::{Answer, text, typed};
-use crate::settings::Template;
 use crate::verdict::Verdict;
 
 /// What says what becomes of an object.
-pub(crate) type Judge = for<'a> fn(&'a admit::Request<'a>, &'a Template) -> Verdict<'a>;
+pub(crate) type Judge = for<'a> fn(&'a admit::Request<'a>, &'a Parts) -> Verdict<'a>;
 
 /// Bytes of all bodies that are read and judged at once.
 pub const BODIES: usize = 8 * MAX_BODY;
@@ -33,7 +33,7 @@ pub const BODY_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Reviews {
     /// What is put into pods.
-    pub template: Template,
+    pub parts: Parts,
     /// What is counted.
     pub metrics: Metrics,
     /// A permit is a KiB.
@@ -44,9 +44,9 @@ pub struct Reviews {
 impl Reviews {
     /// Nothing yet.
     #[must_use]
-    pub fn new(template: Template) -> Self {
+    pub fn new(template: crate::Template) -> Self {
         Self {
-            template,
+            parts: Parts::new(template),
             metrics: Metrics::default(),
             bodies: Semaphore::new(BODIES / 1024),
             large: Semaphore::new(1),
@@ -137,7 +137,7 @@ async fn answered(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -
     };
     let start = Instant::now();
     let request = admit::read(&body)?;
-    let verdict = judge(&request, &reviews.template);
+    let verdict = judge(&request, &reviews.parts);
     let (answer, changed) = admit::reply(&request, &verdict);
     reviews.metrics.duration.observe(start.elapsed().as_secs_f64());
     let is_pod = request.kind.is_pod();
@@ -147,20 +147,34 @@ async fn answered(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -
         labels => labels,
     };
     reviews.metrics.count(outcome, reason);
-    let refusal = match &verdict.decision {
-        Decision::Refuse(refusal) => refusal.to_string(),
-        _ => String::new(),
+    log(&request, &verdict, outcome, reason);
+    Ok(answer)
+}
+
+/// One line for whatever isn't the usual course, and for all if everything is logged: pods come by the thousand.
+fn log(request: &admit::Request<'_>, verdict: &Verdict<'_>, outcome: &'static str, reason: &'static str) {
+    let usual = match &verdict.decision {
+        Decision::Inject(_) => true,
+        Decision::Skip(cause) => !cause.is_noted(),
+        Decision::Refuse(_) => false,
     };
+    if usual && !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
     let metadata = &request.object["metadata"];
     let name = metadata["name"]
         .as_str()
-        .or_else(|| metadata["generateName"].as_str())
-        .unwrap_or_default();
-    tracing::info!(
-        kind = ?cut(request.kind.kind.to_string(), 64),
-        namespace = ?cut(request.namespace.as_deref().unwrap_or_default().to_owned(), 64),
-        name = ?cut(name.to_owned(), 128),
-        outcome, reason, refusal = ?refusal, "reviewed"
-    );
-    Ok(answer)
+        .or_else(|| metadata["generateName"].as_str());
+    let kind = cut(request.kind.kind.to_string(), 64);
+    let namespace = cut(request.namespace.as_deref().unwrap_or_default().to_owned(), 64);
+    let name = cut(name.unwrap_or_default().to_owned(), 128);
+    if usual {
+        tracing::debug!(?kind, ?namespace, ?name, outcome, reason, "reviewed");
+    } else {
+        let refusal = match &verdict.decision {
+            Decision::Refuse(refusal) => refusal.to_string(),
+            _ => String::new(),
+        };
+        tracing::info!(?kind, ?namespace, ?name, outcome, reason, ?refusal, "reviewed");
+    }
 }

@@ -5,15 +5,15 @@
 //! does not touch the pods (scaling, a finalizer), or of what a controller makes by itself.
 
 use crate::admit::Request;
+use crate::containers::Parts;
 use crate::decide::{Decision, Refusal, RefusalKind, SkipCause};
 use crate::json::Json;
 use crate::offline::template_path;
-use crate::settings::Template;
 use crate::verdict::{self, Verdict};
 
 /// Judges a request about a workload.
 #[must_use]
-pub fn judge<'a>(request: &'a Request<'a>, template: &'a Template) -> Verdict<'a> {
+pub fn judge<'a>(request: &'a Request<'a>, parts: &'a Parts) -> Verdict<'a> {
     let object = &request.object;
     let kind = &request.kind;
     let path = match (&*kind.group, &*kind.version) {
@@ -54,7 +54,7 @@ pub fn judge<'a>(request: &'a Request<'a>, template: &'a Template) -> Verdict<'a
         .unwrap_or("default");
     static NULL: Json<'static> = Json::Null;
     let pods = object.pointer(path).unwrap_or(&NULL);
-    let of_pods = verdict::judge(pods, namespace, metadata["name"].as_str(), template);
+    let of_pods = verdict::judge(pods, namespace, metadata["name"].as_str(), parts);
     let warnings = match &of_pods.decision {
         // Asked for in so many words.
         Decision::Skip(SkipCause::PodLabel) => Vec::new(),
@@ -93,7 +93,7 @@ mod tests {
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "u", "kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "shop",
             "operation": operation, "object": object, "oldObject": old}});
-        let (body, template) = (review.to_string(), Template::default());
+        let (body, template) = (review.to_string(), Parts::new(crate::Template::default()));
         let request = read(body.as_bytes()).unwrap();
         let verdict = judge(&request, &template);
         let answer: Value = serde_json::from_slice(&reply(&request, &verdict).0).unwrap();

@@ -3,11 +3,11 @@
 //! In: a pod, as JSON. Out: a [`Verdict`]: the decision, the pod as it should be, and what to tell whoever creates it.
 //! Never: I/O.
 
+use crate::containers::Parts;
 use crate::decide::{Decision, decide};
 use crate::json::Json;
 use crate::patch;
 use crate::pod::Pod;
-use crate::settings::Template;
 
 /// What becomes of an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,14 +38,14 @@ pub fn judge<'a>(
     object: &'a Json<'a>,
     namespace: &str,
     workload: Option<&'a str>,
-    template: &'a Template,
+    parts: &'a Parts,
 ) -> Verdict<'a> {
     let pod = match Pod::read(object) {
         Ok(pod) => pod,
         Err(refusal) => return Verdict::unchanged(Decision::Refuse(refusal)),
     };
-    match decide(&pod, namespace, template) {
-        Decision::Inject(cause) => match patch::inject(&pod, cause, workload, template) {
+    match decide(&pod, namespace, &parts.template) {
+        Decision::Inject(cause) => match patch::inject(&pod, cause, workload, parts) {
             Ok((new, warnings)) => Verdict {
                 decision: Decision::Inject(cause),
                 changed: Some(new),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weft_injector::Template;
+use weft_injector::containers::Parts;
 use weft_injector::decide::Decision;
 use weft_injector::diff::diff;
 use weft_injector::json::Json;
@@ -30,9 +31,10 @@ fn pods_become_what_they_should() {
         if name == "socket-mark" {
             template.socket_mark = Some(1337);
         }
+        let parts = Parts::new(template);
         let pod: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
         let json = Json::from(&pod);
-        let verdict = judge(&json, "shop", None, &template);
+        let verdict = judge(&json, "shop", None, &parts);
         let new = verdict.changed.as_ref().unwrap_or(&json);
         let (outcome, reason) = verdict.decision.labels();
         let message = match &verdict.decision {
@@ -48,7 +50,7 @@ fn pods_become_what_they_should() {
         json_patch::patch(&mut patched, &patch).unwrap();
         let patched = Json::from(&patched);
         assert_eq!(patched, *new, "{name}: the patch leads to the pod");
-        let again = judge(&patched, "shop", None, &template);
+        let again = judge(&patched, "shop", None, &parts);
         assert_eq!(
             again.changed.unwrap_or(patched.share()),
             patched,

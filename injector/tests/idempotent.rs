@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_injector::Template;
+use weft_injector::containers::Parts;
 use weft_injector::decide::{Decision, RefusalKind};
 use weft_injector::json::Json;
 use weft_injector::{diff, verdict};
@@ -21,7 +22,8 @@ fn ask(pod: &Value) -> Verdict {
 
 fn judge(pod: &Value, template: &Template) -> Verdict {
     let json = Json::from(pod);
-    let verdict = verdict::judge(&json, "shop", None, template);
+    let parts = Parts::new(template.clone());
+    let verdict = verdict::judge(&json, "shop", None, &parts);
     Verdict {
         decision: verdict.decision,
         object: serde_json::to_value(verdict.changed.as_ref().unwrap_or(&json)).unwrap(),
