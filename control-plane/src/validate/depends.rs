@@ -38,6 +38,17 @@ pub(super) fn findings(mesh: &Mesh, item: &Item) -> Vec<Diagnostic> {
                 findings.extend(referred(mesh, &one.origin, backend));
             }
         }
+        Item::DestinationRule(rule) => {
+            let domain = &mesh.settings.cluster_domain;
+            if let Some(name) = host::service(&rule.host, &rule.origin.namespace, domain) {
+                findings.extend(service(mesh, &rule.origin, &name, "spec.host"));
+            }
+        }
+        Item::BackendPolicy(policy) => {
+            for (name, field) in &policy.targets {
+                findings.extend(service(mesh, &policy.origin, name, field));
+            }
+        }
         Item::Policy(policy) => match &policy.selection {
             Selection::Services(names) => {
                 for name in names {

@@ -2,7 +2,7 @@
 //!
 //! Enters: an AdmissionReview about an object that somebody writes. Leaves: a refusal where the object alone is wrong, warnings about
 //! what Weft doesn't act on and about what isn't there yet. Never: a refusal because of another object, since manifests are
-//! applied in any order; a refusal of a change that leaves the spec as it is, such as taking a finalizer away.
+//! applied in any order; a refusal of a change that leaves the spec and Weft's annotations as they are, such as taking a finalizer away.
 
 mod depends;
 mod review;
@@ -19,11 +19,12 @@ use axum::extract::{FromRequest as _, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
-use weft_proto::model::Origin;
+use weft_proto::model::{Origin, annotations};
 
 /// Time for a body to arrive, and for its turn.
 const BODY_TIME: Duration = Duration::from_secs(5);
@@ -124,7 +125,9 @@ pub fn judge(request: &Request, mesh: &Mesh) -> Opinion {
     let whole = request.sub_resource.as_ref().is_none_or(String::is_empty);
     let changes = match request.operation.as_str() {
         "CREATE" => true,
-        "UPDATE" => object["spec"] != request.old_object["spec"],
+        "UPDATE" => {
+            object["spec"] != request.old_object["spec"] || settings(object) != settings(&request.old_object)
+        }
         _ => false,
     };
     if !changes || !whole || !object["metadata"]["deletionTimestamp"].is_null() {
@@ -177,6 +180,13 @@ pub fn judge(request: &Request, mesh: &Mesh) -> Opinion {
             .map(|finding| format!("weft: {}", sentence(finding)))
             .collect(),
     }
+}
+
+/// Annotations that the object is read with.
+fn settings(object: &Value) -> Vec<(&String, &Value)> {
+    let all = object["metadata"]["annotations"].as_object();
+    let ours = |(name, _): &(&String, &Value)| name.starts_with(annotations::TRAFFIC_PREFIX);
+    all.into_iter().flatten().filter(ours).collect()
 }
 
 /// `spec.rules[0]: no such Service; create it`: whoever writes the object knows which it is.

@@ -23,6 +23,24 @@ fn create(group: &str, kind: &str, spec: Value) -> Opinion {
 
 const SECURITY: &str = "security.istio.io";
 const GATEWAY: &str = "gateway.networking.k8s.io";
+const NETWORKING: &str = "networking.istio.io";
+
+#[test]
+fn annotations_are_judged_too() {
+    let route = |rate: &str| {
+        json!({"metadata": {"name": "x", "namespace": "shop", "annotations": {"traffic.weft.dev/rateLimit": rate}},
+            "spec": {"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+                "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}})
+    };
+    let opinion = ask(GATEWAY, "HTTPRoute", "UPDATE", &route("-1/s"), &route("1/s"));
+    let refused = opinion.refused.unwrap();
+    assert!(
+        refused.contains("metadata.annotations[traffic.weft.dev/rateLimit]"),
+        "{refused}"
+    );
+    let opinion = ask(GATEWAY, "HTTPRoute", "UPDATE", &route("-1/s"), &route("-1/s"));
+    assert_eq!(opinion, Opinion::default());
+}
 
 #[test]
 fn what_is_wrong_in_the_object_alone_is_refused_by_field() {
@@ -53,6 +71,19 @@ fn what_is_wrong_in_the_object_alone_is_refused_by_field() {
                 "rules": [{"backendRefs": [{"name": "web", "port": 99999}]}]}),
             "spec.rules[0].backendRefs[0].port",
         ),
+        (
+            NETWORKING,
+            "DestinationRule",
+            json!({"host": "web", "trafficPolicy": {"outlierDetection": {"interval": "-1s"}}}),
+            "spec.trafficPolicy.outlierDetection.interval",
+        ),
+        (
+            NETWORKING,
+            "DestinationRule",
+            json!({"host": "web", "trafficPolicy": {"loadBalancer": {"localityLbSetting": {
+                "distribute": [{"from": "a", "to": {"b": 99}}]}}}}),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to",
+        ),
     ] {
         let opinion = create(group, kind, spec.clone());
         let refused = opinion.refused.unwrap_or_else(|| panic!("{spec} was taken"));
@@ -68,6 +99,12 @@ fn what_depends_on_others_or_is_not_acted_on_only_draws_a_warning() {
             "HTTPRoute",
             json!({"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
                 "rules": [{"backendRefs": [{"name": "later", "port": 80}]}]}),
+            "Service shop/later doesn't exist yet",
+        ),
+        (
+            NETWORKING,
+            "DestinationRule",
+            json!({"host": "later.shop"}),
             "Service shop/later doesn't exist yet",
         ),
         (

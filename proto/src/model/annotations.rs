@@ -341,3 +341,17 @@ pub mod env {
     /// For `weft init`: comma-separated destination CIDRs to leave alone.
     pub const EXCLUDE_OUTBOUND_RANGES: &str = "WEFT_EXCLUDE_OUTBOUND_RANGES";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_annotation_that_is_read() {
+        let page = std::fs::read_to_string("../docs/annotations.md").unwrap();
+        let ours = SETTINGS.iter().map(|setting| setting.weft);
+        for name in ours.chain(OF_SERVICES).chain(OF_ROUTES) {
+            assert!(page.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 
 use crate::mesh::{Diagnostic, Severity};
 use serde_json::{Map, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use weft_proto::model::Origin;
 
@@ -16,7 +16,12 @@ const MAX_FINDINGS: usize = 50;
 #[derive(Debug)]
 pub(crate) struct Notes {
     object: Origin,
-    findings: RefCell<Vec<Diagnostic>>,
+    /// With the place of each among all that there were.
+    findings: RefCell<Vec<(usize, Diagnostic)>>,
+    /// How many there were, kept or not.
+    seen: Cell<usize>,
+    /// The last error and its place, kept or not.
+    error: RefCell<Option<(usize, Arc<str>)>>,
 }
 
 impl Notes {
@@ -25,6 +30,8 @@ impl Notes {
         Self {
             object: object.clone(),
             findings: RefCell::default(),
+            seen: Cell::default(),
+            error: RefCell::default(),
         }
     }
 
@@ -36,10 +43,12 @@ impl Notes {
     /// Keeps a finding; errors in preference when there are too many.
     pub(crate) fn add(&self, finding: Diagnostic) {
         let mut findings = self.findings.borrow_mut();
-        if findings.len() < MAX_FINDINGS
-            || finding.severity == Severity::Error && findings.len() < 2 * MAX_FINDINGS
-        {
-            findings.push(finding);
+        let (place, error) = (self.seen.get(), finding.severity == Severity::Error);
+        self.seen.set(place + 1);
+        if findings.len() < MAX_FINDINGS || error && findings.len() < 2 * MAX_FINDINGS {
+            findings.push((place, finding));
+        } else if error {
+            self.error.replace(Some((place, sentence(&finding))));
         }
     }
 
@@ -75,23 +84,35 @@ impl Notes {
 
     /// A position to look back to.
     pub(crate) fn mark(&self) -> usize {
-        self.findings.borrow().len()
+        self.seen.get()
     }
 
-    /// The first error since a mark, as `field: reason`.
+    /// An error since a mark, as `field: reason`: the first, or of those that are too many to be kept the last.
     pub(crate) fn error_since(&self, mark: usize) -> Option<Arc<str>> {
         let findings = self.findings.borrow();
-        let error = findings
+        let kept = findings
             .iter()
-            .skip(mark)
-            .find(|finding| finding.severity == Severity::Error);
-        error.map(|error| format!("{}: {}", error.field, error.reason).into())
+            .find(|(place, finding)| *place >= mark && finding.severity == Severity::Error);
+        kept.map(|(_, error)| sentence(error)).or_else(|| {
+            let last = self.error.borrow();
+            last.as_ref()
+                .filter(|(place, _)| *place >= mark)
+                .map(|(_, text)| text.clone())
+        })
     }
 
     /// Everything that was found.
     pub(crate) fn into_findings(self) -> Vec<Diagnostic> {
-        self.findings.into_inner()
+        self.findings
+            .into_inner()
+            .into_iter()
+            .map(|(_, finding)| finding)
+            .collect()
     }
+}
+
+fn sentence(finding: &Diagnostic) -> Arc<str> {
+    format!("{}: {}", finding.field, finding.reason).into()
 }
 
 /// A JSON object and which of its fields have been asked for. Reports the others when it is dropped by
@@ -330,5 +351,28 @@ fn type_name(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_seen_however_many_there_were_before() {
+        let notes = Notes::new(&Origin::object("AuthorizationPolicy", "shop", "x"));
+        for i in 0..1_000 {
+            let mark = notes.mark();
+            assert_eq!(notes.error_since(mark), None);
+            notes.not_acted_on("spec.a", "isn't acted on", "remove it");
+            assert_eq!(notes.error_since(mark), None);
+            notes.invalid("spec.b", format!("is wrong {i}"), "correct it");
+            assert_eq!(
+                notes.error_since(mark).unwrap(),
+                format!("spec.b: is wrong {i}").into()
+            );
+            assert_eq!(notes.error_since(0).unwrap(), "spec.b: is wrong 0".into());
+        }
+        assert_eq!(notes.into_findings().len(), 2 * MAX_FINDINGS);
     }
 }

@@ -303,8 +303,8 @@ async fn what_nothing_acts_on_is_reported() {
     let networking = ["networkpolicies", "ingresses"];
     cluster.serve("networking.k8s.io/v1", &networking);
     cluster.serve(&format!("{GATEWAY}/v1"), &["gateways"]);
-    cluster.serve("networking.istio.io/v1beta1", &["virtualservices", "gateways"]);
-    for plural in networking.into_iter().chain(["virtualservices", "gateways"]) {
+    cluster.serve("networking.istio.io/v1beta1", &["serviceentries", "gateways"]);
+    for plural in networking.into_iter().chain(["serviceentries", "gateways"]) {
         let object = json!({"metadata": {"namespace": "shop", "name": "x"}, "spec": {"b": 1, "a": [2]}});
         cluster.put(plural, object);
     }
@@ -323,7 +323,7 @@ async fn what_nothing_acts_on_is_reported() {
         [
             (Severity::Warning, "Gateway", fields),
             (Severity::Warning, "NetworkPolicy", fields),
-            (Severity::Warning, "VirtualService", fields),
+            (Severity::Warning, "ServiceEntry", fields),
             (Severity::Info, "Gateway", fields),
             (Severity::Info, "Ingress", fields),
         ]
