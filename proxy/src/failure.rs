@@ -25,6 +25,8 @@ pub enum Failure {
     NoBackend,
     /// The control plane did not say in time where the service is.
     NotLearned,
+    /// What the control plane says of the service can't be used.
+    Unusable,
     /// No endpoint.
     NoEndpoint,
     /// No connection to the endpoint, or its identity wasn't proven.
@@ -59,7 +61,7 @@ impl Failure {
             Self::Head(_) | Self::Path | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoBackend | Self::Unusable => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotLearned
             | Self::NoEndpoint
             | Self::Connect
@@ -78,7 +80,7 @@ impl Failure {
     /// gRPC status of the same.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::Head(_) | Self::Path | Self::Body(_) | Self::NoBackend | Self::Response => 13,
+            Self::Head(_) | Self::Path | Self::Body(_) | Self::NoBackend | Self::Unusable | Self::Response => 13,
             Self::HeadTimeout | Self::Timeout | Self::Silent => 4,
             Self::NoRoute => 12,
             Self::NotLearned
@@ -100,7 +102,7 @@ impl Failure {
             Self::Head(_) | Self::Path | Self::Body(_) => "DPE",
             Self::HeadTimeout => "SI",
             Self::NoRoute | Self::NoBackend => "NR",
-            Self::NotLearned => "NC",
+            Self::NotLearned | Self::Unusable => "NC",
             Self::NoEndpoint => "UH",
             Self::Connect | Self::Undelivered => "UF",
             Self::Reset => "UC",
@@ -126,6 +128,9 @@ impl Failure {
             Self::NoBackend => "the route has no backend that can be used\n",
             Self::NotLearned => {
                 "the control plane did not say in time where this service is, and it was not used before\n"
+            }
+            Self::Unusable => {
+                "what the control plane says of this service can't be used; the sidecar's log and `weft status` say why\n"
             }
             Self::NoEndpoint => "the service has no endpoint\n",
             Self::Connect => "the endpoint can't be connected to\n",

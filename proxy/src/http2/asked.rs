@@ -3,9 +3,13 @@
 //! Enters: a request's head as h2 validated it (RFC 9113 section 8.3). Leaves: [`Asked`], and the head without the fields
 //! that end at this hop. Never: two readings of a path or of an authority.
 
+use std::time::Duration;
+
 use http::header::{HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use tokio::time::Instant;
+use weft_engine::deadline::{self, GRPC_TIMEOUT};
 use weft_engine::path;
 
 use super::MAX_FIELDS;
@@ -123,6 +127,24 @@ impl Asked {
         *request.headers_mut() = self.fields.clone();
         changes.apply(request.headers_mut());
         request
+    }
+
+    /// When nobody waits for the answer any more: the caller of gRPC says so, and the route may; the sooner counts.
+    pub fn deadline(&self, begun: Instant, bound: Option<Duration>) -> Option<Instant> {
+        let said = self.fields.get(GRPC_TIMEOUT).filter(|_| self.grpc);
+        let said = said.and_then(|value| deadline::parse(value.as_bytes()));
+        said.into_iter().chain(bound).min().map(|time| begun + time)
+    }
+
+    /// Tells the next hop how long is left, if this is gRPC.
+    pub fn pass_on(&self, request: &mut http::Request<()>, deadline: Option<Instant>) {
+        let Some(deadline) = deadline.filter(|_| self.grpc) else {
+            return;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Ok(value) = HeaderValue::from_str(&deadline::format(left)) {
+            request.headers_mut().insert(GRPC_TIMEOUT, value);
+        }
     }
 
     fn elsewhere(&self, host: Option<&str>, path: Option<&str>) -> Option<Uri> {

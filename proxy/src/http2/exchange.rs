@@ -13,7 +13,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use super::flow::{Flow, FlowError};
 use super::wire::Line;
@@ -48,6 +48,8 @@ pub struct Exchange {
     answer: Option<SendStream<Bytes>>,
     up: Option<SendStream<Bytes>>,
     up_dead: bool,
+    /// It is gRPC: a deadline that passes is told in trailers.
+    pub grpc: bool,
     /// What the client's connection's streams share.
     line: Rc<Line>,
 }
@@ -63,6 +65,7 @@ impl Exchange {
             answer: None,
             up: None,
             up_dead: false,
+            grpc: false,
         }
     }
 
@@ -193,9 +196,28 @@ impl Exchange {
         .await;
         // Where the answer is complete before the request, the end of the last handle says so (RFC 9113 section 8.1).
         if let Err(error) = &done {
-            self.reset(error.reason());
+            let late = self.grpc && matches!(error, Broken::Stopped(Stop::RequestTimeout));
+            if !late || !self.end_late() {
+                self.reset(error.reason());
+            }
         }
         done
+    }
+
+    /// Ends the answer to a gRPC call whose deadline has passed; `false`: it can't be told any more.
+    fn end_late(&mut self) -> bool {
+        let Some(answer) = &mut self.answer else {
+            return false;
+        };
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", u16::from(Failure::Timeout.grpc_status()).into());
+        let text = Failure::Timeout.text().trim_end();
+        trailers.insert("grpc-message", HeaderValue::from_static(text));
+        let told = answer.send_trailers(trailers).is_ok();
+        if let Some(up) = self.up.as_mut().filter(|_| told && !self.up_dead) {
+            up.send_reset(Reason::CANCEL);
+        }
+        told
     }
 
     /// Ends both streams.

@@ -48,6 +48,10 @@ async fn learn(worker: &Worker, original: SocketAddr, mut missing: Missing) -> T
             Ok(target) => return target,
             Err(still) => missing = still,
         }
+        // It was said, and can't be used.
+        if demand.is_refused(&missing.wanted) {
+            break;
+        }
         let changed = tokio::time::timeout_at(deadline, watch.watcher.changed());
         if changed.await.is_err() {
             break;

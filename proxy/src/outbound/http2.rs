@@ -235,7 +235,8 @@ impl Outbound {
         let class = Class::of(&asked.method);
         // gRPC's streams may be silent for as long as they like: who knows which of them are streams has read the schema.
         let stream = asked.grpc && !exchange.request.is_empty();
-        let request_deadline = route.request_timeout.map(|bound| begun + bound);
+        exchange.grpc = asked.grpc;
+        let request_deadline = asked.deadline(begun, route.request_timeout);
         let mut watch = worker.watch();
         let ask = Ask {
             class,
@@ -244,6 +245,9 @@ impl Outbound {
         };
         let mut call = Call::new(worker, target, ask);
         loop {
+            if request_deadline.is_some_and(|bound| Instant::now() >= bound) {
+                return refused(exchange, asked, Failure::Timeout);
+            }
             let mut tried = match call.next(stream) {
                 Ok(tried) => tried,
                 Err(error) => {
@@ -291,7 +295,9 @@ impl Outbound {
             let mut wait = Wait::new(worker, &mut watch, request_deadline, try_deadline);
             let whole = exchange.request.is_empty();
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
-            let request = asked.request(route.host(), route.path(), route.request_changes());
+            let mut request = asked.request(route.host(), route.path(), route.request_changes());
+            let left = request_deadline.into_iter().chain(try_deadline).min();
+            asked.pass_on(&mut request, left);
             let response = exchange
                 .response(server.handle.clone(), request, |cx| {
                     wait.poll(cx, tried.flight.as_ref(), grant)

@@ -23,6 +23,8 @@ pub mod mirror;
 pub mod route;
 /// Clients that come back to where they were.
 pub mod sticky;
+/// What a choice is made from besides the request.
+pub mod scene;
 /// What may end a wait for an endpoint.
 pub mod wait;
 

@@ -16,12 +16,13 @@ use weft_engine::route::{Choice, CompiledRule, Fields, Found, RequestHead, Route
 use weft_proto::model::{Backend, HeaderChanges, Mirror};
 
 use super::answer::Answer;
+use super::scene::Scene;
 use super::sticky;
 use crate::changes::Changes;
 use crate::context::Worker;
 use crate::failure::Failure;
 use crate::upstream::call::{Place, Target};
-use crate::view::Destination;
+use crate::view::{Destination, View, Wanted};
 
 /// What becomes of a request, and under which bounds.
 #[derive(Debug)]
@@ -77,16 +78,34 @@ impl Route {
         head: impl FnOnce() -> RequestHead<'a>,
         fields: impl FnOnce() -> Cow<'b, HeaderMap>,
     ) -> Self {
+        if let Target::Unlearned(service) = target {
+            let wanted = Wanted::Service(service.clone());
+            return Self::ends(Way::Refuse(match worker.shared.demand.is_refused(&wanted) {
+                true => Failure::Unusable,
+                false => Failure::NotLearned,
+            }));
+        }
+        worker.scene(|scene| Self::decide(scene, target, source, head, fields))
+    }
+
+    /// As [`Route::choose`], whoever asks.
+    pub fn decide<'a, 'b>(
+        scene: &Scene<'_>,
+        target: &Target,
+        source: IpAddr,
+        head: impl FnOnce() -> RequestHead<'a>,
+        fields: impl FnOnce() -> Cow<'b, HeaderMap>,
+    ) -> Self {
         let destination = match target {
             Target::Service(destination) => destination,
             Target::Unlearned(_) => return Self::ends(Way::Refuse(Failure::NotLearned)),
-            _ => return Self::ends(Way::Straight),
+            Target::Pod(..) | Target::Unknown(_) => return Self::ends(Way::Straight),
         };
         let port = destination.port.port;
         let mut route = Self::ends(Way::Straight);
         let Some(table) = destination.routes.as_ref().filter(|table| table.applies(port)) else {
             if destination.traffic.balance.hash.is_some() {
-                route.hash(worker, destination, source, &head(), fields);
+                route.hash(scene, destination, source, &head(), fields);
             }
             return route;
         };
@@ -94,18 +113,18 @@ impl Route {
         match table.find(port, &head) {
             Found::Rule(rule) => {
                 route.rule = Some((table.clone(), rule.index));
-                route.obey(worker, destination, rule, &head);
+                route.obey(scene, destination, rule, &head);
             }
             Found::Service => {}
             Found::NoMatch => route.way = Way::Refuse(Failure::NoRoute),
         }
         match &route.way {
             Way::Straight if destination.traffic.balance.hash.is_some() => {
-                route.hash(worker, destination, source, &head, fields);
+                route.hash(scene, destination, source, &head, fields);
             }
             Way::To(Target::Service(backend)) if backend.traffic.balance.hash.is_some() => {
                 let backend = backend.clone();
-                route.hash(worker, &backend, source, &head, fields);
+                route.hash(scene, &backend, source, &head, fields);
             }
             _ => {}
         }
@@ -129,7 +148,7 @@ impl Route {
     }
 
     /// Does what a rule says.
-    fn obey(&mut self, worker: &Worker, own: &Destination, rule: &CompiledRule, head: &RequestHead<'_>) {
+    fn obey(&mut self, scene: &Scene<'_>, own: &Destination, rule: &CompiledRule, head: &RequestHead<'_>) {
         self.request_timeout = rule.request_timeout;
         self.try_timeout = rule.backend_timeout;
         if let Some(cors) = &rule.cors {
@@ -145,7 +164,7 @@ impl Route {
             }
         }
         if rule.fault.delay.is_some() || rule.fault.abort.is_some() {
-            let drawn = worker.random(|rng| fault::draw(&rule.fault, rng));
+            let drawn = scene.random(|rng| fault::draw(&rule.fault, rng));
             if drawn.delay.is_some() {
                 self.extra().delay = drawn.delay;
             }
@@ -157,8 +176,8 @@ impl Route {
         let held = rule
             .session
             .as_ref()
-            .and_then(|session| sticky::held(session, head, sticky::now(worker)));
-        self.way = match worker.random(|rng| rule.split_for(held.as_ref(), rng)) {
+            .and_then(|session| sticky::held(session, head, (scene.wall)()));
+        self.way = match scene.random(|rng| rule.split_for(held.as_ref(), rng)) {
             Choice::Rule { backend, .. } => {
                 self.backend = rule.backends.iter().position(|each| std::ptr::eq(each, backend));
                 if let Some(held) = held {
@@ -167,7 +186,7 @@ impl Route {
                         self.wish.address = Some(held.address);
                     }
                 }
-                to(worker, own, backend)
+                to(scene.view, own, backend)
             }
             Choice::Answer { .. } => {
                 let fields = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.cors));
@@ -195,7 +214,7 @@ impl Route {
             }
         }
         for (index, mirror) in rule.mirrors.iter().enumerate() {
-            if worker.random(|rng| fault::hits(mirror.millionths, rng)) {
+            if scene.random(|rng| fault::hits(mirror.millionths, rng)) {
                 self.extra().mirrors.push(index);
             }
         }
@@ -204,7 +223,7 @@ impl Route {
     /// What consistent hashing goes by.
     fn hash<'b>(
         &mut self,
-        worker: &Worker,
+        scene: &Scene<'_>,
         destination: &Destination,
         source: IpAddr,
         head: &RequestHead<'_>,
@@ -224,19 +243,26 @@ impl Route {
             }
             false => *head,
         };
-        let (hash, cookie) = sticky::hashed(worker, what, &head, source);
+        let (hash, cookie) = sticky::hashed(scene, what, &head, source);
         self.wish.hash = hash;
         if cookie.is_some() {
             self.extra().cookie = cookie;
         }
     }
 
-    fn rule(&self) -> Option<&CompiledRule> {
+    /// The rule that was obeyed.
+    pub fn rule(&self) -> Option<&CompiledRule> {
         let (table, index) = self.rule.as_ref()?;
         table.rules().get(*index)
     }
 
-    fn chosen(&self) -> Option<&Backend> {
+    /// Its table, and its place there.
+    pub fn ruled(&self) -> Option<(&Arc<RouteTable>, usize)> {
+        self.rule.as_ref().map(|(table, index)| (table, *index))
+    }
+
+    /// The rule's backend that was drawn.
+    pub fn chosen(&self) -> Option<&Backend> {
         self.rule()?.backends.get(self.backend?)
     }
 
@@ -322,7 +348,7 @@ impl Route {
         if let (Some(session), Target::Service(to)) = (session, self.target(own)) {
             let backend = session::destination(&to.service, to.port.port, to.subset.as_deref());
             let before = extra.and_then(|extra| extra.held.as_ref());
-            let now = sticky::now(worker);
+            let now = worker.wall();
             changes = sticky::tell(session, before, backend, place.address(), now).unwrap_or_default();
         }
         if let Some(extra) = extra {
@@ -355,14 +381,14 @@ impl Route {
 }
 
 /// The way to a backend.
-fn to(worker: &Worker, own: &Destination, backend: &Backend) -> Way {
+fn to(view: &View, own: &Destination, backend: &Backend) -> Way {
     let same = backend.service == own.service
         && backend.port == own.port.port
         && backend.subset.as_deref() == own.subset.as_deref();
     if same {
         return Way::Straight;
     }
-    match destination(worker, backend) {
+    match at(view, backend) {
         Some(target) => Way::To(target),
         None => Way::Refuse(Failure::NoBackend),
     }
@@ -370,10 +396,14 @@ fn to(worker: &Worker, own: &Destination, backend: &Backend) -> Way {
 
 /// The target that a backend is; `None`: there is no such thing.
 pub fn destination(worker: &Worker, backend: &Backend) -> Option<Target> {
+    at(&worker.view(), backend)
+}
+
+/// The same in a view.
+pub fn at(view: &View, backend: &Backend) -> Option<Target> {
     if backend.invalid.is_some() {
         return None;
     }
-    let view = worker.view();
     let destination = view.backend(&backend.service, backend.port, backend.subset.as_deref())?;
     Some(Target::Service(destination.clone()))
 }

@@ -5,24 +5,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use weft_engine::route::session::{self, Held};
 use weft_engine::route::{RequestHead, hash};
 use weft_proto::model::{Hash, HeaderChanges, Session, SessionKind};
 
-use crate::context::Worker;
-
-/// Seconds since 1970.
-pub fn now(worker: &Worker) -> u32 {
-    let since = worker
-        .shared
-        .identity
-        .wall()
-        .now()
-        .duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
-}
+use super::scene::Scene;
 
 /// The session that a client brings.
 pub fn held(rule: &Session, head: &RequestHead<'_>, now: u32) -> Option<Held> {
@@ -70,7 +58,7 @@ pub fn tell(
 
 /// The hash of a request, and the cookie that is set if it had none.
 pub fn hashed(
-    worker: &Worker,
+    scene: &Scene<'_>,
     what: &Hash,
     head: &RequestHead<'_>,
     source: IpAddr,
@@ -84,7 +72,7 @@ pub fn hashed(
                 ttl: Some(ttl),
             },
         ) => {
-            let value: u64 = worker.random(rand::RngExt::random);
+            let value: u64 = scene.random(rand::RngExt::random);
             let value = format!("{value:016x}");
             let path = if path.is_empty() { "/" } else { path };
             let age = match ttl.as_secs() {

@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod opaque;
 mod policy;
+mod routing;
 mod smuggling;
 
 use std::cell::RefCell;

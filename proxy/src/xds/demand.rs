@@ -36,6 +36,8 @@ struct State {
     asked: RapidHashSet<Wanted>,
     /// What was not answered, and when.
     doubted: RapidHashMap<Wanted, Instant>,
+    /// What was answered with something that can't be used.
+    refused: RapidHashSet<Wanted>,
     /// Since when there is no stream.
     away: Option<Instant>,
 }
@@ -45,6 +47,7 @@ impl Default for State {
         Self {
             asked: RapidHashSet::default(),
             doubted: RapidHashMap::default(),
+            refused: RapidHashSet::default(),
             away: Some(Instant::now()),
         }
     }
@@ -79,6 +82,21 @@ impl Demand {
         if state.doubted.len() < MAX_ASKED {
             state.doubted.entry(wanted.clone()).or_insert_with(Instant::now);
         }
+    }
+
+    /// The last answer can't be used (`true`), or can: nobody waits for what can't.
+    pub(super) fn refused(&self, wanted: Wanted, refused: bool) {
+        let mut state = self.lock();
+        if !refused {
+            state.refused.remove(&wanted);
+        } else if state.refused.len() < MAX_ASKED {
+            state.refused.insert(wanted);
+        }
+    }
+
+    /// Whether the last answer can't be used.
+    pub fn is_refused(&self, wanted: &Wanted) -> bool {
+        self.lock().refused.contains(wanted)
     }
 
     /// The stream is open, or not any more.

@@ -194,9 +194,20 @@ impl Client {
                     false
                 }
             });
+            let good = changes.iter().filter_map(|change| match change {
+                Change::Put(resource) => Some((resource.name(), false)),
+                _ => None,
+            });
+            let bad = read.refused.iter().map(|refusal| (refusal.name.clone(), true));
+            for (name, refused) in good.chain(bad) {
+                if let Some(wanted) = interest::wanted(kind, &name) {
+                    self.demand.refused(wanted, refused);
+                }
+            }
             changes = self.interest.answer(kind, changes, &removed);
         }
-        if !changes.is_empty() {
+        // Those who wait for what is refused must hear of it.
+        if !changes.is_empty() || kind.on_demand() && !read.refused.is_empty() {
             read.refused.extend(self.writer.apply(changes));
         }
         let refused = read.refused.clone();
