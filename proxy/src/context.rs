@@ -7,7 +7,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -22,6 +22,7 @@ use crate::drain::{Drain, Stage};
 use crate::http1::head;
 use crate::identity::Identity;
 use crate::outbound::mirror::Copies;
+use crate::outbound::scene::Scene;
 use crate::settings::Settings;
 use crate::signal::{Signal, Watcher};
 use crate::telemetry::Telemetry;
@@ -128,6 +129,31 @@ impl Worker {
     /// Calls `with` with the thread's source of randomness.
     pub fn random<T>(&self, with: impl FnOnce(&mut StdRng) -> T) -> T {
         with(&mut self.rng.borrow_mut())
+    }
+
+    /// Begins the draws anew: the same seed gives the same choices.
+    pub fn seed(&self, seed: u64) {
+        self.rng.replace(StdRng::seed_from_u64(seed));
+    }
+
+    /// Seconds since 1970.
+    pub fn wall(&self) -> u32 {
+        let since = self
+            .shared
+            .identity
+            .wall()
+            .now()
+            .duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    /// Calls `with` with what choices are made from.
+    pub fn scene<T>(&self, with: impl FnOnce(&Scene<'_>) -> T) -> T {
+        with(&Scene {
+            view: &self.view.borrow(),
+            draws: &self.rng,
+            wall: &|| self.wall(),
+        })
     }
 
     /// What a new connection waits for.
