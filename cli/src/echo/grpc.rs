@@ -41,6 +41,7 @@ pub struct SayReply {
 }
 
 pub(super) async fn answer(request: Request<Incoming>, me: Arc<Me>) -> Response<Body> {
+    super::http1::delay().await;
     let peer = peer(request.headers());
     let (parts, mut body) = request.into_parts();
     let health = match parts.uri.path() {

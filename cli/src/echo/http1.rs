@@ -1,16 +1,24 @@
 //! The HTTP side of the echo.
 //!
-//! `?delay=MS`, `?status=CODE` and `?size=BYTES` shape the answer; `Upgrade: echo` (or `websocket`, raw) sends every byte back.
+//! `PUT /echo/behaviour?delay=MS&status=CODE` makes this pod answer so from then on, and `GET /echo/seen` says how many requests it has
+//! had; neither counts as one. `?delay=MS`, `?status=CODE` and `?size=BYTES` shape the answer; `Upgrade: echo` (or `websocket`, raw) sends every byte back.
 
 use super::{Body, LONGEST_BODY, Me, peer};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+/// Requests so far.
+static SEEN: AtomicU64 = AtomicU64::new(0);
+/// How this pod answers what doesn't say itself; 0: as usual.
+static DELAY: AtomicU64 = AtomicU64::new(0);
+static STATUS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(serde::Serialize)]
 struct Answer<'a> {
@@ -36,7 +44,18 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
     let number = |key: &str| query.get(key).and_then(|value| value.parse::<u64>().ok());
-    if let Some(millis) = number("delay") {
+    match request.uri().path() {
+        "/echo/behaviour" if request.method() == Method::PUT => {
+            DELAY.store(number("delay").unwrap_or(0), Relaxed);
+            STATUS.store(number("status").unwrap_or(0), Relaxed);
+            return plain(StatusCode::OK, Bytes::new());
+        }
+        "/echo/seen" => return plain(StatusCode::OK, SEEN.load(Relaxed).to_string().into()),
+        _ => {}
+    }
+    SEEN.fetch_add(1, Relaxed);
+    let behaviour = |way: &AtomicU64| Some(way.load(Relaxed)).filter(|value| *value != 0);
+    if let Some(millis) = number("delay").or_else(|| behaviour(&DELAY)) {
         tokio::time::sleep(Duration::from_millis(millis.min(60_000))).await;
     }
     if request.headers().contains_key(header::UPGRADE) {
@@ -50,6 +69,7 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
         );
     };
     let status = number("status")
+        .or_else(|| behaviour(&STATUS))
         .and_then(|code| u16::try_from(code).ok())
         .and_then(|code| StatusCode::from_u16(code).ok())
         .unwrap_or(StatusCode::OK);
@@ -84,6 +104,11 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// As long as this pod was told to take.
+pub(super) async fn delay() {
+    tokio::time::sleep(Duration::from_millis(DELAY.load(Relaxed).min(60_000))).await;
 }
 
 /// Switches to raw bytes and sends them back.

@@ -115,7 +115,11 @@ impl Inbound {
         };
         let ended = match policy::request(worker, caller, &operation) {
             Ok(permit) => match self.room(&asked) {
-                Ok(()) => self.forward(&mut exchange, &asked, &operation, &permit).await,
+                Ok(()) => {
+                    let deadline = asked.deadline(begun, None);
+                    self.forward(&mut exchange, &asked, &operation, &permit, deadline)
+                        .await
+                }
                 Err(seconds) => {
                     self.refused_until(&mut exchange, &asked, Failure::RateLimited, Some(seconds))
                 }
@@ -172,11 +176,13 @@ impl Inbound {
         asked: &Asked,
         operation: &Operation<'_>,
         permit: &Permit,
+        deadline: Option<Instant>,
     ) -> Ended {
         let worker = &*self.worker;
         let address = self.called.original;
         let mut watch = worker.watch();
         let mut tries = 0;
+        exchange.grpc = asked.grpc;
         let (response, server) = loop {
             tries += 1;
             let wanted = Wanted {
@@ -200,7 +206,8 @@ impl Inbound {
             if let Some(identity) = &self.identity {
                 request.headers_mut().insert(IDENTITY, identity.clone());
             }
-            let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, cx);
+            asked.pass_on(&mut request, deadline);
+            let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, deadline, cx);
             match exchange
                 .response(server.handle.clone(), request, &mut guard)
                 .await
@@ -229,7 +236,7 @@ impl Inbound {
             bytes: (0, 0),
         };
         let mut flow = Flow::new(body, false, server.line().clone());
-        let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, cx);
+        let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, deadline, cx);
         let forwarded = exchange
             .forward(Response::from_parts(head, ()), &mut flow, &mut guard)
             .await;
@@ -251,6 +258,7 @@ impl Inbound {
         &self,
         watch: &mut crate::context::Watch,
         operation: &Operation<'_>,
+        deadline: Option<Instant>,
         cx: &mut std::task::Context<'_>,
     ) -> Poll<Stop> {
         while watch.watcher.poll_changed(cx).is_ready() {
@@ -261,7 +269,10 @@ impl Inbound {
                 return Poll::Ready(Stop::Denied);
             }
         }
-        Poll::Pending
+        match deadline {
+            Some(deadline) => watch.alarm.poll_at(cx, deadline).map(|()| Stop::RequestTimeout),
+            None => Poll::Pending,
+        }
     }
 
     fn refused(&self, exchange: &mut Exchange, asked: &Asked, failure: Failure) -> Ended {
