@@ -4,12 +4,11 @@
 
 use crate::Tick;
 use crate::budget::Budget;
-use crate::cell::{AtomicU32, AtomicU64, AtomicUsize};
+use crate::cell::{AtomicU8, AtomicU32, AtomicU64};
 use crate::circuit::Circuit;
-use crate::cluster::Settings;
 use crate::failover::TIERS;
 use crate::health::Checks;
-use crate::latency::Average;
+use crate::latency::{Average, Ratio};
 use crate::outlier::{CAUSES, Cause, Change, Gate, Rules, Window};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +16,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use weft_proto::model::{Distance, Health, Locality, SpiffeId, Traffic, Workload};
 
 /// Answers of one endpoint before its own latency is trusted.
-const OWN_SAMPLES: u32 = 3;
+const OWN_SAMPLES: u8 = 3;
 /// Answers of a whole service before its latency stands in for an endpoint's.
-const SERVICE_SAMPLES: u32 = 10;
+const SERVICE_SAMPLES: u8 = 10;
 /// No silence shorter than this is suspicious, in microseconds.
 pub const SILENCE_FLOOR: u64 = 400_000;
 /// Silence beyond this many times the average latency is suspicious.
@@ -43,16 +42,17 @@ pub struct EndpointState {
     pub id: EndpointId,
     /// Where to connect.
     pub address: SocketAddr,
-    /// What its sidecar must prove; `None`: no sidecar, plain text.
-    pub identity: Option<SpiffeId>,
-    /// Which pod.
+    /// What its sidecar must prove; `None`: no sidecar, plain text. Endpoints with the same one share it.
+    pub identity: Option<Arc<SpiffeId>>,
+    /// Which pod; the uid is left out, for `pod` tells as much.
     pub workload: Workload,
-    /// Where it runs.
-    pub locality: Locality,
+    /// A hash of the pod's name and uid: another pod at the same address is another endpoint.
+    pub(crate) pod: u64,
+    /// Where it runs. Endpoints in the same place share it.
+    pub locality: Arc<Locality>,
     /// How far that is.
     pub distance: Distance,
-    /// Index of its tier in [`Cluster::tiers`](crate::Cluster::tiers); `None`: it isn't for this caller.
-    pub tier: Option<usize>,
+    pub(crate) level: Level,
     /// Relative share, at least 1.
     pub weight: u32,
     /// Readiness as the control plane knows it.
@@ -60,11 +60,14 @@ pub struct EndpointState {
     pub(crate) live: Arc<Live>,
 }
 
+/// Index of a tier, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level(u8);
+
 /// What changes with every request. Survives changes of everything else about the endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) id: EndpointId,
-    pub(crate) settings: Settings,
     pub(crate) service: Arc<Shared>,
     pub(crate) outstanding: AtomicU32,
     /// Requests that have no answer yet, and of which wave they are.
@@ -77,13 +80,13 @@ pub(crate) struct Live {
     checked: AtomicU64,
     pub(crate) peak: Average,
     pub(crate) mean: Average,
-    pub(crate) samples: AtomicU32,
-    /// Index of its distance.
-    pub(crate) tier: AtomicUsize,
+    pub(crate) samples: AtomicU8,
+    /// Index of its tier.
+    pub(crate) tier: AtomicU8,
     /// When it was first ready, in microseconds; 0: never; 1: it was when the Service became known.
     served: AtomicU64,
     /// How many of its requests fail, lately.
-    failing: Average,
+    failing: Ratio,
     pub(crate) gate: Gate,
     /// What it did lately, if anybody looks at that.
     pub(crate) window: Window,
@@ -98,8 +101,10 @@ pub(crate) struct Waiting(AtomicU64);
 /// What all endpoints of a cluster share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
+    /// Of the caller; see [`Settings::seed`](crate::Settings::seed).
+    pub(crate) seed: u64,
     pub(crate) mean: Average,
-    pub(crate) samples: AtomicU32,
+    pub(crate) samples: AtomicU8,
     pub(crate) budget: Budget,
     pub(crate) outliers: Rules,
     pub(crate) circuit: Arc<Circuit>,
@@ -143,6 +148,11 @@ impl EndpointState {
         self.live.gate.open()
     }
 
+    /// Index of its tier in [`Cluster::tiers`](crate::Cluster::tiers); `None`: it isn't for this caller.
+    pub fn tier(&self) -> Option<usize> {
+        self.level.get()
+    }
+
     /// A copy that shares nothing but what `service` is.
     pub(crate) fn apart(&self, service: &Arc<Shared>) -> Self {
         let live = Live {
@@ -160,10 +170,11 @@ impl EndpointState {
         self.id == other.id
             && self.address == other.address
             && self.identity == other.identity
+            && self.pod == other.pod
             && self.workload == other.workload
             && self.locality == other.locality
             && self.distance == other.distance
-            && self.tier == other.tier
+            && self.level == other.level
             && self.weight == other.weight
             && self.health == other.health
     }
@@ -197,6 +208,16 @@ impl EndpointState {
     }
 }
 
+impl Level {
+    pub(crate) fn new(tier: Option<usize>) -> Self {
+        Self(tier.and_then(|tier| u8::try_from(tier).ok()).unwrap_or(u8::MAX))
+    }
+
+    fn get(self) -> Option<usize> {
+        (self.0 != u8::MAX).then_some(self.0.into())
+    }
+}
+
 impl Waiting {
     /// Adds one; its wave, and whether it is alone.
     pub(crate) fn enter(&self) -> (u32, bool) {
@@ -227,10 +248,9 @@ impl Waiting {
 }
 
 impl Live {
-    pub(crate) fn new(id: EndpointId, settings: Settings, service: Arc<Shared>) -> Self {
+    pub(crate) fn new(id: EndpointId, service: Arc<Shared>) -> Self {
         Self {
             id,
-            settings,
             service,
             outstanding: AtomicU32::new(0),
             waiting: Waiting::default(),
@@ -239,10 +259,10 @@ impl Live {
             checked: AtomicU64::new(0),
             peak: Average::default(),
             mean: Average::default(),
-            samples: AtomicU32::new(0),
-            tier: AtomicUsize::new(0),
+            samples: AtomicU8::new(0),
+            tier: AtomicU8::new(0),
             served: AtomicU64::new(0),
-            failing: Average::default(),
+            failing: Ratio::default(),
             gate: Gate::default(),
             window: Window::default(),
             checks: Checks::default(),
@@ -308,7 +328,7 @@ impl Live {
             }
         }
         let times = shared.outliers.times(cause);
-        let seed = self.settings.seed ^ self.id.0.rotate_left(32);
+        let seed = shared.seed ^ self.id.0.rotate_left(32);
         let change = self.gate.eject(now, cause, trial, times, seed)?;
         shared.ejections[cause as usize].fetch_add(1, Relaxed);
         if more {
@@ -318,7 +338,7 @@ impl Live {
                 .fetch_add(u32::from(cause.answered()), Relaxed);
         }
         if cause == Cause::Silent {
-            shared.last_silent[self.tier.load(Relaxed)].store(now.as_micros().max(1), Relaxed);
+            shared.last_silent[usize::from(self.tier.load(Relaxed))].store(now.as_micros().max(1), Relaxed);
         }
         Some(change)
     }
@@ -367,19 +387,14 @@ impl Live {
     /// Records whether a request failed.
     pub(crate) fn fails(&self, now: Tick, failed: bool) {
         // Nothing is written while all is well.
-        if failed
-            || self
-                .failing
-                .latest()
-                .is_some_and(|failing| failing > FAILING_FLOOR)
-        {
-            self.failing.observe_ratio(now, failed);
+        if failed || self.failing.faded(now) > FAILING_FLOOR {
+            self.failing.observe(now, failed);
         }
     }
 
     /// What part of its requests fail, lately, 0 to 1.
     pub(crate) fn failing(&self, now: Tick) -> f64 {
-        self.failing.faded(now).unwrap_or(0.0)
+        self.failing.faded(now)
     }
 
     pub(crate) fn penalty(&self) -> u64 {
@@ -398,10 +413,11 @@ impl Shared {
         self.circuit.tune(&traffic.limits);
     }
 
-    pub(crate) fn new(now: Tick) -> Self {
+    pub(crate) fn new(now: Tick, seed: u64) -> Self {
         Self {
+            seed,
             mean: Average::default(),
-            samples: AtomicU32::new(0),
+            samples: AtomicU8::new(0),
             budget: Budget::new(now),
             outliers: Rules::default(),
             circuit: Arc::default(),

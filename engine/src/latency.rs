@@ -12,8 +12,11 @@ pub const DECAY: u64 = 10_000_000;
 /// The most that one sample moves [`Average::observe_mean`].
 const MEAN_STEP: f64 = 0.3;
 
-/// How far one sample moves [`Average::observe_ratio`].
+/// How far one sample moves a [`Ratio`].
 const RATIO_STEP: f64 = 0.1;
+
+/// Bits of a time that a [`Ratio`] leaves out.
+const STAMP: u32 = 14;
 
 /// An exponentially decaying average.
 #[derive(Clone, Debug, Default)]
@@ -56,12 +59,6 @@ impl Average {
         self.put(now, next);
     }
 
-    /// Adds a yes (1) or no (0), each of which moves the average by a tenth.
-    pub fn observe_ratio(&self, now: Tick, yes: bool) {
-        let old = self.faded(now).unwrap_or(0.0);
-        self.put(now, old + (f64::from(u8::from(yes)) - old) * RATIO_STEP);
-    }
-
     /// Forgets everything but this sample.
     pub fn reset(&self, now: Tick, sample: u64) {
         self.put(now, sample as f64);
@@ -70,6 +67,34 @@ impl Average {
     fn put(&self, now: Tick, value: f64) {
         self.value.store(value.to_bits(), Relaxed);
         self.stamp.store(now.as_micros().max(1), Relaxed);
+    }
+}
+
+/// How often something happens, 0 to 1, lately: the last ten times count, and old ones fade.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ratio(AtomicU64);
+
+impl Ratio {
+    /// The ratio with what age took from it; 0 before the first sample.
+    pub(crate) fn faded(&self, now: Tick) -> f64 {
+        let packed = self.0.load(Relaxed);
+        match packed {
+            0 => 0.0,
+            _ => {
+                f64::from(f32::from_bits((packed >> 32) as u32))
+                    * fade(now, u64::from(packed as u32) << STAMP)
+            }
+        }
+    }
+
+    /// Adds a yes or a no.
+    pub(crate) fn observe(&self, now: Tick, yes: bool) {
+        let old = self.faded(now);
+        let new = (old + (f64::from(u8::from(yes)) - old) * RATIO_STEP) as f32;
+        // Two years of 16 ms each.
+        let stamp = (now.as_micros() >> STAMP) as u32;
+        self.0
+            .store(u64::from(new.to_bits()) << 32 | u64::from(stamp), Relaxed);
     }
 }
 

@@ -147,7 +147,7 @@ impl Tried {
     pub fn push(&mut self, endpoint: &EndpointState) {
         self.ids[self.next % MOST_TRIES] = Some(endpoint.id);
         self.next += 1;
-        self.tiers |= endpoint.tier.map_or(0, |tier| 1 << tier);
+        self.tiers |= endpoint.tier().map_or(0, |tier| 1 << tier);
     }
 
     /// Whether it was tried.
@@ -243,7 +243,7 @@ impl Cluster {
         let safe = class == Class::Safe;
         // What goes by a hash is diverted from nowhere: it finds out about the endpoint that it would go to.
         let wanted = |e: &EndpointState| {
-            let hashed = |hash| self.tiers.get(e.tier?)?.hashed(hash);
+            let hashed = |hash| self.tiers.get(e.tier()?)?.hashed(hash);
             hash.is_none_or(|hash| hashed(hash).is_none_or(|hashed| hashed.id == e.id))
         };
         let doubtful =

@@ -110,7 +110,7 @@ impl Prober {
         let h2 = matches!(destination.port.protocol, Protocol::Http2 | Protocol::Grpc);
         let alpn = if h2 { Alpn::H2 } else { Alpn::H1 };
         let plain = self.connect(address).await?;
-        let (host, identity) = (&*destination.host, endpoint.identity.as_ref());
+        let (host, identity) = (&*destination.host, endpoint.identity.as_deref());
         let status = match (&check.path, identity) {
             (None, None) => return Ok(true),
             (None, Some(identity)) => {

@@ -5,15 +5,15 @@
 
 use super::Cluster;
 use crate::Tick;
-use crate::balance::Tier;
+use crate::balance::{self, Tier};
 use crate::cell::{AtomicBool, AtomicU64};
-use crate::endpoint::{EndpointId, EndpointState, Live, Shared};
+use crate::endpoint::{EndpointId, EndpointState, Level, Live, Shared};
 use crate::locality::Map;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
-use weft_proto::model::{Endpoint, Endpoints, Health, Locality, Subset, Traffic};
+use weft_proto::model::{Endpoint, Endpoints, Health, Locality, SpiffeId, Subset, Traffic, Workload};
 
 /// Choices that a sidecar makes once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,13 +83,17 @@ impl Cluster {
     pub fn next(prev: Option<&Self>, plan: &Plan<'_>, settings: &Settings, now: Tick) -> Self {
         let endpoints = plan.endpoints;
         let map = Map::new(plan);
-        let shared = prev.map_or_else(|| Arc::new(Shared::new(now)), |prev| Arc::clone(&prev.shared));
+        let shared = prev.map_or_else(
+            || Arc::new(Shared::new(now, settings.seed)),
+            |prev| Arc::clone(&prev.shared),
+        );
         shared.tune(plan.traffic);
         let known: HashMap<_, _> = prev
             .into_iter()
             .flat_map(Self::all)
             .map(|e| (key(e), e))
             .collect();
+        let mut interned = Interned::of(prev);
         let mut cluster = Self {
             service: endpoints.service.clone(),
             port: plan.port,
@@ -114,10 +118,16 @@ impl Cluster {
                 cluster.portless += 1;
                 continue;
             };
-            let old = known
-                .get(&(&*endpoint.workload.pod_uid, &*endpoint.workload.pod, address))
-                .copied();
-            let state = cluster.state(endpoint, address, plan.caller.locality, map.tier(endpoint), old);
+            let old = known.get(&(pod(endpoint), address)).copied();
+            let parts = (interned.identity(endpoint), interned.locality(endpoint));
+            let state = cluster.state(
+                endpoint,
+                address,
+                plan.caller.locality,
+                map.tier(endpoint),
+                parts,
+                old,
+            );
             cluster.place(state, prev.is_some().then_some(now));
         }
         cluster
@@ -141,24 +151,29 @@ impl Cluster {
         address: SocketAddr,
         local: &Locality,
         tier: Option<usize>,
+        (identity, locality): (Option<Arc<SpiffeId>>, Arc<Locality>),
         old: Option<&Arc<EndpointState>>,
     ) -> Arc<EndpointState> {
         let live = match old {
             Some(old) => Arc::clone(&old.live),
             None => {
                 let id = EndpointId(self.shared.next_id.fetch_add(1, Relaxed));
-                Arc::new(Live::new(id, self.settings, Arc::clone(&self.shared)))
+                Arc::new(Live::new(id, Arc::clone(&self.shared)))
             }
         };
-        live.tier.store(tier.unwrap_or_default(), Relaxed);
+        live.tier.store(tier.unwrap_or_default() as u8, Relaxed);
         let state = EndpointState {
             id: live.id,
             address,
-            identity: endpoint.identity.clone(),
-            workload: endpoint.workload.clone(),
-            locality: endpoint.locality.clone(),
-            distance: local.distance(&endpoint.locality),
-            tier,
+            identity,
+            workload: Workload {
+                pod_uid: Arc::default(),
+                ..endpoint.workload.clone()
+            },
+            pod: pod(endpoint),
+            distance: local.distance(&locality),
+            locality,
+            level: Level::new(tier),
             weight: endpoint.weight.max(1),
             health: endpoint.health,
             live,
@@ -172,7 +187,7 @@ impl Cluster {
 
     /// `now`: the Service was known before, so that an endpoint that serves for the first time is new.
     fn place(&mut self, state: Arc<EndpointState>, now: Option<Tick>) {
-        let Some(tier) = state.tier.and_then(|tier| self.tiers.get_mut(tier)) else {
+        let Some(tier) = state.tier().and_then(|tier| self.tiers.get_mut(tier)) else {
             self.elsewhere.push(state);
             return;
         };
@@ -193,12 +208,53 @@ impl Cluster {
     }
 }
 
-fn key(endpoint: &EndpointState) -> (&str, &str, SocketAddr) {
-    (
-        &endpoint.workload.pod_uid,
-        &endpoint.workload.pod,
-        endpoint.address,
-    )
+fn key(endpoint: &EndpointState) -> (u64, SocketAddr) {
+    (endpoint.pod, endpoint.address)
+}
+
+/// A hash of which pod it is.
+fn pod(endpoint: &Endpoint) -> u64 {
+    let hash = |text: &str| rapidhash::v3::rapidhash_v3(text.as_bytes());
+    balance::mix(hash(&endpoint.workload.pod_uid), hash(&endpoint.workload.pod))
+}
+
+/// What many endpoints have in common, once each.
+#[derive(Default)]
+struct Interned {
+    identities: HashMap<SpiffeId, Arc<SpiffeId>>,
+    localities: HashMap<Locality, Arc<Locality>>,
+}
+
+impl Interned {
+    fn of(prev: Option<&Cluster>) -> Self {
+        let mut interned = Self::default();
+        for endpoint in prev.into_iter().flat_map(Cluster::all) {
+            if let Some(identity) = &endpoint.identity {
+                interned
+                    .identities
+                    .entry((**identity).clone())
+                    .or_insert_with(|| Arc::clone(identity));
+            }
+            let locality = &endpoint.locality;
+            interned
+                .localities
+                .entry((**locality).clone())
+                .or_insert_with(|| Arc::clone(locality));
+        }
+        interned
+    }
+
+    fn identity(&mut self, endpoint: &Endpoint) -> Option<Arc<SpiffeId>> {
+        let identity = endpoint.identity.as_ref()?;
+        let shared = self.identities.entry(identity.clone());
+        Some(Arc::clone(shared.or_insert_with(|| Arc::new(identity.clone()))))
+    }
+
+    fn locality(&mut self, endpoint: &Endpoint) -> Arc<Locality> {
+        let locality = &endpoint.locality;
+        let shared = self.localities.entry(locality.clone());
+        Arc::clone(shared.or_insert_with(|| Arc::new(locality.clone())))
+    }
 }
 
 fn address(endpoint: &Endpoint, service_port: u16, family: Family) -> Option<SocketAddr> {

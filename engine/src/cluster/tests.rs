@@ -422,6 +422,26 @@ fn threads_leave_nothing_behind() {
     );
 }
 
+#[test]
+fn an_idle_endpoint_takes_less_than_512_bytes() {
+    // As glibc's malloc: 8 bytes more, in steps of 16.
+    let allocated = |bytes: usize| (bytes + 8).next_multiple_of(16);
+    // An `Arc` has two counters.
+    let shared = |bytes: usize| allocated(bytes + 16);
+    let name = "recommendations-6d5f8c7b9d-x7k2p".len();
+    // All else is shared with other endpoints: texts, place, identity.
+    let state = shared(size_of::<EndpointState>());
+    let live = shared(size_of::<crate::endpoint::Live>());
+    let sum = state + live + shared(name) + size_of::<Arc<EndpointState>>();
+    assert!(sum < 512, "{state} + {live} + name: {sum}");
+    let two = cluster(&ready("aa"));
+    let [one, other] = two.all().collect::<Vec<_>>()[..] else {
+        panic!("two endpoints")
+    };
+    assert!(Arc::ptr_eq(&one.locality, &other.locality));
+    assert!(one.workload.pod_uid.is_empty());
+}
+
 proptest! {
     #[test]
     fn no_ejected_one_while_an_open_one_is_left(

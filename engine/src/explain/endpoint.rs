@@ -28,7 +28,7 @@ fn locality(cluster: &Cluster, reports: &[Report], picked: &Result<Picked, NoEnd
         let of = || {
             reports
                 .iter()
-                .filter(move |(endpoint, _)| endpoint.tier == Some(tier))
+                .filter(move |(endpoint, _)| endpoint.tier() == Some(tier))
         };
         let ready = of().filter(|(endpoint, _)| endpoint.health == Health::Ready);
         let healthy = ready
@@ -38,7 +38,7 @@ fn locality(cluster: &Cluster, reports: &[Report], picked: &Result<Picked, NoEnd
         let share = shares.map_or(0, |shares| shares.0[tier]);
         let own = picked
             .as_ref()
-            .is_ok_and(|picked| picked.endpoint.tier == Some(tier));
+            .is_ok_and(|picked| picked.endpoint.tier() == Some(tier));
         let why = match (of().count(), healthy, share, own) {
             (0, ..) => "has no endpoint".to_owned(),
             (_, 0, _, false) => "has no healthy endpoint".to_owned(),
@@ -56,12 +56,15 @@ fn locality(cluster: &Cluster, reports: &[Report], picked: &Result<Picked, NoEnd
         .fact("share", format!("{:.1}%", share as f64 * 100.0 / WHOLE as f64))
     });
     let options: Vec<_> = options.collect();
-    match picked {
-        Ok(picked) => {
-            let name = picked.endpoint.tier.and_then(|tier| cluster.tiers().nth(tier));
-            Step::new(Stage::Locality, name.unwrap_or_default()).with(options)
-        }
-        Err(_) => Step::new(Stage::Locality, "none has an endpoint").with(options),
+    let name = match picked {
+        Ok(picked) => picked.endpoint.tier().and_then(|tier| cluster.tiers().nth(tier)),
+        Err(_) => Some("none has an endpoint"),
+    };
+    let step = Step::new(Stage::Locality, name.unwrap_or("none is for callers here")).with(options);
+    let step = step.because(&cluster.traffic.origin);
+    match cluster.panics() {
+        true => step.note("so few are healthy that all of them get traffic"),
+        false => step,
     }
 }
 
@@ -71,7 +74,7 @@ fn endpoint(reports: &[Report], picked: &Result<Picked, NoEndpoint>) -> Step {
         let own = chosen.is_some_and(|picked| picked.endpoint.id == endpoint.id);
         let why = match chosen.filter(|_| own) {
             Some(picked) => reason(picked.reason).to_owned(),
-            None => objection(endpoint, report, chosen.and_then(|picked| picked.endpoint.tier)),
+            None => objection(endpoint, report, chosen.and_then(|picked| picked.endpoint.tier())),
         };
         let place = [&endpoint.locality.region, &endpoint.locality.zone];
         let place: Vec<&str> = place
@@ -132,7 +135,7 @@ fn reason(reason: Reason) -> &'static str {
 }
 
 fn objection(endpoint: &EndpointState, report: &EndpointReport, tier: Option<usize>) -> String {
-    if endpoint.tier.is_none() {
+    if endpoint.tier().is_none() {
         return "is not for callers here".to_owned();
     }
     match (endpoint.health, report.ejected) {
@@ -152,8 +155,8 @@ fn objection(endpoint: &EndpointState, report: &EndpointReport, tier: Option<usi
             format!("is ejected: {cause}")
         }
         (Health::Ready, None) => match tier {
-            Some(tier) if endpoint.tier > Some(tier) => "is farther away".to_owned(),
-            Some(tier) if endpoint.tier < Some(tier) => "its tier's share was not drawn".to_owned(),
+            Some(tier) if endpoint.tier() > Some(tier) => "is farther away".to_owned(),
+            Some(tier) if endpoint.tier() < Some(tier) => "its tier's share was not drawn".to_owned(),
             _ => "another one was drawn, or costs less".to_owned(),
         },
     }

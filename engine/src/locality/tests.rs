@@ -69,7 +69,7 @@ fn cluster(endpoints: Vec<Endpoint>, locality: LocalityRules, labels: &[(&str, &
 /// `tier: pods`, a line each.
 fn tiers(cluster: &Cluster) -> String {
     let names = cluster.tiers().enumerate().map(|(index, name)| {
-        let of = cluster.all().filter(|e| e.tier == Some(index));
+        let of = cluster.all().filter(|e| e.tier() == Some(index));
         let pods: String = of.map(|e| &*e.workload.pod).collect();
         format!("{name}: {pods}")
     });

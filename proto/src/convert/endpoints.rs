@@ -2,8 +2,10 @@
 
 use super::traffic::{bounded, labels, labels_wire, text};
 use super::{Invalid, address, address_bytes, each, port, required};
-use crate::model::{Endpoint, Endpoints, Health, Workload};
+use crate::model::{Endpoint, Endpoints, Health, Locality, SpiffeId, Workload};
 use crate::wire::v1;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 impl TryFrom<v1::Endpoints> for Endpoints {
@@ -13,7 +15,10 @@ impl TryFrom<v1::Endpoints> for Endpoints {
             service: required("service", wire.service)?
                 .try_into()
                 .map_err(|e: Invalid| e.within("service"))?,
-            endpoints: each("endpoints", wire.endpoints, Endpoint::try_from)?,
+            endpoints: {
+                let shared = RefCell::default();
+                each("endpoints", wire.endpoints, |wire| endpoint(wire, &shared))?
+            },
         })
     }
 }
@@ -27,55 +32,104 @@ impl From<&Endpoints> for v1::Endpoints {
     }
 }
 
-impl TryFrom<v1::Endpoint> for Endpoint {
-    type Error = Invalid;
-    fn try_from(wire: v1::Endpoint) -> Result<Self, Invalid> {
-        if wire.addresses.is_empty() {
-            return Err(Invalid::new("addresses", "is empty"));
-        }
-        let health = match v1::Health::try_from(wire.health) {
-            Ok(v1::Health::Ready) => Health::Ready,
-            Ok(v1::Health::Draining) => Health::Draining,
-            Ok(v1::Health::Unready) => Health::Unready,
-            _ => {
-                return Err(Invalid::new(
-                    "health",
-                    format!("{} is no health that this version knows", wire.health),
-                ));
+/// Texts that many endpoints have in common: there may be thousands of endpoints, and a sidecar keeps them all.
+#[derive(Debug, Default)]
+struct Shared {
+    texts: HashSet<Arc<str>>,
+    identities: HashMap<String, SpiffeId>,
+}
+
+impl Shared {
+    fn text(&mut self, text: &str) -> Arc<str> {
+        match self.texts.get(text) {
+            Some(shared) => shared.clone(),
+            None => {
+                let shared: Arc<str> = text.into();
+                self.texts.insert(shared.clone());
+                shared
             }
-        };
-        if wire.weight == 0 {
-            return Err(Invalid::new("weight", "is 0; at least 1 is needed"));
         }
-        let identity = match wire.identity.as_str() {
-            "" => None,
-            text => Some(
-                text.parse()
-                    .map_err(|e| Invalid::new("identity", format!("{e}")))?,
-            ),
-        };
-        Ok(Self {
-            workload: wire.workload.unwrap_or_default().into(),
-            addresses: each("addresses", wire.addresses, |bytes| address(&bytes))?,
-            ports: each("ports", wire.ports, |map| {
-                Ok((
-                    port("service_port", map.service_port)?,
-                    port("target_port", map.target_port)?,
-                ))
-            })?,
-            locality: wire.locality.unwrap_or_default().into(),
-            health,
-            weight: wire.weight,
-            identity,
-            labels: labels("labels", wire.labels)?,
-            hint_zones: bounded("hint_zones", wire.hint_zones, |zone| text("", &zone))?,
-            hint_nodes: bounded("hint_nodes", wire.hint_nodes, |node| text("", &node))?,
-            hostname: match wire.hostname.as_str() {
-                "" => "".into(),
-                hostname => dns_label("hostname", hostname)?,
-            },
-        })
     }
+
+    fn identity(&mut self, text: String) -> Result<SpiffeId, Invalid> {
+        if let Some(shared) = self.identities.get(&text) {
+            return Ok(shared.clone());
+        }
+        let identity: SpiffeId = text
+            .parse()
+            .map_err(|error| Invalid::new("identity", format!("{error}")))?;
+        self.identities.insert(text, identity.clone());
+        Ok(identity)
+    }
+
+    fn workload(&mut self, wire: v1::Workload) -> Workload {
+        Workload {
+            namespace: self.text(&wire.namespace),
+            pod: wire.pod.into(),
+            pod_uid: wire.pod_uid.into(),
+            name: self.text(&wire.name),
+            app: self.text(&wire.app),
+            version: self.text(&wire.version),
+        }
+    }
+
+    fn locality(&mut self, wire: v1::Locality) -> Locality {
+        Locality {
+            region: self.text(&wire.region),
+            zone: self.text(&wire.zone),
+            node: self.text(&wire.node),
+        }
+    }
+}
+
+fn endpoint(wire: v1::Endpoint, shared: &RefCell<Shared>) -> Result<Endpoint, Invalid> {
+    if wire.addresses.is_empty() {
+        return Err(Invalid::new("addresses", "is empty"));
+    }
+    let health = match v1::Health::try_from(wire.health) {
+        Ok(v1::Health::Ready) => Health::Ready,
+        Ok(v1::Health::Draining) => Health::Draining,
+        Ok(v1::Health::Unready) => Health::Unready,
+        _ => {
+            return Err(Invalid::new(
+                "health",
+                format!("{} is no health that this version knows", wire.health),
+            ));
+        }
+    };
+    if wire.weight == 0 {
+        return Err(Invalid::new("weight", "is 0; at least 1 is needed"));
+    }
+    let mut shared = shared.borrow_mut();
+    let identity = match wire.identity.as_str() {
+        "" => None,
+        _ => Some(shared.identity(wire.identity)?),
+    };
+    let mut labels = labels("labels", wire.labels)?;
+    for (key, value) in &mut labels {
+        (*key, *value) = (shared.text(key), shared.text(value));
+    }
+    Ok(Endpoint {
+        workload: shared.workload(wire.workload.unwrap_or_default()),
+        addresses: each("addresses", wire.addresses, |bytes| address(&bytes))?,
+        ports: each("ports", wire.ports, |map| {
+            Ok((
+                port("service_port", map.service_port)?,
+                port("target_port", map.target_port)?,
+            ))
+        })?,
+        locality: shared.locality(wire.locality.unwrap_or_default()),
+        health,
+        weight: wire.weight,
+        identity,
+        labels,
+        hint_zones: bounded("hint_zones", wire.hint_zones, |zone| text("", &zone))?,
+        hint_nodes: bounded("hint_nodes", wire.hint_nodes, |node| text("", &node))?,
+        hostname: match wire.hostname.as_str() {
+            "" => shared.text(""),
+            hostname => dns_label("hostname", hostname)?,
+        },
+    })
 }
 
 impl From<&Endpoint> for v1::Endpoint {

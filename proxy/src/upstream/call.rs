@@ -117,7 +117,7 @@ impl Place {
     /// Who must be there; `None`: plain text.
     pub fn identity(&self) -> Option<&SpiffeId> {
         match self {
-            Self::Picked(state) => state.identity.as_ref(),
+            Self::Picked(state) => state.identity.as_deref(),
             Self::Pod(endpoint, _) => endpoint.identity.as_ref(),
             Self::Unknown(_) => None,
         }
