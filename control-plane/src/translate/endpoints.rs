@@ -22,25 +22,26 @@ pub(super) fn endpoints(mesh: &Mesh, last: Option<(&Mesh, &Items)>) -> Items {
     {
         return last.clone();
     }
-    let join = Join::new(mesh);
-    let services = mesh
-        .services
-        .values()
-        .filter(|service| service.service_type != ServiceType::ExternalName);
-    let items = services.map(|service| {
-        let old = last.and_then(|last| last.get(&*service.name.to_string()));
-        match (&dirty, old) {
-            (Some(dirty), Some(old)) if !dirty.contains(&service.name) => old.clone(),
-            (_, old) => {
-                let resource = Resource::Endpoints(join.endpoints(service));
-                match old {
-                    Some(old) if *old.resource() == resource => old.clone(),
-                    _ => Arc::new(Item::new(resource)),
-                }
-            }
+    let join = Join::new(mesh, dirty.as_ref());
+    let item = |service: &DeclaredService, old: Option<&Arc<Item>>| {
+        let resource = Resource::Endpoints(join.endpoints(service));
+        match old {
+            Some(old) if *old.resource() == resource => old.clone(),
+            _ => Arc::new(Item::new(resource)),
         }
-    });
-    Items::from_items(items, last)
+    };
+    let listed = |service: &Arc<DeclaredService>| service.service_type != ServiceType::ExternalName;
+    if let (Some(dirty), Some(last)) = (&dirty, last) {
+        return last.with(dirty.iter().map(|name| {
+            let resource: Arc<str> = name.to_string().into();
+            let service = mesh.services.get(name).filter(|service| listed(service));
+            let made = service.map(|service| item(service, last.get(&resource)));
+            (resource, made)
+        }));
+    }
+    let services = mesh.services.values().filter(|service| listed(service));
+    let old = |service: &DeclaredService| last.and_then(|last| last.get(&*service.name.to_string()));
+    Items::from_items(services.map(|service| item(service, old(service))), last)
 }
 
 /// Services whose endpoints may differ between two meshes; `None`: all.
@@ -78,11 +79,7 @@ pub(super) fn changed<K: Ord + Clone, V: PartialEq>(old: &Table<K, V>, new: &Tab
     if old.same(new) {
         return BTreeSet::new();
     }
-    let differs =
-        |(key, value): &(&K, &Arc<V>)| !old.get(*key).is_some_and(|before| Arc::ptr_eq(before, value));
-    let there = new.iter().filter(differs).map(|(key, _)| key.clone());
-    let gone = old.keys().filter(|key| !new.contains_key(*key)).cloned();
-    there.chain(gone).collect()
+    super::item::differing(old, new).cloned().collect()
 }
 
 /// A mesh with what is needed to find the slices of a Service and the pod of an address.
@@ -106,10 +103,12 @@ struct Gathered<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(mesh: &'a Mesh) -> Self {
+    /// For all Services, or these `only`.
+    fn new(mesh: &'a Mesh, only: Option<&BTreeSet<ServiceName>>) -> Self {
         let mut slices: BTreeMap<_, Vec<&Slice>> = BTreeMap::new();
         let mut by_hand = false;
-        for slice in mesh.slices.values() {
+        let wanted = |slice: &&Arc<Slice>| only.is_none_or(|only| only.contains(&slice.service));
+        for slice in mesh.slices.values().filter(wanted) {
             slices.entry(&slice.service).or_default().push(slice);
             by_hand |= slice.endpoints.iter().any(|endpoint| endpoint.pod.is_none());
         }

@@ -2,7 +2,6 @@
 
 use super::Items;
 use crate::mesh::{Mesh, ServiceType};
-use crate::xds::catalog::differing;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_proto::model::Names;
 use weft_proto::model::names::{self, Named, Network};
@@ -21,8 +20,10 @@ pub(super) fn names(mesh: &Mesh, endpoints: &Items, last: Option<Last<'_>>) -> I
         && last.mesh.settings == mesh.settings
         && last.mesh.services.same(&mesh.services)
         && (last.mesh.pods.same(&mesh.pods) || networks(last.mesh) == networks(mesh))
-        && differing(last.endpoints, endpoints)
-            .all(|name| plain(last.endpoints, &name) == plain(endpoints, &name))
+        && last
+            .endpoints
+            .differing(endpoints)
+            .all(|name| plain(last.endpoints, name) == plain(endpoints, name))
     {
         return last.names.clone();
     }

@@ -3,8 +3,8 @@
 use super::workload::{locality, workload};
 use super::{Item, Items, endpoints, inbound};
 use crate::mesh::{Mesh, Pod};
-use crate::xds::catalog::differing;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use weft_proto::model::{self, PodPort, Protocol, ServiceName};
 use weft_proto::resource::Resource;
@@ -32,42 +32,53 @@ pub(super) fn pods(mesh: &Mesh, services: &Items, endpoints: &Items, last: Optio
     {
         return last.pods.clone();
     }
-    let ports = ports(services, endpoints, dirty.as_ref());
     let old = last.as_ref().map(|last| last.pods);
-    let mut items: BTreeMap<Arc<str>, Arc<Item>> = BTreeMap::new();
+    let ports = ports(services, endpoints, dirty.as_ref());
+    let item = |pod: &Pod, address: IpAddr| {
+        let name: Arc<str> = address.to_canonical().to_string().into();
+        let (plain, exceptions) = inbound::plain_text(mesh, pod);
+        let resource = Resource::Pod(model::Pod {
+            address: address.to_canonical(),
+            workload: workload(pod),
+            locality: locality(mesh, &pod.node),
+            identity: endpoints::identity(mesh, pod)?,
+            ports: ports.get(&pod.name).cloned().unwrap_or_default(),
+            plain,
+            exceptions,
+        });
+        let before = old.and_then(|old| old.get(&name));
+        let same = before.filter(|before| *before.resource() == resource);
+        let item = same.map_or_else(|| Arc::new(Item::new(resource)), Arc::clone);
+        Some((name, item))
+    };
     // Two pods of one address: the first by name.
-    for pod in mesh.pods.values().filter(|pod| callable(pod)).rev() {
-        let changed = dirty.as_ref().is_none_or(|dirty| dirty.contains(&pod.name));
-        let Some(identity) = endpoints::identity(mesh, pod) else {
-            continue;
-        };
-        for address in &pod.addresses {
-            let name: Arc<str> = address.to_canonical().to_string().into();
-            let before = old.and_then(|old| old.get(&name));
-            let own = |item: &&Arc<Item>| matches!(item.resource(), Resource::Pod(other) if *other.workload.pod == *pod.name.name && *other.workload.namespace == *pod.name.namespace);
-            let item = match before.filter(own) {
-                Some(before) if !changed => before.clone(),
-                _ => {
-                    let (plain, exceptions) = inbound::plain_text(mesh, pod);
-                    let resource = Resource::Pod(model::Pod {
-                        address: address.to_canonical(),
-                        workload: workload(pod),
-                        locality: locality(mesh, &pod.node),
-                        identity: identity.clone(),
-                        ports: ports.get(&pod.name).cloned().unwrap_or_default(),
-                        plain,
-                        exceptions,
-                    });
-                    match before {
-                        Some(before) if *before.resource() == resource => before.clone(),
-                        _ => Arc::new(Item::new(resource)),
-                    }
-                }
-            };
-            items.insert(name, item);
-        }
-    }
-    Items::from_items(items.into_values(), old)
+    let owners = |wanted: &dyn Fn(&IpAddr) -> bool| -> BTreeMap<IpAddr, &Pod> {
+        let pods = mesh.pods.values().filter(|pod| callable(pod)).rev();
+        let each = pods.flat_map(|pod| {
+            let addresses = pod.addresses.iter().filter(|address| wanted(address));
+            addresses.map(|address| (address.to_canonical(), &**pod))
+        });
+        each.filter(|(_, pod)| endpoints::identity(mesh, pod).is_some())
+            .collect()
+    };
+    let (Some(dirty), Some(last)) = (&dirty, &last) else {
+        let all = owners(&|_| true);
+        let items = all.into_iter().filter_map(|(address, pod)| item(pod, address));
+        return Items::from_items(items.map(|(_, item)| item), old);
+    };
+    let touched: BTreeSet<IpAddr> = [last.mesh, mesh]
+        .into_iter()
+        .flat_map(|mesh| dirty.iter().filter_map(|name| mesh.pods.get(name)))
+        .flat_map(|pod| pod.addresses.iter().map(IpAddr::to_canonical))
+        .collect();
+    let owners = owners(&|address| touched.contains(&address.to_canonical()));
+    last.pods.with(touched.iter().map(|address| {
+        let made = owners.get(address).and_then(|pod| item(pod, *address));
+        made.map_or_else(
+            || (address.to_string().into(), None),
+            |(name, item)| (name, Some(item)),
+        )
+    }))
 }
 
 /// Pods whose resources may differ; `None`: all.
@@ -79,12 +90,10 @@ fn dirty(last: &Last<'_>, mesh: &Mesh, services: &Items, endpoints: &Items) -> O
         return None;
     }
     let mut dirty = endpoints::changed(&last.mesh.pods, &mesh.pods);
-    let names: BTreeSet<Arc<str>> = differing(last.endpoints, endpoints)
-        .chain(differing(last.services, services))
-        .collect();
-    for name in names {
+    let names = last.endpoints.differing(endpoints);
+    for name in names.chain(last.services.differing(services)) {
         for items in [last.endpoints, endpoints] {
-            dirty.extend(behind(items, &name).map(pod_of));
+            dirty.extend(behind(items, name).map(pod_of));
         }
     }
     Some(dirty)
@@ -111,17 +120,23 @@ fn ports(
     endpoints: &Items,
     only: Option<&BTreeSet<ServiceName>>,
 ) -> BTreeMap<ServiceName, Vec<PodPort>> {
+    let only: Option<BTreeSet<(&str, &str)>> =
+        only.map(|only| only.iter().map(|pod| (&*pod.namespace, &*pod.name)).collect());
     let mut pods: BTreeMap<ServiceName, BTreeMap<u16, PodPort>> = BTreeMap::new();
     for (name, item) in services.iter() {
         let Resource::Service(service) = item.resource() else {
             continue;
         };
         for endpoint in behind(endpoints, name) {
-            let pod = pod_of(endpoint);
-            if pod.name.is_empty() || only.is_some_and(|only| !only.contains(&pod)) {
+            let (namespace, pod) = (&*endpoint.workload.namespace, &*endpoint.workload.pod);
+            if pod.is_empty()
+                || only
+                    .as_ref()
+                    .is_some_and(|only| !only.contains(&(namespace, pod)))
+            {
                 continue;
             }
-            let known = pods.entry(pod).or_default();
+            let known = pods.entry(pod_of(endpoint)).or_default();
             for (port, target) in &endpoint.ports {
                 known.entry(*target).or_insert_with(|| PodPort {
                     port: *target,

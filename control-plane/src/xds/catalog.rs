@@ -5,7 +5,7 @@
 
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::translate::{Items, Shared};
+use crate::translate::Shared;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -48,7 +48,8 @@ impl Catalog {
         let shared = self.shared.next(mesh);
         let mut changed = Changes::new();
         for kind in Kind::ALL {
-            changed.extend(differing(self.shared.items(kind), shared.items(kind)).map(|name| (kind, name)));
+            let names = self.shared.items(kind).differing(shared.items(kind));
+            changed.extend(names.map(|name| (kind, name.clone())));
         }
         let mut changes = self.changes.clone();
         changes.push_back(Arc::new(changed));
@@ -69,16 +70,6 @@ impl Catalog {
         let skip = self.changes.len().checked_sub(behind)?;
         Some(self.changes.iter().skip(skip).flat_map(|changes| changes.iter()))
     }
-}
-
-/// Names of items that are only in one of both, or another item in each.
-pub fn differing<'a>(old: &'a Items, new: &'a Items) -> impl Iterator<Item = Arc<str>> + 'a {
-    let same = old.same(new);
-    let gone = old.keys().filter(move |name| !same && !new.contains_key(*name));
-    let fresh = new
-        .iter()
-        .filter(move |(name, item)| !same && !old.get(*name).is_some_and(|before| Arc::ptr_eq(before, item)));
-    gone.chain(fresh.map(|(name, _)| name)).cloned()
 }
 
 /// Whether a mesh may be served.

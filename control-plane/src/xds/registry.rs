@@ -177,21 +177,30 @@ impl Registration {
         change(&mut lock(&self.status));
     }
 
-    /// Takes over the state of one kind.
-    pub fn report(&self, kind: Kind, subscription: &Subscription, progress: Progress, catalog: u64) {
+    /// Takes over what one kind holds and refuses, after a request or a response.
+    pub fn report(&self, kind: Kind, subscription: &Subscription) {
         let mut status = lock(&self.status);
         let entry = status.kinds.entry(kind_name(kind)).or_default();
         entry.wildcard = subscription.wildcard();
         entry.names = subscription.names();
         entry.held = subscription.held();
         entry.behind = subscription.behind();
-        entry.answered_catalog = progress.catalog();
-        (entry.unacknowledged, entry.since) = subscription.unacknowledged();
         if entry.rejected != subscription.rejected() {
             entry.rejected = subscription.rejected().to_vec();
         }
         if kind == Kind::TrustBundle && !entry.behind {
             entry.versions = subscription.versions();
+        }
+    }
+
+    /// Takes over how far every kind is with a catalog.
+    pub fn passed<'a>(&self, kinds: impl Iterator<Item = (Kind, &'a Subscription, Progress)>, catalog: u64) {
+        let mut status = lock(&self.status);
+        for (kind, subscription, progress) in kinds {
+            let entry = status.kinds.entry(kind_name(kind)).or_default();
+            entry.behind = subscription.behind();
+            entry.answered_catalog = progress.catalog();
+            (entry.unacknowledged, entry.since) = subscription.unacknowledged();
         }
         status.catalog = catalog;
         status.synced = status.kinds.values().all(|kind| !kind.behind);

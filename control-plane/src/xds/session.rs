@@ -71,7 +71,9 @@ impl Session {
         };
         self.take(&mut state, &first)?;
         let stop = self.stop.clone().wait();
-        tokio::pin!(stop);
+        let mut until = self.expires;
+        let end = sleep_until(until);
+        tokio::pin!(stop, end);
         loop {
             for kind in Kind::ALL {
                 if let Some(response) = self.next_response(&mut state, kind)
@@ -80,7 +82,17 @@ impl Session {
                     return Ok(()); // the sidecar hung up
                 }
             }
+            let kinds = Kind::ALL.into_iter().filter_map(|kind| {
+                let subscription = state.subscriptions[kind as usize].as_ref()?;
+                Some((kind, subscription, state.progress[kind as usize]))
+            });
+            self.registration.passed(kinds, self.view.catalog().sequence);
             let gone = state.gone_at.map_or(self.expires, |since| since + GONE_GRACE);
+            // A timer is set again only where it has to be: this is done for each change and each stream.
+            if until != self.expires.min(gone) {
+                until = self.expires.min(gone);
+                end.as_mut().reset(until);
+            }
             tokio::select! {
                 request = requests.message() => match request? {
                     Some(request) => self.take(&mut state, &request)?,
@@ -93,8 +105,8 @@ impl Session {
                     self.advance(&mut state);
                 }
                 reason = &mut stop => return Err(Status::unavailable(reason)),
-                () = until(state.names_at) => state.names_at = None,
-                () = sleep_until(self.expires.min(gone)) => {
+                () = names_due(state.names_at) => state.names_at = None,
+                () = &mut end => {
                     return Err(if state.gone_at.is_some() {
                         Status::permission_denied("the certificate's pod is not in the mesh any more")
                     } else {
@@ -160,8 +172,7 @@ impl Session {
             },
         }
         if let Some(subscription) = slot {
-            self.registration
-                .report(kind, subscription, *progress, self.view.catalog().sequence);
+            self.registration.report(kind, subscription);
         }
         Ok(())
     }
@@ -213,16 +224,18 @@ impl Session {
         }
         let (catalog, progress) = (self.view.catalog().sequence, &mut state.progress[kind as usize]);
         match response {
-            Some(_) => progress.sent(catalog, !subscription.unsaid()),
+            Some(_) => {
+                progress.sent(catalog, !subscription.unsaid());
+                self.registration.report(kind, subscription);
+            }
             None if !subscription.behind() => progress.nothing_to_say(catalog),
             None => {}
         }
-        self.registration.report(kind, subscription, *progress, catalog);
         response
     }
 }
 
-async fn until(at: Option<Instant>) {
+async fn names_due(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

@@ -1,7 +1,7 @@
 //! What one pod may see. Enters: a catalog and who asks. Leaves: the items of each kind, by name. Never: anything of another
 //! pod's `Inbound` or policies.
 
-use super::catalog::{Catalog, Changes, differing};
+use super::catalog::{Catalog, Changes};
 use crate::translate::{Item, Items, Scope, Scoped};
 use std::sync::Arc;
 use weft_proto::resource::Kind;
@@ -52,7 +52,7 @@ impl View {
                             (Kind::Routes, &old.routes, &new.routes),
                             (Kind::Service, &old.services, &new.services),
                         ] {
-                            changes.extend(differing(old, new).map(|name| (kind, name)));
+                            changes.extend(old.differing(new).map(|name| (kind, name.clone())));
                         }
                     }
                     _ => changes = None,
