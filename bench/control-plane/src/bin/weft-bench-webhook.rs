@@ -1,0 +1,277 @@
+//! How long a call of the injector's webhook takes, and what it costs: a real `weft injector` process, asked over TLS on loopback by so many
+//! connections that are kept alive, each of which asks again as soon as it is answered.
+//!
+//! Enters: the binary. Leaves: a line. Never: an assertion.
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use hdrhistogram::Histogram;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Measure the injector's webhook
+#[derive(Parser, Debug)]
+struct Options {
+    /// Calls in all
+    #[arg(long, default_value_t = 50_000)]
+    calls: usize,
+    /// Connections, and so calls at a time
+    #[arg(long, default_value_t = 50)]
+    connections: usize,
+    /// The `weft` to measure
+    #[arg(long, default_value = "target/release/weft")]
+    weft: PathBuf,
+    /// Its log level; `info` writes a line for each pod
+    #[arg(long, default_value = "info")]
+    log: String,
+}
+
+/// The process; it ends with this one.
+struct Injector(Child);
+
+impl Drop for Injector {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let folder = tempfile::tempdir()?;
+    let made = rcgen::generate_simple_self_signed(["injector.test".to_owned()])?;
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    std::fs::write(&certificate, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+    let (https, plain) = (free()?, free()?);
+    let injector = Command::new(&options.weft)
+        .arg("injector")
+        .env("WEFT_LOG", &options.log)
+        .env("WEFT_INJECTOR_CERTIFICATE_FILE", &certificate)
+        .env("WEFT_INJECTOR_KEY_FILE", &key)
+        .env("WEFT_INJECTOR_LISTEN", https.to_string())
+        .env("WEFT_INJECTOR_METRICS_LISTEN", plain.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("{} doesn't start", options.weft.display()))?;
+    let injector = Injector(injector);
+    ready(plain).await?;
+
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone())?;
+    let tls = client(provider, roots)?;
+    let body = review().to_string();
+    let request = format!(
+        "POST /inject?timeout=5s HTTP/1.1\r\nhost: injector.test\r\nuser-agent: kube-apiserver-admission\r\n\
+         accept: application/json, */*\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let request: Arc<[u8]> = request.into_bytes().into();
+    let mut connections = Vec::new();
+    for _ in 0..options.connections {
+        connections.push(connect(https, tls.clone()).await?);
+    }
+    // What is loaded and allocated once isn't a call's.
+    let warm = run(connections, &request, options.calls / 10).await?;
+    let (injector_before, client_before) = (processor(injector.0.id())?, processor(std::process::id())?);
+    let begun = Instant::now();
+    let (times, answer) = measured(warm, &request, options.calls).await?;
+    let took = begun.elapsed();
+    let calls = times.len();
+    let micros = |before: Duration, after: Duration| (after - before).as_micros() as f64 / calls as f64;
+    let at = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1000.0;
+    println!(
+        "{calls} calls, {} at a time, {} bytes asked and {answer} answered each: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms, \
+         {:.0}/s",
+        options.connections,
+        request.len(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        calls as f64 / took.as_secs_f64(),
+    );
+    println!(
+        "CPU of a call: injector {:.1} us, client {:.1} us; the injector holds at most {} MiB",
+        micros(injector_before, processor(injector.0.id())?),
+        micros(client_before, processor(std::process::id())?),
+        peak(injector.0.id())? / 1024,
+    );
+    Ok(())
+}
+
+fn client(
+    provider: Arc<rustls::crypto::CryptoProvider>,
+    roots: RootCertStore,
+) -> anyhow::Result<TlsConnector> {
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // As API servers do for webhooks.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(tls)))
+}
+
+/// Waits until it takes calls.
+async fn ready(plain: SocketAddr) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        ensure!(Instant::now() < end, "the injector doesn't get ready");
+        let mut answer = String::new();
+        if let Ok(mut socket) = TcpStream::connect(plain).await {
+            let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            if socket.write_all(request).await.is_ok() {
+                let _ = socket.read_to_string(&mut answer).await;
+            }
+        }
+        if answer.contains(" 200 ") {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn connect(address: SocketAddr, tls: TlsConnector) -> anyhow::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(tls
+        .connect(ServerName::try_from("injector.test")?, socket)
+        .await?)
+}
+
+type Connections = Vec<TlsStream<TcpStream>>;
+
+/// Asks so many times, and returns the connections.
+async fn run(connections: Connections, request: &Arc<[u8]>, calls: usize) -> anyhow::Result<Connections> {
+    let each = calls.div_ceil(connections.len().max(1));
+    let mut asking = JoinSet::new();
+    for mut connection in connections {
+        let request = request.clone();
+        asking.spawn(async move {
+            let mut buffer = Vec::with_capacity(32 << 10);
+            for _ in 0..each {
+                ask(&mut connection, &request, &mut buffer).await?;
+            }
+            anyhow::Ok(connection)
+        });
+    }
+    let mut back = Vec::new();
+    while let Some(done) = asking.join_next().await {
+        back.push(done??);
+    }
+    Ok(back)
+}
+
+/// Asks so many times; microseconds that each took, and the length of the last answer.
+async fn measured(
+    connections: Connections,
+    request: &Arc<[u8]>,
+    calls: usize,
+) -> anyhow::Result<(Histogram<u64>, usize)> {
+    let each = calls.div_ceil(connections.len().max(1));
+    let mut asking = JoinSet::new();
+    for mut connection in connections {
+        let request = request.clone();
+        asking.spawn(async move {
+            let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
+            let (mut buffer, mut length) = (Vec::with_capacity(32 << 10), 0);
+            for _ in 0..each {
+                let begun = Instant::now();
+                length = ask(&mut connection, &request, &mut buffer).await?;
+                let micros = u64::try_from(begun.elapsed().as_micros())?;
+                times.saturating_record(micros.max(1));
+            }
+            anyhow::Ok((times, length))
+        });
+    }
+    let (mut all, mut answer) = (Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?, 0);
+    while let Some(done) = asking.join_next().await {
+        let (times, length) = done??;
+        all.add(times)?;
+        answer = length;
+    }
+    Ok((all, answer))
+}
+
+/// One call; the length of its answer.
+async fn ask(
+    connection: &mut TlsStream<TcpStream>,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> anyhow::Result<usize> {
+    connection.write_all(request).await?;
+    connection.flush().await?;
+    buffer.clear();
+    let mut whole = usize::MAX;
+    while buffer.len() < whole {
+        ensure!(connection.read_buf(buffer).await? > 0, "the connection ended");
+        if whole == usize::MAX
+            && let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
+            ensure!(head.starts_with("http/1.1 200 "), "refused: {head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.context("an answer without a length")?.trim().parse()?;
+            whole = end + 4 + length;
+        }
+    }
+    Ok(buffer.len())
+}
+
+/// Processor time of a process so far.
+fn processor(process: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let fields = after.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    // The kernel reports hundredths of a second on every architecture that matters here.
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Most KiB in memory so far.
+fn peak(process: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    Ok(line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default())
+}
+
+/// A pod as a Deployment makes them, of a common size.
+fn review() -> serde_json::Value {
+    let container = |name: &str| {
+        let variable = |number: usize| json!({"name": format!("VARIABLE_{number}"), "value": "some value of a common length"});
+        json!({"name": name, "image": "registry.example.com/shop/web:1.2.3",
+            "env": (0..20).map(variable).collect::<Vec<_>>(),
+            "ports": [{"name": "http", "containerPort": 8080}, {"name": "grpc", "containerPort": 9090}],
+            "livenessProbe": {"httpGet": {"path": "/live", "port": "http"}},
+            "readinessProbe": {"grpc": {"port": 9090}},
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]})
+    };
+    let metadata = json!({"generateName": "web-6b7f9d-", "labels": {"app": "web", "pod-template-hash": "6b7f9d"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6b7f9d", "uid": "u", "controller": true}]});
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "7c3f2b0a-7a4c-4f5e-9d0f-8a4f1d1b6c11", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "resource": {"group": "", "version": "v1", "resource": "pods"}, "namespace": "shop", "operation": "CREATE",
+        "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"}, "dryRun": false,
+        "object": {"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "spec": {"containers": [container("web"), container("helper")], "volumes": [{"name": "data", "emptyDir": {}}]}}}})
+}
