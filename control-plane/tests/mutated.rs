@@ -98,7 +98,7 @@ fn mutate(body: &mut Value, place: prop::sample::Index, how: usize) {
         (ODD.., Value::Object(map)) if !map.is_empty() => {
             let name = map.keys().nth(how % map.len()).cloned().unwrap();
             let value = map.remove(&name).unwrap();
-            if how % 3 == 0 {
+            if how.is_multiple_of(3) {
                 map.insert(format!("{name}x"), value);
             }
         }

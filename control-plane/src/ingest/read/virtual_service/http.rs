@@ -22,8 +22,10 @@ pub(super) fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes) -> VirtualRu
     let rule = name.map_or_else(|| format!("http[{i}]").into(), Into::into);
     let mut matches = matching::requests(&mut fields, notes);
     let mark = notes.mark();
-    let mut then = Action::default();
-    then.backends = destination::weighted(&mut fields, notes, |fields| settings::headers(fields, notes));
+    let mut then = Action {
+        backends: destination::weighted(&mut fields, notes, |fields| settings::headers(fields, notes)),
+        ..Action::default()
+    };
     let acts = notes.mark();
     let delegate = delegate(&mut fields, notes);
     let redirect = fields.object("redirect").map(|fields| redirect(fields, notes));
