@@ -5,6 +5,7 @@
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::process::ExitCode;
 
+mod analyze;
 mod api_server;
 mod apply;
 mod check;
@@ -15,6 +16,7 @@ mod demo;
 mod down;
 mod echo;
 mod exec;
+mod explain;
 mod init;
 mod inject;
 mod injector;
@@ -27,6 +29,7 @@ mod port_forward;
 mod proxy;
 mod reach;
 mod render;
+mod simulate;
 mod status;
 mod target;
 mod uninstall;
@@ -55,6 +58,9 @@ enum Verb {
     Upgrade(install::Upgrade),
     Uninstall(uninstall::Uninstall),
     Check(check::Check),
+    Analyze(analyze::Analyze),
+    Explain(Box<explain::Explain>),
+    Simulate(Box<simulate::Simulate>),
     Up(up::Up),
     Down(down::Down),
     Status(status::Status),
@@ -97,7 +103,10 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Exec(args) => exec::run(args),
         Verb::Status(args) => status::run(&args),
+        Verb::Explain(args) => Ok(explain::run(&args)),
+        Verb::Simulate(args) => Ok(simulate::run(&args)),
         Verb::Check(args) => check::run(&args),
+        Verb::Analyze(args) => analyze::run(&args),
         verb => run(verb).map(success),
     };
     match result {
@@ -118,7 +127,13 @@ fn called_as() -> Option<String> {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Demo(_) | Verb::Exec(_) | Verb::Status(_) | Verb::Check(_) => {
+        Verb::Demo(_)
+        | Verb::Exec(_)
+        | Verb::Explain(_)
+        | Verb::Simulate(_)
+        | Verb::Status(_)
+        | Verb::Check(_)
+        | Verb::Analyze(_) => {
             unreachable!("these have exit codes of their own")
         }
         Verb::Install(args) => install::install(&args),

@@ -227,6 +227,7 @@ mod tests {
                 views: views.clone(),
                 demand: crate::xds::demand::Demand::default(),
                 clock,
+                wall: Default::default(),
                 identity: None,
                 address: None,
             },

@@ -7,7 +7,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -138,13 +138,7 @@ impl Worker {
 
     /// Seconds since 1970.
     pub fn wall(&self) -> u32 {
-        let since = self
-            .shared
-            .identity
-            .wall()
-            .now()
-            .duration_since(SystemTime::UNIX_EPOCH);
-        since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+        self.shared.identity.wall().seconds()
     }
 
     /// Calls `with` with what choices are made from.

@@ -161,6 +161,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
             views: views.clone(),
             demand: shared.demand.clone(),
             clock,
+            wall: identity.wall().clone(),
             identity: settings.identity(),
             address: settings.pod.addresses.first().copied(),
         },

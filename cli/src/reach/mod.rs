@@ -15,7 +15,7 @@ use crate::target::Which;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -96,6 +96,15 @@ impl Reach {
         self.objects("namespaces").await
     }
 
+    /// Every object of a kind of an API group; none where the cluster doesn't know the kind. `root` is the group's place, for example
+    /// `/apis/apps/v1`.
+    pub async fn listed(&self, root: &str, plural: &str) -> anyhow::Result<Vec<Value>> {
+        match self {
+            Self::Sandbox(_) => self.objects(plural).await,
+            Self::Cluster(cluster) => Ok(cluster.list_in(root, plural).await?.unwrap_or_default()),
+        }
+    }
+
     async fn objects(&self, plural: &str) -> anyhow::Result<Vec<Value>> {
         match self {
             Self::Sandbox(client) => Ok(client.ask(&Request::Get {
@@ -129,17 +138,53 @@ impl Reach {
 
     /// A page of JSON behind a door.
     pub async fn page(&self, door: Door<'_>, path: &str, within: Duration) -> anyhow::Result<Value> {
+        self.behind(door, path, None, within, json).await
+    }
+
+    /// The answer, as JSON, to a POST of a body of JSON behind a door.
+    pub async fn asked(
+        &self,
+        door: Door<'_>,
+        path: &str,
+        body: &Value,
+        within: Duration,
+    ) -> anyhow::Result<Value> {
+        self.behind(door, path, Some(body.to_string()), within, json).await
+    }
+
+    /// A page of text behind a door.
+    pub async fn text(&self, door: Door<'_>, path: &str, within: Duration) -> anyhow::Result<String> {
+        let read = |_: &str, status: http::StatusCode, body: Bytes| {
+            anyhow::ensure!(status.is_success(), "it answers {status}");
+            Ok(String::from_utf8_lossy(&body).into_owned())
+        };
+        self.behind(door, path, None, within, read).await
+    }
+
+    async fn behind<T>(
+        &self,
+        door: Door<'_>,
+        path: &str,
+        body: Option<String>,
+        within: Duration,
+        read: impl Fn(&str, http::StatusCode, Bytes) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let Door { namespace, pod, port } = door;
         let asked = async {
             match self {
                 Self::Sandbox(client) => {
                     let (stream, _) = client.dial(namespace, pod, port)?;
                     stream.set_nonblocking(true)?;
-                    get(tokio::net::UnixStream::from_std(stream)?, path).await
+                    let stream = tokio::net::UnixStream::from_std(stream)?;
+                    let (status, body) = exchange(stream, path, body).await?;
+                    read(path, status, body)
                 }
                 Self::Cluster(cluster) => {
                     let (stream, complaint) = cluster.dial(door).await?;
-                    get(stream, path).await.map_err(|error| complaint.explain(error))
+                    let answer = exchange(stream, path, body).await;
+                    answer
+                        .and_then(|(status, body)| read(path, status, body))
+                        .map_err(|error| complaint.explain(error))
                 }
             }
         };
@@ -149,6 +194,12 @@ impl Reach {
         }
         .with_context(|| format!("{namespace}/{pod} can't be asked for {path} on its port {port}"))
     }
+}
+
+/// Whether a pod belongs to a workload of this name: a Deployment, or what owns it itself.
+pub fn of_workload(pod: &Value, name: &str) -> bool {
+    let owners = pod["metadata"]["ownerReferences"].as_array();
+    of_deployment(pod, name) || owners.into_iter().flatten().any(|owner| owner["name"] == name)
 }
 
 /// Whether a pod belongs to a Deployment, told by the name of its ReplicaSet.
@@ -161,22 +212,40 @@ fn of_deployment(pod: &Value, name: &str) -> bool {
     })
 }
 
-/// GET on a fresh connection.
-async fn get<S>(stream: S, path: &str) -> anyhow::Result<Value>
+/// GET, or POST of a body of JSON, on a fresh connection.
+async fn exchange<S>(
+    stream: S,
+    path: &str,
+    body: Option<String>,
+) -> anyhow::Result<(http::StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let served = tokio::spawn(connection);
-    let request = http::Request::get(path)
+    let method = if body.is_some() {
+        http::Method::POST
+    } else {
+        http::Method::GET
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
         .header(http::header::HOST, "localhost")
         .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_PAGE).collect().await;
     served.abort();
-    let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+    Ok((
+        status,
+        body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes(),
+    ))
+}
+
+/// An answer as JSON.
+fn json(path: &str, status: http::StatusCode, body: Bytes) -> anyhow::Result<Value> {
     let value: Result<Value, _> = serde_json::from_slice(&body);
     match value {
         Ok(value) if status.is_success() => Ok(value),

@@ -4,42 +4,128 @@
 //! part of it that did not match; every backend with its share. Never: matching of its own: each part of a rule is asked by
 //! compiling it alone.
 
-use super::words::must;
+use super::words::{must, some};
 use super::{Considered, Stage, Step};
-use crate::route::{Choice, RequestHead, RequestMatch, Unavailable};
-use weft_proto::model::{Backend, RouteMatch, RouteRule, Routes, StringMatch};
+use crate::route::{RequestHead, RequestMatch, RouteTable};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use weft_proto::model::{
+    Backend, ConnectionRule, Origin, RouteMatch, RouteRule, Routes, ServiceName, StringMatch,
+};
 
 /// Most rules whose parts are looked at one by one.
 const MOST_RULES: usize = 200;
 
-/// The steps that led to `choice`, which the table of these routes made for this head.
-pub fn steps(routes: &Routes, port: u16, head: &RequestHead<'_>, choice: &Choice<'_>) -> Vec<Step> {
-    let (chosen, backend) = match choice {
-        Choice::Rule { rule, backend } => (Some(rule.index), Some(*backend)),
-        Choice::Unavailable { rule, why } => match why {
-            Unavailable::Invalid { backend, .. } => (Some(rule.index), Some(*backend)),
-            Unavailable::NoBackend => (Some(rule.index), None),
-        },
-        Choice::Answer { rule } => (Some(rule.index), None),
-        Choice::Service | Choice::NoMatch => (None, None),
-    };
-    let options = options(routes, port, head, chosen);
-    let Some(rule) = chosen.and_then(|index| routes.rules.get(index)) else {
-        let what = match choice {
-            Choice::Service => "no rule is about this port: the Service itself",
-            _ => "no rule matches",
+/// What was decided, by places in the routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// The rule.
+    pub rule: Option<usize>,
+    /// The rule's backend.
+    pub backend: Option<usize>,
+}
+
+/// The steps that led to what was chosen among these routes for this head.
+pub fn steps(routes: &Routes, port: u16, head: &RequestHead<'_>, chosen: Chosen) -> Vec<Step> {
+    let options = options(routes, port, head, chosen.rule);
+    let Some(rule) = chosen.rule.and_then(|index| routes.rules.get(index)) else {
+        let about = routes
+            .rules
+            .iter()
+            .any(|rule| rule.port.is_none_or(|only| only == port));
+        let what = match about {
+            true => "no rule matches",
+            false => "no rule is about this port: the Service itself",
         };
         return vec![Step::new(Stage::Route, what).with(options)];
     };
-    let mut step = Step::new(Stage::Route, format!("{}, if {}", title(rule), conditions(rule)))
+    let mut step = Step::new(Stage::Route, title(&rule.origin))
         .because(&rule.origin)
         .with(options);
     step.notes.extend(follows(rule));
-    vec![step, split(rule, backend)]
+    let backend = chosen.backend.and_then(|index| rule.backends.get(index));
+    match (backend, &rule.answer) {
+        (None, Some(_)) => vec![step.note("the sidecar answers by itself")],
+        _ => vec![step, split(&rule.origin, &rule.backends, backend)],
+    }
 }
 
-fn title(rule: &RouteRule) -> String {
-    let origin = &rule.origin;
+/// The same for a connection whose bytes are forwarded as they are. `name`: the server name of its TLS hello.
+pub fn connection(
+    routes: &Routes,
+    port: u16,
+    name: Option<&str>,
+    destination: IpAddr,
+    chosen: Chosen,
+) -> Vec<Step> {
+    let options = routes.connections.iter().enumerate().map(|(index, rule)| {
+        let what = title(&rule.origin);
+        let option = match chosen.rule {
+            Some(chosen) if chosen == index => Considered::chosen(what, "the first that matches"),
+            chosen => {
+                let why = rebuff(rule, port, name, destination);
+                let later = chosen.is_some_and(|chosen| index > chosen);
+                match (why, later) {
+                    (None, true) => {
+                        Considered::rejected(what, "matches too, but an earlier one has precedence")
+                    }
+                    (None, false) => Considered::rejected(what, "does not match"),
+                    (Some(why), _) => Considered::rejected(what, why),
+                }
+            }
+        };
+        option.because(&rule.origin)
+    });
+    let options: Vec<_> = options.collect();
+    let Some(rule) = chosen.rule.and_then(|index| routes.connections.get(index)) else {
+        return vec![Step::new(Stage::Route, "no rule for connections matches").with(options)];
+    };
+    let backend = chosen.backend.and_then(|index| rule.backends.get(index));
+    let step = Step::new(Stage::Route, title(&rule.origin))
+        .because(&rule.origin)
+        .with(options);
+    vec![step, split(&rule.origin, &rule.backends, backend)]
+}
+
+/// The part of a rule for connections that doesn't match.
+fn rebuff(rule: &ConnectionRule, port: u16, name: Option<&str>, destination: IpAddr) -> Option<String> {
+    if let Some(only) = rule.port.filter(|only| *only != port) {
+        return Some(format!("is for port {only}, not {port}"));
+    }
+    let alone = |server_names: &[Arc<str>], destinations: &[IpNet]| {
+        let rule = ConnectionRule {
+            server_names: server_names.to_vec(),
+            destinations: destinations.to_vec(),
+            ..ConnectionRule::default()
+        };
+        let routes = Routes {
+            service: ServiceName::new("", ""),
+            rules: Vec::new(),
+            connections: vec![rule],
+        };
+        let table = RouteTable::compile(&routes);
+        table.is_ok_and(|table| {
+            table
+                .connections()
+                .iter()
+                .any(|rule| rule.matches(name, destination))
+        })
+    };
+    if !alone(&rule.server_names, &[]) {
+        let names = some(&rule.server_names, ToString::to_string);
+        return Some(match name {
+            Some(name) => format!("the server name must be one of {names}, it is {name}"),
+            None => format!("the server name must be one of {names}, there is none"),
+        });
+    }
+    (!alone(&[], &rule.destinations)).then(|| {
+        let blocks = some(&rule.destinations, ToString::to_string);
+        format!("the destination must be in {blocks}, it is {destination}")
+    })
+}
+
+fn title(origin: &Origin) -> String {
     match (origin.kind.is_empty(), origin.rule.is_empty()) {
         (true, _) => "a rule".to_owned(),
         (_, true) => format!("{} {}/{}", origin.kind, origin.namespace, origin.name),
@@ -54,7 +140,7 @@ fn title(rule: &RouteRule) -> String {
 fn options(routes: &Routes, port: u16, head: &RequestHead<'_>, chosen: Option<usize>) -> Vec<Considered> {
     let mut options = Vec::new();
     for (index, rule) in routes.rules.iter().enumerate() {
-        let what = title(rule);
+        let what = title(&rule.origin);
         let option = if chosen == Some(index) {
             Considered::chosen(what, format!("the first that matches: {}", conditions(rule)))
         } else if chosen.is_some_and(|chosen| index > chosen) {
@@ -315,43 +401,29 @@ pub fn backend_name(backend: &Backend) -> String {
 }
 
 /// Which backend.
-fn split(rule: &RouteRule, chosen: Option<&Backend>) -> Step {
-    let sum: u64 = rule
-        .backends
-        .iter()
-        .map(|backend| u64::from(backend.weight))
-        .sum();
-    let mut seen = false;
-    let options = rule.backends.iter().map(|backend| {
+fn split(origin: &Origin, backends: &[Backend], chosen: Option<&Backend>) -> Step {
+    let sum: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let options = backends.iter().map(|backend| {
         let share = match sum {
             0 => 0.0,
             _ => f64::from(backend.weight) * 100.0 / sum as f64,
         };
-        let own = !seen && chosen == Some(backend);
-        seen |= own;
-        let option = match (own, &backend.invalid, rule.backends.len()) {
-            (_, Some(why), _) => Considered {
-                chosen: own,
-                ..Considered::rejected(backend_name(backend), format!("can't be used: {why}"))
-            },
-            (true, None, 1) => Considered::chosen(backend_name(backend), "the only one"),
-            (true, None, _) => Considered::chosen(backend_name(backend), "drawn by weight"),
-            (false, None, _) if backend.weight == 0 => {
-                Considered::rejected(backend_name(backend), "has no weight")
-            }
-            (false, None, _) => Considered::rejected(backend_name(backend), "drawn for other requests"),
+        let own = chosen.is_some_and(|chosen| std::ptr::eq(chosen, backend));
+        let why = match (own, &backend.invalid, backends.len()) {
+            (_, Some(why), _) => format!("can't be used: {why}"),
+            (true, None, 1) => "the only one".to_owned(),
+            (true, None, _) => "drawn by weight".to_owned(),
+            (false, None, _) if backend.weight == 0 => "has no weight".to_owned(),
+            (false, None, _) => "drawn for other requests".to_owned(),
         };
-        option
-            .fact("weight", backend.weight)
-            .fact("share", format!("{share:.1}%"))
+        Considered {
+            chosen: own,
+            ..Considered::rejected(backend_name(backend), why)
+        }
+        .fact("weight", backend.weight)
+        .fact("share", format!("{share:.1}%"))
     });
     let options: Vec<_> = options.collect();
-    let what = match (&rule.answer, chosen) {
-        (Some(_), _) => "none: the sidecar answers by itself".to_owned(),
-        (None, Some(backend)) => backend_name(backend),
-        (None, None) => "none has a weight".to_owned(),
-    };
-    Step::new(Stage::Backend, what)
-        .because(&rule.origin)
-        .with(options)
+    let what = chosen.map_or_else(|| "none can be used".to_owned(), backend_name);
+    Step::new(Stage::Backend, what).because(origin).with(options)
 }

@@ -18,8 +18,8 @@ const NEAR: usize = 2;
 
 /// What a name leads to.
 pub(super) enum Meant {
-    /// A connection with this target.
-    Target(Target),
+    /// A connection with this target, to this address.
+    Target(Target, SocketAddr),
     /// Nothing.
     Nobody(End),
 }
@@ -173,7 +173,7 @@ fn at(view: &View, original: SocketAddr, mut step: Step) -> (Step, Meant) {
     if let Some(entry) = view.service_at(original.ip()) {
         step = step.because(&entry.service.origin);
     }
-    (step, Meant::Target(target))
+    (step, Meant::Target(target, original))
 }
 
 /// A name that no Service has.

@@ -1,45 +1,67 @@
 //! From the application to an endpoint.
 //!
-//! Enters: a view, a time, a random source and a request. Leaves: the way to one endpoint, with what was not chosen. Never: a choice of
-//! its own: rule and backend are the route table's, the endpoint is the cluster's, drawn as for live traffic.
+//! Enters: a scene, a time and a request. Leaves: the way to one endpoint, with what was not chosen. Never: a choice of its own: rule,
+//! backend and answer are the route's, the endpoint is the cluster's, drawn as for live traffic; a trace in either.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use rand::RngExt as _;
-use rand::rngs::StdRng;
-use weft_engine::explain::{Arrival, Considered, End, Request, Stage, Step, endpoint, route as why};
-use weft_engine::route::{Choice, CompiledAnswer, CompiledRule, RequestHead};
-use weft_engine::{Class, Tick, Tried};
-use weft_proto::model::{Health, Origin, Protocol};
+use weft_engine::explain::route::{self as why, Chosen};
+use weft_engine::explain::{Arrival, Considered, End, Request, Stage, Step, endpoint};
+use weft_engine::route::{Choice, RequestHead};
+use weft_engine::{Class, Tick, Tried, Wish};
+use weft_proto::model::{Backend, Health, Origin, Protocol};
 
 use super::name::{self, Meant};
 use super::{Hop, Sender, Told};
+use crate::failure::Failure;
+use crate::outbound::answer::Answer;
+use crate::outbound::connection;
+use crate::outbound::route::{Route, Way, at};
+use crate::outbound::scene::Scene;
 use crate::upstream::call::{Place, Target};
-use crate::view::View;
+
+/// Where a request or connection goes, and what is sent there.
+struct Routed {
+    target: Target,
+    request: Request,
+    wish: Wish,
+}
 
 /// Explains one request of an application.
-pub fn outbound(view: &View, now: Tick, rng: &mut StdRng, sender: &Sender, request: &Request) -> Told {
-    let (step, meant) = name::find(view, request);
+pub fn outbound(scene: &Scene<'_>, now: Tick, sender: &Sender, request: &Request) -> Told {
+    let (step, meant) = name::find(scene.view, request);
     let mut steps = vec![step];
-    let target = match meant {
+    let (target, original) = match meant {
         Meant::Nobody(end) => return Told::ends(steps, end),
-        Meant::Target(target) => target,
+        Meant::Target(target, original) => (target, original),
     };
-    let opaque = !request.is_http() || matches!(target.protocol(), Protocol::Tcp | Protocol::Tls);
+    let declared = matches!(target.protocol(), Protocol::Tcp | Protocol::Tls);
+    let opaque = !request.is_http() || declared || connection::is_opaque(&target);
     if opaque && request.is_http() {
-        let note = "the port is declared not to be HTTP: its bytes are forwarded as they are, without routes";
+        let note = match declared {
+            true => "the port is declared not to be HTTP: its bytes are forwarded as they are",
+            false => "rules for connections alone decide: its bytes are forwarded as they are",
+        };
         steps[0].notes.push(note.to_owned());
     }
-    let routed = match route(view, rng, target, request, opaque, &mut steps) {
+    let routed = match opaque {
+        true => connected(scene, target, original, request, &mut steps),
+        false => route(scene, target, sender, request, &mut steps),
+    };
+    let routed = match routed {
         Ok(routed) => routed,
         Err(end) => return Told::ends(steps, end),
     };
     let place = match &routed.target {
         Target::Service(destination) => {
-            let cluster = destination.cluster_full();
+            let cluster = destination.cluster_full().apart();
             let class = match opaque || matches!(&*request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE") {
                 true => Class::Safe,
                 false => Class::Unsafe,
             };
-            let picked = cluster.pick(now, rng, &Tried::none(), class, &weft_engine::Wish::default());
+            let picked = scene.random(|rng| cluster.pick(now, rng, &Tried::none(), class, &routed.wish));
             steps.extend(endpoint::steps(&cluster, now, &picked));
             match picked {
                 Ok(picked) => Place::Picked(picked.endpoint),
@@ -73,21 +95,20 @@ pub fn outbound(view: &View, now: Tick, rng: &mut StdRng, sender: &Sender, reque
 }
 
 /// Explains one request of an application that has no sidecar: kube-proxy sends its connection to any endpoint that is ready.
-pub fn unmeshed(view: &View, rng: &mut StdRng, sender: &Sender, request: &Request) -> Told {
-    let (step, meant) = name::find(view, request);
+pub fn unmeshed(scene: &Scene<'_>, sender: &Sender, request: &Request) -> Told {
+    let (step, meant) = name::find(scene.view, request);
     let mut steps = vec![step.note("the caller has no sidecar: no routes, no mutual TLS, no retries")];
     let target = match meant {
         Meant::Nobody(end) => return Told::ends(steps, end),
-        Meant::Target(target) => target,
+        Meant::Target(target, _) => target,
     };
     let place = match target {
         Target::Service(destination) => {
             let cluster = destination.cluster_full();
-            let ready: Vec<_> = cluster
-                .all()
-                .filter(|endpoint| endpoint.health == Health::Ready)
-                .collect();
-            let Some(endpoint) = ready.get(rng.random_range(0..ready.len().max(1))) else {
+            let all = cluster.all();
+            let ready: Vec<_> = all.filter(|endpoint| endpoint.health == Health::Ready).collect();
+            let drawn = scene.random(|rng| rng.random_range(0..ready.len().max(1)));
+            let Some(endpoint) = ready.get(drawn) else {
                 let end = End::Refused {
                     stage: Stage::Endpoint,
                     status: None,
@@ -98,14 +119,15 @@ pub fn unmeshed(view: &View, rng: &mut StdRng, sender: &Sender, request: &Reques
                 return Told::ends(steps, end);
             };
             let options = ready.iter().map(|each| {
-                let what = format!(
-                    "{} ({}/{})",
-                    each.address, each.workload.namespace, each.workload.pod
-                );
-                match each.id == endpoint.id {
-                    true => Considered::chosen(what, "drawn: kube-proxy takes any that is ready"),
-                    false => Considered::rejected(what, "as likely"),
-                }
+                let pod = format!("{}/{}", each.workload.namespace, each.workload.pod);
+                let option = match each.id == endpoint.id {
+                    true => Considered::chosen(
+                        each.address.to_string(),
+                        "drawn: kube-proxy takes any that is ready",
+                    ),
+                    false => Considered::rejected(each.address.to_string(), "as likely"),
+                };
+                option.fact("pod", pod)
             });
             steps.push(Step::new(Stage::Endpoint, endpoint.address.to_string()).with(options));
             Place::Picked((*endpoint).clone())
@@ -114,43 +136,22 @@ pub fn unmeshed(view: &View, rng: &mut StdRng, sender: &Sender, request: &Reques
         Target::Unknown(address) => Place::Unknown(address),
         Target::Unlearned(_) => return Told::ends(steps, End::default()),
     };
-    let sender = Sender {
+    let nobody = Sender {
         identity: None,
         address: sender.address,
     };
-    arrive(steps, &place, &sender, request, !request.is_http())
+    steps.push(Step::new(Stage::Tls, "none: plain text").note("the caller has no sidecar"));
+    arrive(steps, &place, &nobody, request, !request.is_http())
 }
 
-/// Where the routes lead, and what is sent there.
-struct Routed {
-    target: Target,
-    request: Request,
-}
-
-/// Asks the routes.
+/// Asks the rules for requests.
 fn route(
-    view: &View,
-    rng: &mut StdRng,
+    scene: &Scene<'_>,
     target: Target,
+    sender: &Sender,
     request: &Request,
-    opaque: bool,
     steps: &mut Vec<Step>,
 ) -> Result<Routed, End> {
-    let straight = |target: Target| Routed {
-        target,
-        request: request.clone(),
-    };
-    let Target::Service(destination) = &target else {
-        return Ok(straight(target));
-    };
-    let Some(table) = destination.routes.as_ref().filter(|_| !opaque) else {
-        let what = match opaque {
-            true => "none: not HTTP",
-            false => "none is about this port: the Service itself",
-        };
-        steps.push(Step::new(Stage::Route, what));
-        return Ok(straight(target));
-    };
     let fields = request.fields().unwrap_or_default();
     let head = RequestHead {
         method: &request.method,
@@ -160,91 +161,184 @@ fn route(
         host: &request.authority,
         headers: &fields,
     };
+    let route = Route::decide(scene, &target, sender.address, || head, || Cow::Borrowed(&fields));
+    let rule = route.rule();
+    let chosen = route.chosen();
+    if let Target::Service(destination) = &target {
+        let routes = scene
+            .view
+            .service(&destination.service)
+            .and_then(|entry| entry.routes.as_ref());
+        match routes.filter(|_| destination.routes.is_some()) {
+            Some(routes) => {
+                let backend = |rule: &weft_engine::route::CompiledRule| {
+                    rule.backends
+                        .iter()
+                        .position(|each| chosen.is_some_and(|chosen| std::ptr::eq(each, chosen)))
+                };
+                let places = Chosen {
+                    rule: rule.map(|rule| rule.index),
+                    backend: rule.and_then(backend),
+                };
+                steps.extend(why::steps(routes, destination.port.port, &head, places));
+            }
+            None => steps.push(Step::new(
+                Stage::Route,
+                "none is about this port: the Service itself",
+            )),
+        }
+    }
+    let origin = rule.map(|rule| &rule.origin);
+    match &route.way {
+        Way::Refuse(failure) => {
+            return Err(refused(
+                *failure,
+                origin,
+                chosen.and_then(|backend| backend.invalid.as_deref()),
+            ));
+        }
+        Way::Answer(answer) => return Err(answered(answer, origin)),
+        Way::Straight | Way::To(_) => {}
+    }
+    let mut sent = request.clone();
+    if let Some(path) = route.path() {
+        let (path, query) = weft_engine::path::split(path);
+        sent.path = path.to_owned();
+        sent.query = query.map(str::to_owned);
+    }
+    if let Some(host) = route.host() {
+        sent.authority = host.to_owned();
+    }
+    if (&sent.path, &sent.authority) != (&request.path, &request.authority)
+        && let Some(step) = steps.last_mut()
+    {
+        step.notes
+            .push(format!("is sent as {} {}", sent.authority, sent.path));
+    }
+    if let (Some(delay), Some(step)) = (route.delay(), steps.last_mut()) {
+        step.notes
+            .push(format!("this one is delayed by {delay:?} on purpose"));
+    }
+    Ok(Routed {
+        target: route.target(&target).clone(),
+        request: sent,
+        wish: route.wish(),
+    })
+}
+
+/// Asks the rules for connections.
+fn connected(
+    scene: &Scene<'_>,
+    target: Target,
+    original: SocketAddr,
+    request: &Request,
+    steps: &mut Vec<Step>,
+) -> Result<Routed, End> {
+    let straight = |target: Target| Routed {
+        target,
+        request: request.clone(),
+        wish: Wish::default(),
+    };
+    let Target::Service(destination) = &target else {
+        return Ok(straight(target));
+    };
     let port = destination.port.port;
-    let choice = table.choose(port, &head, rng);
-    if let Some(routes) = view
+    let Some(table) = destination.routes.as_ref().filter(|table| table.connects(port)) else {
+        steps.push(Step::new(
+            Stage::Route,
+            "no rule is about connections to this port: the Service itself",
+        ));
+        return Ok(straight(target));
+    };
+    let name = (request.scheme == "https").then_some(&*request.host);
+    let choice = scene.random(|rng| table.connection(port, name, original.ip(), rng));
+    let (rule, backend) = match choice {
+        Choice::Rule { rule, backend } => (Some(rule), Some(backend)),
+        Choice::Answer { rule } | Choice::Unavailable { rule, .. } => (Some(rule), None),
+        Choice::Service | Choice::NoMatch => (None, None),
+    };
+    let place = |backend: &Backend| {
+        let mut backends = rule?.backends.iter();
+        backends.position(|each| std::ptr::eq(each, backend))
+    };
+    let chosen = Chosen {
+        rule: rule.map(|rule| rule.index),
+        backend: backend.and_then(place),
+    };
+    if let Some(routes) = scene
+        .view
         .service(&destination.service)
         .and_then(|entry| entry.routes.as_ref())
     {
-        steps.extend(why::steps(routes, port, &head, &choice));
+        steps.extend(why::connection(routes, port, name, original.ip(), chosen));
     }
-    let refused = |status, why: String, because: Option<&Origin>, remedy: &str| End::Refused {
-        stage: Stage::Route,
-        status: Some(status),
-        why,
-        because: because.cloned(),
-        remedies: vec![remedy.to_owned()],
-    };
-    let (rule, backend) = match choice {
-        Choice::Rule { rule, backend } => (rule, backend),
-        Choice::Answer { rule } => return Err(answered(rule, &head)),
-        Choice::Service => return Ok(straight(target)),
-        Choice::NoMatch => {
-            let why = "the Service has routes, and none matches".to_owned();
-            return Err(refused(404, why, None, "add a rule that matches this request"));
-        }
-        Choice::Unavailable { rule, why } => {
-            let why = why.to_string();
-            return Err(refused(
-                500,
-                why,
-                Some(&rule.origin),
-                "correct the backends of the rule",
-            ));
-        }
-    };
-    let Some(next) = view.backend(&backend.service, backend.port, backend.subset.as_deref()) else {
-        let why = format!("there is no {}", why::backend_name(backend));
-        return Err(refused(
-            500,
+    let origin = rule.map(|rule| &rule.origin);
+    let failed = |failure| match refused(failure, origin, None) {
+        End::Refused {
+            stage,
             why,
-            Some(&rule.origin),
-            "name a Service, port and subset that exist",
-        ));
+            because,
+            remedies,
+            ..
+        } => End::Refused {
+            stage,
+            status: None,
+            why,
+            because,
+            remedies,
+        },
+        end => end,
     };
-    let mut routed = straight(Target::Service(next.clone()));
-    if let Some(edit) = &rule.path {
-        match edit.apply(&request.path) {
-            Ok(path) => routed.request.path = path.into_owned(),
-            Err(bad) => {
-                return Err(refused(
-                    500,
-                    bad.to_string(),
-                    Some(&rule.origin),
-                    "correct the rewrite",
-                ));
-            }
-        }
+    match choice {
+        Choice::Rule { backend, .. } => match at(scene.view, backend) {
+            Some(target) => Ok(straight(target)),
+            None => Err(failed(Failure::NoBackend)),
+        },
+        Choice::Service => Ok(straight(target)),
+        Choice::NoMatch => Err(failed(Failure::NoRoute)),
+        Choice::Answer { .. } | Choice::Unavailable { .. } => Err(failed(Failure::NoBackend)),
     }
-    if let Some(host) = &rule.host {
-        routed.request.authority = host.to_string();
-    }
-    if (&routed.request.path, &routed.request.authority) != (&request.path, &request.authority) {
-        let sent = format!("is sent as {} {}", routed.request.authority, routed.request.path);
-        steps
-            .last_mut()
-            .into_iter()
-            .for_each(|step| step.notes.push(sent.clone()));
-    }
-    Ok(routed)
 }
 
-/// What a rule answers by itself.
-fn answered(rule: &CompiledRule, head: &RequestHead<'_>) -> End {
-    let (status, why) = match &rule.answer {
-        Some(CompiledAnswer::Redirect(redirection)) => match redirection.location(head) {
-            Ok(location) => (redirection.status, format!("a redirect to {location}")),
-            Err(bad) => (500, format!("a redirect that can't be written: {bad}")),
-        },
-        Some(CompiledAnswer::Respond { status, body }) => {
-            (*status, format!("a fixed answer of {} bytes", body.len()))
-        }
-        None => (500, "nothing".to_owned()),
+/// An end before any endpoint.
+fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> End {
+    let (why, remedy) = match (failure, invalid) {
+        (Failure::NoRoute, _) => (
+            "the Service has rules, and none matches".to_owned(),
+            "add a rule that matches this",
+        ),
+        (Failure::NoBackend, Some(why)) => (
+            format!("the backend that was drawn can't be used: {why}"),
+            "correct it",
+        ),
+        (Failure::NoBackend, None) => (
+            "the rule has no backend that can be used".to_owned(),
+            "name a Service, port and subset that exist, with a weight",
+        ),
+        (failure, _) => (failure.text().trim_end().to_owned(), "correct the rule"),
+    };
+    End::Refused {
+        stage: Stage::Route,
+        status: failure.status().map(|status| status.as_u16()),
+        why,
+        because: origin.cloned(),
+        remedies: vec![remedy.to_owned()],
+    }
+}
+
+/// What the sidecar answers by itself.
+fn answered(answer: &Answer, origin: Option<&Origin>) -> End {
+    let location = answer.fields.iter().find(|(name, _)| &**name == "location");
+    let why = match (answer.flag, location, answer.status) {
+        ("FI", ..) => "an error on purpose".to_owned(),
+        (_, Some((_, location)), _) => format!("a redirect to {location}"),
+        (_, None, 200) if answer.body.is_empty() => "the answer to a preflight".to_owned(),
+        _ => format!("a fixed answer of {} bytes", answer.body.len()),
     };
     End::Answered {
-        status,
+        status: answer.status,
         why,
-        because: Some(rule.origin.clone()),
+        because: origin.cloned(),
     }
 }
 

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::de::DeserializeOwned;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use tokio::time::Instant;
 use weft_engine::explain::{Arrival, Request};
@@ -15,6 +16,8 @@ use weft_proto::model::{ServiceName, SpiffeId};
 
 use super::Sender;
 use crate::clock::Clock;
+use crate::identity::wall::Wall;
+use crate::outbound::scene::Scene;
 use crate::pages::{self, Page};
 use crate::view::{View, Views, Wanted};
 use crate::xds::demand::Demand;
@@ -31,6 +34,8 @@ pub struct Explainer {
     pub demand: Demand,
     /// The engine's time.
     pub clock: Clock,
+    /// The time of day.
+    pub wall: Wall,
     /// This workload's identity, as it should be.
     pub identity: Option<SpiffeId>,
     /// The pod's address.
@@ -53,7 +58,7 @@ impl Explainer {
         }
         self.learn(&request).await;
         let view = self.views.load_full();
-        let mut rng = match request.seed {
+        let rng = match request.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => StdRng::from_rng(&mut rand::rng()),
         };
@@ -61,13 +66,12 @@ impl Explainer {
             identity: self.identity.clone(),
             address: self.address.unwrap_or(IpAddr::from([127, 0, 0, 1])),
         };
-        pages::json(&super::outbound(
-            &view,
-            self.clock.now(),
-            &mut rng,
-            &sender,
-            &request,
-        ))
+        let scene = Scene {
+            view: &view,
+            draws: &RefCell::new(rng),
+            wall: &|| self.wall.seconds(),
+        };
+        pages::json(&super::outbound(&scene, self.clock.now(), &sender, &request))
     }
 
     /// What would become of a request that arrives.

@@ -29,6 +29,12 @@ impl Wall {
         now
     }
 
+    /// Seconds since 1970.
+    pub fn seconds(&self) -> u32 {
+        let since = self.now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    }
+
     /// Moves it.
     #[cfg(test)]
     pub(crate) fn jump(&self, seconds: i64) {

@@ -1,0 +1,159 @@
+//! From manifests: the views that the sidecars of both sides would have, and what they would decide.
+//!
+//! Enters: files, who sends, a request. Leaves: the whole way. Never: a process, a network.
+
+use super::Answer;
+use crate::world;
+use anyhow::Context as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use weft_control_plane::mesh::{Mesh, Pod, Severity};
+use weft_control_plane::translate::{Scope, Shared};
+use weft_engine::explain::{Explanation, Request};
+use weft_proto::model::SpiffeId;
+use weft_proto::resource::Kind;
+use weft_proxy::clock::Clock;
+use weft_proxy::explain::{Sender, Told, inbound, outbound, unmeshed};
+use weft_proxy::identity::wall::Wall;
+use weft_proxy::outbound::scene::Scene;
+use weft_proxy::view::{Change, View, Writer};
+
+/// Most names that are suggested.
+const MOST_NAMES: usize = 10;
+
+/// The whole way of a request.
+pub fn answer(paths: &[PathBuf], namespace: &str, who: &str, request: &Request) -> anyhow::Result<Answer> {
+    let world = world::load(paths)?;
+    let broken = world
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error);
+    for finding in broken.clone().take(MOST_NAMES) {
+        eprintln!("weft: {finding}");
+    }
+    let sides = Sides::new(world.mesh);
+    let pod = sides.pod(namespace, who)?.clone();
+    let identity = sides.identity(&pod);
+    let sender = Sender {
+        identity: identity.clone(),
+        address: pod
+            .addresses
+            .first()
+            .copied()
+            .unwrap_or(IpAddr::from([127, 0, 0, 1])),
+    };
+    let rng = match request.seed {
+        Some(seed) => StdRng::seed_from_u64(seed),
+        None => StdRng::from_rng(&mut rand::rng()),
+    };
+    let view = sides.view(&pod)?;
+    let scene = Scene {
+        view: &view,
+        draws: &RefCell::new(rng),
+        wall: &|| Wall::default().seconds(),
+    };
+    let told = match pod.meshed {
+        true => outbound(&scene, sides.clock.now(), &sender, request),
+        false => unmeshed(&scene, &sender, request),
+    };
+    Ok(Answer {
+        from: pod.name.to_string(),
+        identity: identity.map(|identity| identity.to_string()),
+        explanation: sides.arrive(told)?,
+    })
+}
+
+/// What every sidecar of a mesh would be told.
+struct Sides {
+    mesh: Arc<Mesh>,
+    shared: Shared,
+    clock: Clock,
+}
+
+impl Sides {
+    fn new(mesh: Arc<Mesh>) -> Self {
+        Self {
+            shared: Shared::new(mesh.clone()),
+            clock: Clock::start(),
+            mesh,
+        }
+    }
+
+    /// A pod by its name, or the first of a workload.
+    fn pod(&self, namespace: &str, who: &str) -> anyhow::Result<&Arc<Pod>> {
+        let name = who.rsplit('/').next().unwrap_or(who);
+        let mut own = self
+            .mesh
+            .pods
+            .values()
+            .filter(|pod| *pod.name.namespace == *namespace);
+        let is_pod = |pod: &&Arc<Pod>| !who.starts_with("deploy") && *pod.name.name == *name;
+        own.clone()
+            .find(is_pod)
+            .or_else(|| own.find(|pod| *pod.workload == *name))
+            .with_context(|| self.nobody(namespace, name))
+    }
+
+    fn nobody(&self, namespace: &str, name: &str) -> String {
+        let pods = self.mesh.pods.values();
+        let mut known: Vec<String> = pods
+            .map(|pod| format!("{}/{}", pod.name.namespace, pod.workload))
+            .collect();
+        known.sort();
+        known.dedup();
+        known.truncate(MOST_NAMES);
+        format!(
+            "the manifests have no pod or workload {namespace}/{name}; there are {}",
+            known.join(", ")
+        )
+    }
+
+    fn identity(&self, pod: &Pod) -> Option<SpiffeId> {
+        let domain = self.mesh.settings.trust_domain.clone();
+        let identity = SpiffeId::new(domain, &pod.name.namespace, &pod.service_account).ok();
+        identity.filter(|_| pod.meshed)
+    }
+
+    /// What a pod's sidecar would know if it used every Service.
+    fn view(&self, pod: &Pod) -> anyhow::Result<Arc<View>> {
+        let scope = Scope {
+            namespace: pod.name.namespace.clone(),
+            service_account: pod.service_account.clone(),
+            pod: pod.name.name.clone(),
+            pod_uid: pod.uid.clone(),
+        };
+        let scoped = self
+            .shared
+            .scoped(&scope)
+            .context("the mesh doesn't know the pod")?;
+        let mut writer = Writer::new(&pod.name.namespace, weft_engine::Settings::default(), self.clock);
+        let own = [&scoped.inbound, &scoped.policies];
+        let all = Kind::ALL.map(|kind| self.shared.items(kind));
+        let items = own.into_iter().chain(all).chain([&scoped.routes]);
+        let resources = items.flat_map(|items| items.values().map(|item| item.resource().clone()));
+        let refused = writer.apply(resources.map(|resource| Change::Put(Box::new(resource))));
+        for refusal in refused {
+            eprintln!(
+                "weft: {:?} {} is refused: {}: {}",
+                refusal.kind, refusal.name, refusal.field, refusal.reason
+            );
+        }
+        writer.complete();
+        Ok(writer.views().load_full())
+    }
+
+    /// Adds what the other side decides.
+    fn arrive(&self, told: Told) -> anyhow::Result<Explanation> {
+        let Some(hop) = told.hop.clone().filter(|hop| hop.meshed) else {
+            return Ok(told.explanation);
+        };
+        let mut pods = self.mesh.pods.values();
+        let pod = pods.find(|pod| *pod.name.namespace == hop.namespace && *pod.name.name == hop.pod);
+        let pod = pod.context("the endpoint's pod is not in the mesh")?;
+        Ok(told.then(inbound(&*self.view(pod)?, &hop.arrival)))
+    }
+}
