@@ -9,6 +9,8 @@ use std::sync::Arc;
 use weft_control_plane::ingest::files::{self, Object};
 use weft_control_plane::ingest::{kind, read::Metadata};
 use weft_control_plane::mesh::{Diagnostic, Mesh, Settings, Store};
+use weft_injector::containers::Parts;
+use weft_injector::json::Json;
 use weft_injector::{Decision, Template};
 use weft_proto::model::annotations::TRUST_DOMAIN;
 use weft_proto::model::{Origin, TrustDomain};
@@ -40,12 +42,19 @@ pub fn load(paths: &[PathBuf]) -> anyhow::Result<World> {
 /// # Errors
 /// When the trust domain can't be read, which never happens.
 pub fn expand(objects: Vec<Object>, mut findings: Vec<Diagnostic>) -> anyhow::Result<World> {
-    let template = Template::default();
+    let parts = Parts::new(Template::default());
     let inject = |pod: &Value, namespace: &str| {
-        let verdict = weft_injector::verdict::judge(pod, namespace, None, &template);
-        match verdict.decision {
-            Decision::Refuse(refusal) => Err(refusal.to_string()),
-            Decision::Inject(_) | Decision::Skip(_) => Ok(verdict.object),
+        let text = pod.to_string();
+        let read: Json<'_> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let verdict = weft_injector::verdict::judge(&read, namespace, None, &parts);
+        match (verdict.decision, verdict.changed) {
+            (Decision::Refuse(refusal), _) => Err(refusal.to_string()),
+            (_, None) => Ok(pod.clone()),
+            (_, Some(changed)) => {
+                let mut text = Vec::new();
+                changed.write(&mut text);
+                serde_json::from_slice(&text).map_err(|error| error.to_string())
+            }
         }
     };
     let bodies: Vec<Value> = objects.iter().map(body).collect();

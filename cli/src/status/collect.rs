@@ -209,6 +209,11 @@ impl Pod {
         }
     }
 
+    /// Whether it is a replica of the control plane, in namespace `system`, that goes on.
+    pub fn serves(&self, system: &str) -> bool {
+        self.control_plane && self.namespace == system && !self.over
+    }
+
     /// Whether it must be connected: its sidecar runs, and goes on.
     pub fn expected(&self) -> bool {
         self.sidecar && self.running && !self.over

@@ -7,6 +7,7 @@ mod collect;
 mod tables;
 mod wait;
 
+pub use collect::{door, pods};
 pub use tables::{columns, sandbox};
 
 use crate::reach::{self, Place, Reach};

@@ -1,0 +1,272 @@
+//! `weft analyze`: what has no effect, conflicts, refers to nothing or can't work.
+//!
+//! Enters: manifests, or a mesh that runs. Leaves: findings for people, programs or GitHub, and an exit code. Never: a change.
+
+use crate::reach::{self, Place, Reach};
+use crate::status::{door, pods};
+use crate::world::{self, World};
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use weft_control_plane::analyze::analyze;
+use weft_control_plane::mesh::Diagnostic;
+use weft_control_plane::translate::Shared;
+use weft_proto::model::Origin;
+use weft_proto::model::annotations::SYSTEM_NAMESPACE;
+
+/// Exit code when there is a finding that --fail-on names.
+const FOUND: u8 = 2;
+/// How long a replica may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Find what has no effect, conflicts, refers to nothing or can't work
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit code: 0 nothing as bad as --fail-on; 2 something is; 1 that can't be told.
+
+Every code is explained in docs/analyze.md.")]
+pub struct Analyze {
+    /// Manifests: files, and folders with everything in them; without it the mesh that runs is analyzed
+    #[arg(short, long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+    /// Only objects of this namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Leave out what is less bad
+    #[arg(long, value_enum, default_value_t = Severity::Info)]
+    level: Severity,
+    /// What makes the exit code 2
+    #[arg(long, value_enum, default_value_t = Severity::Error)]
+    fail_on: Severity,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Namespace of the control plane
+    #[arg(long, default_value = SYSTEM_NAMESPACE)]
+    system_namespace: String,
+}
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// A list of objects.
+    Json,
+    /// Annotations of GitHub Actions.
+    Github,
+}
+
+/// How bad it is; the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    /// Something that was asked for doesn't happen.
+    Error,
+    /// Something may not be what was meant.
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+/// A finding, as the control plane's debug page has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Found {
+    severity: Severity,
+    code: String,
+    object: Origin,
+    field: String,
+    reason: String,
+    action: String,
+}
+
+/// Prints the findings.
+pub fn run(args: &Analyze) -> anyhow::Result<ExitCode> {
+    let mut found = match args.file.is_empty() {
+        true => reach::runtime()?.block_on(live(args))?,
+        false => offline(&args.file)?,
+    };
+    found.retain(|one| {
+        let of_namespace = |namespace: &String| *one.object.namespace == **namespace;
+        one.severity <= args.level && args.namespace.as_ref().is_none_or(of_namespace)
+    });
+    found.sort();
+    match args.output {
+        Output::Text => print!("{}", text(&found, colours())),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        Output::Github => print!("{}", github(&found)),
+    }
+    let fails = found.iter().any(|one| one.severity <= args.fail_on);
+    Ok(ExitCode::from(if fails { FOUND } else { 0 }))
+}
+
+fn offline(paths: &[PathBuf]) -> anyhow::Result<Vec<Found>> {
+    let World {
+        mesh, mut findings, ..
+    } = world::load(paths)?;
+    findings.extend(analyze(&Shared::new(mesh)));
+    let read = |finding: &Diagnostic| Ok(serde_json::from_value(serde_json::to_value(finding)?)?);
+    findings.iter().map(read).collect()
+}
+
+/// What a replica of the control plane says: each sees everything.
+async fn live(args: &Analyze) -> anyhow::Result<Vec<Found>> {
+    let reach: Reach = args.place.reach().await?;
+    let mut last = None;
+    for pod in pods(&reach).await? {
+        if !pod.serves(&args.system_namespace) {
+            continue;
+        }
+        let door = door(&args.system_namespace, &pod.name);
+        match reach.page(door, "/debug/diagnostics", PATIENCE).await {
+            Ok(page) => return serde_json::from_value(page).context("the control plane's findings"),
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.unwrap_or_else(|| {
+        anyhow::anyhow!(
+            "there is none in namespace {}: is Weft installed? (weft check)",
+            args.system_namespace
+        )
+    });
+    Err(why.context(format!(
+        "{}: no replica of the control plane can be asked",
+        reach.title()
+    )))
+}
+
+fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn text(found: &[Found], colours: bool) -> String {
+    let mut out = String::new();
+    let paint = |severity: Severity, text: &str| match (colours, severity) {
+        (false, _) => text.to_owned(),
+        (true, Severity::Error) => format!("\x1b[31m{text}\x1b[0m"),
+        (true, Severity::Warning) => format!("\x1b[33m{text}\x1b[0m"),
+        (true, Severity::Info) => format!("\x1b[36m{text}\x1b[0m"),
+    };
+    for one in found {
+        let object = Origin {
+            file: None,
+            ..one.object.clone()
+        };
+        let place = match &one.object.file {
+            Some(file) => format!("  {file}:{}", one.object.line),
+            None => String::new(),
+        };
+        let severity = paint(one.severity, one.severity.name());
+        let object = object.to_string();
+        let _ = writeln!(out, "{severity} [{}] {}{place}", one.code, object.trim());
+        let field = if one.field.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", one.field)
+        };
+        let _ = writeln!(out, "    {field}{}", one.reason);
+        if !one.action.is_empty() {
+            let _ = writeln!(out, "    mend: {}", one.action);
+        }
+    }
+    let count = |severity| found.iter().filter(|one| one.severity == severity).count();
+    let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    if found.is_empty() {
+        out.push_str("nothing found\n");
+    } else {
+        let _ = writeln!(
+            out,
+            "\n{}, {}, {}",
+            plural(count(Severity::Error), "error"),
+            plural(count(Severity::Warning), "warning"),
+            plural(count(Severity::Info), "remark")
+        );
+    }
+    out
+}
+
+/// Workflow commands: `::error file=…,line=…,title=…::message`.
+fn github(found: &[Found]) -> String {
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let mut out = String::new();
+    for one in found {
+        let command = match one.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "notice",
+        };
+        let place = match &one.object.file {
+            Some(file) => format!("file={},line={},", property(file), one.object.line),
+            None => String::new(),
+        };
+        let object = Origin {
+            file: None,
+            ..one.object.clone()
+        };
+        let message = format!("{} {}: {}; {}", object, one.field, one.reason, one.action);
+        let _ = writeln!(
+            out,
+            "::{command} {place}title={}::{}",
+            property(&one.code),
+            data(message.trim())
+        );
+    }
+    out
+}
+
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Found {
+        Found {
+            severity: Severity::Warning,
+            code: "rule-shadowed".to_owned(),
+            object: Origin {
+                file: Some("shop/a,b.yaml".into()),
+                line: 7,
+                ..Origin::object("HTTPRoute", "shop", "cart")
+            },
+            field: "spec.rules[1]".to_owned(),
+            reason: "never decides".to_owned(),
+            action: "remove it".to_owned(),
+        }
+    }
+
+    #[test]
+    fn people_read_where_why_and_what_to_do() {
+        assert_eq!(
+            text(&[found()], false),
+            "warning [rule-shadowed] HTTPRoute shop/cart  shop/a,b.yaml:7\n    spec.rules[1]: never decides\n    mend: remove it\n\n\
+             0 errors, 1 warning, 0 remarks\n"
+        );
+        assert_eq!(text(&[], false), "nothing found\n");
+    }
+
+    #[test]
+    fn github_reads_file_and_line() {
+        assert_eq!(
+            github(&[found()]),
+            "::warning file=shop/a%2Cb.yaml,line=7,title=rule-shadowed::HTTPRoute shop/cart spec.rules[1]: never decides; remove it\n"
+        );
+    }
+}
