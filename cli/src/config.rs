@@ -164,14 +164,14 @@ impl Known {
                         text(&row["endpoint"]["address"]),
                         pod(&row["endpoint"]),
                         place(&row["endpoint"]),
-                        text(&row["endpoint"]["distance"]),
+                        tier(&row["endpoint"]),
                         health(&row["endpoint"]),
                         text(&row["endpoint"]["identity"]),
                     ]
                 };
                 let rows = self.rows(endpoints);
                 let head = [
-                    "SERVICE", "PORT", "ENDPOINT", "POD", "PLACE", "DISTANCE", "HEALTH", "IDENTITY",
+                    "SERVICE", "PORT", "ENDPOINT", "POD", "PLACE", "TIER", "HEALTH", "IDENTITY",
                 ];
                 columns(&mut out, &head, list(&rows).map(row).collect());
             }
@@ -239,10 +239,23 @@ fn pod(endpoint: &Value) -> String {
 /// Every endpoint of a service, once a port.
 fn endpoints(service: &Value) -> Vec<Value> {
     let of_port = |port: &Value| -> Vec<Value> {
-        let row = |endpoint: &Value| serde_json::json!({"service": service["name"], "port": port["port"], "endpoint": endpoint});
+        let row = |endpoint: &Value| serde_json::json!({"service": service["name"], "port": number(port), "endpoint": endpoint});
         list(&port["endpoints"]).map(row).collect()
     };
     list(&service["ports"]).flat_map(of_port).collect()
+}
+
+/// A port; of a subset, `80 (v1)`.
+fn number(port: &Value) -> Value {
+    match port["subset"].as_str() {
+        Some(subset) => format!("{} ({subset})", text(&port["port"])).into(),
+        None => port["port"].clone(),
+    }
+}
+
+/// Which endpoints it stands with: none, if it isn't for this caller.
+fn tier(endpoint: &Value) -> String {
+    endpoint["tier"].as_str().unwrap_or("-").to_owned()
 }
 
 fn routes(service: &Value) -> Vec<Value> {
@@ -322,12 +335,17 @@ fn workload(out: &mut String, view: &Value) {
 fn services(out: &mut String, view: &Value) {
     let row = |service: &Value| {
         let port = |port: &Value| format!("{}/{}", text(&port["port"]), text(&port["protocol"]));
-        let ports: Vec<String> = list(&service["ports"]).map(port).collect();
+        let whole = |port: &&Value| port["subset"].is_null();
+        let ports: Vec<String> = list(&service["ports"]).filter(whole).map(port).collect();
+        let count = endpoints(service)
+            .iter()
+            .filter(|row| row["port"].is_number())
+            .count();
         vec![
             text(&service["name"]),
             text(&service["addresses"]),
             ports.join(","),
-            endpoints(service).len().to_string(),
+            count.to_string(),
             routes(service).len().to_string(),
         ]
     };
@@ -408,7 +426,7 @@ mod tests {
                     "ports": [{"port": 8080, "protocol": "http1", "mtls": "permissive", "by": "PeerAuthentication shop/p"}]},
                 "services": [{"name": "shop/cart", "addresses": ["10.0.0.1"], "ports": [{"port": 80, "protocol": "http1",
                     "endpoints": [{"address": "10.1.0.1:8080", "pod": "shop/cart-1", "identity": "spiffe://x", "region": "eu",
-                        "zone": "b", "distance": "zone", "health": "healthy", "live": {"ejected": "silent"}}]}],
+                        "zone": "b", "distance": "zone", "tier": "same zone", "health": "healthy", "live": {"ejected": "silent"}}]}],
                     "routes": [{"origin": "HTTPRoute shop/r", "port": 80, "backends": [
                         {"service": "shop/cart", "port": 80, "weight": 9, "invalid": false}]}]}],
                 "policyProblems": ["spec.x: bad"]}),
@@ -430,7 +448,13 @@ mod tests {
             (Section::Services, &["shop/cart", "10.0.0.1", "80/http1"]),
             (
                 Section::Endpoints,
-                &["10.1.0.1:8080", "shop/cart-1", "eu/b", "healthy, ejected: silent"],
+                &[
+                    "10.1.0.1:8080",
+                    "shop/cart-1",
+                    "eu/b",
+                    "same zone",
+                    "healthy, ejected: silent",
+                ],
             ),
             (Section::Routes, &["shop/cart:80 x9", "HTTPRoute shop/r"]),
             (Section::Policies, &["shop/deny", "problem: spec.x: bad"]),
