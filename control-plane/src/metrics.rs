@@ -84,6 +84,8 @@ pub struct Metrics {
     pub root_expiry: Gauge,
     /// Root certificates that are trusted now; more than one while a root is rolled.
     pub roots: Gauge,
+    /// 1 where this replica leads.
+    pub leader: Gauge,
     /// Writes of the root certificates' ConfigMap, by result.
     pub root_publications: Family<Label, Counter>,
 }
@@ -120,6 +122,7 @@ impl Metrics {
             ca_refused: Family::default(),
             root_expiry: Gauge::default(),
             roots: Gauge::default(),
+            leader: Gauge::default(),
             root_publications: Family::default(),
         };
         metrics.register();
@@ -213,6 +216,7 @@ impl Metrics {
             "Root certificates trusted now",
             self.roots.clone(),
         );
+        r.register("weft_leader", "1 on the replica that leads", self.leader.clone());
         r.register(
             "weft_ca_root_publications",
             "Writes of the root certificates' ConfigMap, by result",

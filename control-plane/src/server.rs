@@ -113,6 +113,20 @@ pub async fn run_until(
         stopping,
     ));
 
+    tasks.spawn({
+        let (mut leadership, metrics) = (leadership.clone(), metrics.clone());
+        async move {
+            loop {
+                metrics
+                    .leader
+                    .set(i64::from(leadership.borrow_and_update().leads));
+                if leadership.changed().await.is_err() {
+                    return "leadership";
+                }
+            }
+        }
+    });
+
     let cluster = Cluster::new(client.clone(), &settings.namespace);
     let authority = tokio::select! {
         authority = keep::load_or_create(&cluster, &settings.trust_domain, leadership.clone(), &wait) => authority,

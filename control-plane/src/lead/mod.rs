@@ -155,7 +155,7 @@ fn publish(leadership: &watch::Sender<Leadership>, election: &Election) {
     });
 }
 
-/// Says that there are two installations, or no longer.
+/// Notes that there are two installations (findings are logged once, where they are found to be new), or says that there no longer are.
 async fn report(changes: &mpsc::Sender<Change>, before: &Option<String>, now: &Option<String>, own: &str) {
     if before == now {
         return;
@@ -179,7 +179,6 @@ async fn report(changes: &mpsc::Sender<Change>, before: &Option<String>, now: &O
         .so(format!(
             "run `weft uninstall` for one of them, or delete the Lease {namespace}/{LEASE} if that one is gone"
         ));
-    tracing::error!("{finding}");
     let noted = Read {
         key: Key::new("Lease", namespace, LEASE),
         item: None,

@@ -13,12 +13,15 @@ use kube::api::{Api, ApiResource, DynamicObject};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use weft_proto::model::Origin;
 use weft_proto::model::annotations::CONTROL_PLANE;
 
 /// Shortest and longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long a right must be missing before that is said: an API server that has just started refuses until it has read its roles.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// How a kind's watch goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,7 @@ impl Watch {
         self.seen.begin(self.kind, self.resource.clone());
         let mut pause = PAUSES.0;
         let mut forbidden = false;
+        let mut refused_since: Option<Instant> = None;
         loop {
             let mut one = None;
             let change = match follower.next().await {
@@ -101,7 +105,12 @@ impl Watch {
                 }
                 Event::Failed(error) => {
                     let refused = matches!(&error, kube::Error::Api(status) if status.code == 403);
-                    if refused && !forbidden {
+                    let since = refused.then(|| refused_since.unwrap_or_else(Instant::now));
+                    refused_since = since;
+                    let sure = forbidden || since.is_some_and(|since| since.elapsed() >= REFUSED);
+                    if refused && !sure {
+                        tracing::debug!(kind = self.kind.kind, %error, "may not be read; trying again before that is believed");
+                    } else if refused && !forbidden {
                         forbidden = true;
                         let finding = self.missing_right();
                         tracing::error!(kind = self.kind.kind, %error, "{finding}");
@@ -111,9 +120,10 @@ impl Watch {
                     } else if !refused {
                         tracing::warn!(kind = self.kind.kind, %error, "can't follow the API server; trying again");
                     }
-                    let progress = match refused {
-                        true => Progress::Forbidden,
-                        false => Progress::Failing(error.to_string()),
+                    let progress = if refused && sure {
+                        Progress::Forbidden
+                    } else {
+                        Progress::Failing(error.to_string())
                     };
                     let _ = self.progress.send((self.kind, progress));
                     sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -122,6 +132,7 @@ impl Watch {
                 }
             };
             pause = PAUSES.0;
+            refused_since = None;
             if std::mem::take(&mut forbidden) {
                 tracing::info!(kind = self.kind.kind, "the right to read it is there now");
                 if self.changes.send(Change::Remove(right(self.kind))).await.is_err() {
