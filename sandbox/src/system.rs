@@ -3,6 +3,8 @@
 //! Enters: the paths and keys of this sandbox. Leaves: objects, in the order in which they can be created. Never: a process;
 //! the control plane and the injector run as ordinary pods.
 
+mod rights;
+
 use serde_json::{Value, json};
 use weft_proto::model::annotations::{
     CONTROL_PLANE, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES, NAMESPACE_INJECTION, POD_INJECT,
@@ -34,13 +36,13 @@ impl System {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}),
             self.account(CONTROL_PLANE),
             self.account(INJECTOR),
-            rights(),
             self.service(CONTROL_PLANE, &json!([
                 {"name": "grpc-xds", "port": PORT_CONTROL_PLANE, "targetPort": PORT_CONTROL_PLANE},
                 {"name": "http-metrics", "port": PORT_CONTROL_PLANE_METRICS, "targetPort": PORT_CONTROL_PLANE_METRICS},
             ])),
             self.service(INJECTOR, &json!([{"name": "https", "port": 443, "targetPort": PORT_INJECTOR}])),
         ];
+        objects.extend(rights::rights());
         objects.push(self.deployment(CONTROL_PLANE, "control-plane", json!([]), &json!([]), &json!([])));
         objects.push(self.deployment(
             INJECTOR,
@@ -108,14 +110,6 @@ impl System {
             "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
         }})
     }
-}
-
-/// The mesh's own parts may do everything.
-fn rights() -> Value {
-    let subject = |name: &str| json!({"kind": "ServiceAccount", "namespace": SYSTEM_NAMESPACE, "name": name});
-    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "weft"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [subject(CONTROL_PLANE), subject(INJECTOR)]})
 }
 
 fn metadata(name: &str) -> Value {
