@@ -24,6 +24,7 @@ GET  /names                  every Service of the mesh by name
 GET  /certificates           identity, serial, validity
 GET  /config/versions        version of every resource, what was refused
 GET  /healthz                whether this process answers
+GET  /requests?id=ID         the last requests, and what was decided on each
 POST /explain                why a request (JSON) would go where it would
 POST /explain/inbound        why a request that arrives (JSON) would be allowed or not
 POST /certificates/renew     ask for a new certificate now
@@ -74,6 +75,7 @@ impl Admin {
                     "a new certificate is being asked for; see /certificates\n",
                 )
             }
+            ("/requests", _, true) => self.explainer.served(request.uri().query()),
             ("/explain", true, _) => self.explainer.outbound(request.into_body()).await,
             ("/explain/inbound", true, _) => self.explainer.inbound(request.into_body()).await,
             ("/logging", true, _) => level(request.uri().query()),
@@ -171,6 +173,8 @@ impl Admin {
     fn destination(&self, destination: &Destination) -> Value {
         json!({
             "port": destination.port.port,
+            "subset": destination.subset,
+            "algorithm": destination.traffic.balance.algorithm,
             "name": destination.port.name,
             "protocol": destination.port.protocol,
             "routed": destination.routes.is_some(),
@@ -188,6 +192,7 @@ impl Admin {
                 "region": endpoint.locality.region,
                 "zone": endpoint.locality.zone,
                 "distance": endpoint.distance,
+                "tier": endpoint.tier().and_then(|tier| cluster.tiers().nth(tier)),
                 "weight": endpoint.weight,
                 "health": endpoint.health,
                 "live": report,
@@ -227,6 +232,7 @@ mod tests {
                 views: views.clone(),
                 demand: crate::xds::demand::Demand::default(),
                 clock,
+                recent: Default::default(),
                 wall: Default::default(),
                 identity: None,
                 address: None,

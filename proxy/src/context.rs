@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use weft_engine::Tick;
 
 use crate::accept::hairpin::Hairpins;
+use crate::access::Line;
 use crate::alarm::Alarm;
 use crate::buffer;
 use crate::clock::Clock;
@@ -23,6 +24,7 @@ use crate::http1::head;
 use crate::identity::Identity;
 use crate::outbound::mirror::Copies;
 use crate::outbound::scene::Scene;
+use crate::recent::{Note, Recent, Ring, Side};
 use crate::settings::Settings;
 use crate::signal::{Signal, Watcher};
 use crate::telemetry::Telemetry;
@@ -51,6 +53,8 @@ pub struct Shared {
     pub drain: Drain,
     /// The engine's time.
     pub clock: Clock,
+    /// The last requests of all threads.
+    pub recent: Recent,
     /// Connections of this pod to itself.
     pub hairpins: Hairpins,
     /// How threads tell each other of room for connections.
@@ -74,6 +78,7 @@ pub struct Worker {
     pub copies: Copies,
     /// Metric handles.
     pub edges: RefCell<Edges>,
+    ring: Ring,
     rng: RefCell<StdRng>,
     view: RefCell<Arc<View>>,
     stage: Cell<Stage>,
@@ -99,6 +104,7 @@ impl Worker {
             tunnels: Tunnels::default(),
             copies: Copies::default(),
             edges: RefCell::default(),
+            ring: shared.recent.ring(),
             rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
             view: RefCell::new(view),
             stage: Cell::new(shared.drain.stage()),
@@ -129,6 +135,23 @@ impl Worker {
     /// Calls `with` with the thread's source of randomness.
     pub fn random<T>(&self, with: impl FnOnce(&mut StdRng) -> T) -> T {
         with(&mut self.rng.borrow_mut())
+    }
+
+    /// Remembers a request that has a name.
+    pub fn remember(&self, id: Option<&[u8]>, line: &Line<'_>, side: impl FnOnce() -> Side) {
+        let Some(id) = id else { return };
+        self.ring.remember(Note {
+            id,
+            method: line.method,
+            authority: line.authority,
+            path: line.path,
+            code: line.code,
+            flags: line.flags,
+            duration: line.duration,
+            at: self.now(),
+            caller: line.peer,
+            side: side(),
+        });
     }
 
     /// Begins the draws anew: the same seed gives the same choices.

@@ -8,7 +8,9 @@ use http::header::HeaderName;
 use crate::context::Worker;
 
 /// The field's name.
-pub const NAME: HeaderName = HeaderName::from_static("x-request-id");
+pub const NAME: HeaderName = HeaderName::from_static(FIELD);
+/// The same, as text.
+pub const FIELD: &str = "x-request-id";
 const START: &[u8] = b"x-request-id: ";
 const LENGTH: usize = 36;
 
@@ -49,6 +51,11 @@ impl RequestId {
     /// The whole line of an HTTP/1 head.
     pub fn line(&self) -> &[u8] {
         &self.line
+    }
+
+    /// The name itself.
+    pub fn text(&self) -> &[u8] {
+        &self.line[START.len()..START.len() + LENGTH]
     }
 
     /// The field's value. It enters no table of HPACK: it never comes again.

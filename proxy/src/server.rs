@@ -30,6 +30,7 @@ use crate::identity::authority::Authority;
 use crate::identity::channel::ControlPlane;
 use crate::identity::renew::Renewal;
 use crate::prober::Prober;
+use crate::recent::{REQUESTS, Recent};
 use crate::settings::Settings;
 use crate::telemetry::{Telemetry, log};
 use crate::view::Writer;
@@ -117,6 +118,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         settings: settings.clone(),
         views: views.clone(),
         demand: client.demand(),
+        recent: Recent::new(REQUESTS, settings.workers),
         identity: identity.clone(),
         telemetry: telemetry.clone(),
         drain: drain.clone(),
@@ -161,6 +163,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
             views: views.clone(),
             demand: shared.demand.clone(),
             clock,
+            recent: shared.recent.clone(),
             wall: identity.wall().clone(),
             identity: settings.identity(),
             address: settings.pod.addresses.first().copied(),

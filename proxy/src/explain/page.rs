@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::identity::wall::Wall;
 use crate::outbound::scene::Scene;
 use crate::pages::{self, Page};
+use crate::recent::Recent;
 use crate::view::{View, Views, Wanted};
 use crate::xds::demand::Demand;
 
@@ -34,6 +35,8 @@ pub struct Explainer {
     pub demand: Demand,
     /// The engine's time.
     pub clock: Clock,
+    /// The last requests.
+    pub recent: Recent,
     /// The time of day.
     pub wall: Wall,
     /// This workload's identity, as it should be.
@@ -90,6 +93,14 @@ impl Explainer {
         pages::json(&super::inbound(&self.views.load_full(), &arrival))
     }
 
+    /// Requests that were served: those with an id, else the last ones.
+    pub fn served(&self, query: Option<&str>) -> Page {
+        let pairs = query.unwrap_or_default().split('&');
+        let id = pairs.filter_map(|pair| pair.strip_prefix("id=")).next();
+        let id = id.map(decoded);
+        pages::json(&self.recent.find(id.as_deref(), self.clock.now()))
+    }
+
     /// Asks for what the first connection to the host would ask for, and waits as long as that would.
     async fn learn(&self, request: &Request) {
         let mut views = self.views.generation();
@@ -109,6 +120,28 @@ impl Explainer {
             }
         }
     }
+}
+
+/// A value of a query, decoded; escapes that aren't any stay as they are.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+        {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[2..]);
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What isn't known of a host and could be.

@@ -28,7 +28,7 @@ use crate::http1::serve::{self, Handler, Next};
 use crate::http1::write::{self, RequestChanges, ResponseChanges};
 use crate::identity::Peer;
 use crate::policy::{self, Permit};
-use crate::request_id::RequestId;
+use crate::request_id::{self, RequestId};
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
 use crate::telemetry;
@@ -128,6 +128,8 @@ impl Handler for Inbound<'_> {
             upstream: Some(self.called.original),
         };
         line.write(&self.worker.shared.telemetry);
+        let id = head.values(request_id::FIELD).next();
+        self.worker.remember(id, &line, || self.called.side(self.worker));
         ended.next
     }
 

@@ -28,6 +28,7 @@ use crate::http2::serve::{self, Incoming};
 use crate::http2::{CLIENT, SIDECAR};
 use crate::outbound::http2::grpc_status;
 use crate::policy::{self, Permit};
+use crate::request_id;
 use crate::stream::Stream;
 use crate::telemetry;
 use crate::upstream::app;
@@ -154,6 +155,8 @@ impl Inbound {
             upstream: Some(self.called.original),
         };
         line.write(&worker.shared.telemetry);
+        let id = asked.fields.get(request_id::NAME).map(HeaderValue::as_bytes);
+        worker.remember(id, &line, || self.called.side(worker));
         drop(counted);
     }
 

@@ -31,6 +31,7 @@ use crate::context::Worker;
 use crate::detect::{self, First, Hello, Question};
 use crate::identity::Alpn;
 use crate::policy::{self, Caller};
+use crate::recent::Side;
 use crate::stream::Stream;
 use crate::telemetry::{Edge, EdgeLabels, Party, Reporter, Security};
 use crate::upstream::edges;
@@ -51,6 +52,19 @@ pub struct Called {
     pub original: SocketAddr,
     /// Its metrics.
     pub edge: Arc<Edge>,
+}
+
+impl Called {
+    /// This side of a request, to be remembered: the policies are those in force now.
+    fn side(&self, worker: &Worker) -> Side {
+        let view = worker.view();
+        Side::Inbound {
+            peer: self.caller.peer.clone(),
+            port: self.caller.port,
+            own: view.inbound.clone(),
+            policies: view.policies.clone(),
+        }
+    }
 }
 
 /// Serves one connection to its end.

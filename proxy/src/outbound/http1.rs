@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use crate::buffer::Buffer;
 use crate::context::{Watch, Worker};
 use crate::drain::Stage;
 use crate::failure::Failure;
+use crate::http1::alone;
 use crate::http1::asked::Asked;
 use crate::http1::body::Body;
 use crate::http1::exchange::{Broken, Exchange, Stop};
@@ -36,13 +37,15 @@ use crate::http1::head::{Framing, Head};
 use crate::http1::serve::{self, Handler, Next};
 use crate::http1::write::{self, RequestChanges, ResponseChanges};
 use crate::inbound::UNDELIVERED;
-use crate::request_id::RequestId;
+use crate::request_id::{self, RequestId};
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
 use crate::telemetry::{self, Edge};
-use crate::upstream::call::{Ask, Call, Target};
+use crate::upstream::call::{Ask, Call, Target, Try};
 use crate::upstream::connect::NoConnection;
 use crate::upstream::edges;
+use crate::upstream::hedge;
+use crate::upstream::room::Connection;
 
 /// Serves a connection of the application's.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
@@ -143,6 +146,12 @@ impl Handler for Outbound<'_> {
             upstream: ended.upstream,
         };
         line.write(&self.worker.shared.telemetry);
+        let made = route.journal().made();
+        let id = match &made {
+            Some(made) => Some(made.text()),
+            None => head.values(request_id::FIELD).next(),
+        };
+        self.worker.remember(id, &line, || route.side(&self.target));
         ended.next
     }
 
@@ -222,8 +231,9 @@ impl Outbound<'_> {
             wish: route.wish(),
             retries: route.retries(),
         };
-        let mut call = Call::new(worker, target, ask);
+        let mut call = Call::new(worker, target, ask).noted(route.journal());
         let id = (!head.has_request_id).then(|| RequestId::new(worker));
+        route.journal().name(id.as_ref());
         let mut body = Body::new(head.framing);
         let changes = RequestChanges {
             target: route.path().unwrap_or(&asked.target),
@@ -245,6 +255,7 @@ impl Outbound<'_> {
         let mut sent_bytes = 0;
         // A kept connection may be closed by its server at any time: one more try on a new one is free then.
         let mut stale = false;
+        let mut hedge = call.hedge_after(head.framing == Framing::Empty);
         loop {
             let mut tried = match call.next(false) {
                 Ok(tried) => tried,
@@ -253,6 +264,54 @@ impl Outbound<'_> {
                     return refused(down, head, error.failure());
                 }
             };
+            let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
+            let mut early = None;
+            let mut raced = None;
+            if let Some(after) = hedge.take() {
+                let mut wait = Wait::new(worker, watch, request_deadline, try_deadline);
+                let ask = async |tried: &mut Try| {
+                    let mut connection = call.connection(tried, false, request_deadline).await?;
+                    write::request(&mut connection.half.output, head, changes);
+                    let response = alone::response(&mut connection.half, head.method() == "HEAD").await;
+                    Ok((connection, response))
+                };
+                let fault = |answer: &Result<(Connection, Result<Head, Broken>), NoConnection>| match answer {
+                    Err(error) => Some(error.outcome()),
+                    Ok((connection, Err(broken))) => Some(judge(broken, connection.kept).1),
+                    Ok((_, Ok(response))) => call.failure(response.status, None).map(Outcome::of),
+                };
+                let guard = |cx: &mut Context<'_>| match alone::poll_gone(down, cx) {
+                    Poll::Ready(()) => Poll::Ready(Broken::ClientGone),
+                    Poll::Pending => wait.poll(cx, None, || false).map(Broken::Stopped),
+                };
+                match hedge::race(&call, tried, after, ask, fault, guard).await {
+                    Ok((won, Ok((connection, response)))) => {
+                        tried = won;
+                        early = Some(response);
+                        raced = Some(Ok(connection));
+                    }
+                    Ok((won, Err(error))) => {
+                        tried = won;
+                        raced = Some(Err(error));
+                    }
+                    Err((lost, broken)) => {
+                        let (failure, outcome, again) = judge(&broken, false);
+                        let edge = edges::of(worker, &lost.place, target.called());
+                        let upstream = Some(lost.place.address());
+                        lost.finish(worker, outcome);
+                        if let Some(again) = again
+                            && call.again(again, true, true).await
+                        {
+                            continue;
+                        }
+                        return Ended {
+                            edge: Some(edge),
+                            upstream,
+                            ..refused(down, head, failure)
+                        };
+                    }
+                }
+            }
             let edge = edges::of(worker, &tried.place, target.called());
             let upstream = Some(tried.place.address());
             let fail = |down: &mut Half, failure: Failure, sent: u64| Ended {
@@ -261,7 +320,11 @@ impl Outbound<'_> {
                 bytes: (sent, 0),
                 ..refused(down, head, failure)
             };
-            let mut connection = match call.connection(&mut tried, stale, request_deadline).await {
+            let connected = match raced {
+                Some(raced) => raced,
+                None => call.connection(&mut tried, stale, request_deadline).await,
+            };
+            let mut connection = match connected {
                 Ok(connection) => connection,
                 Err(error) => {
                     tracing::debug!(%error, "connection failed");
@@ -280,21 +343,31 @@ impl Outbound<'_> {
             };
             let was_kept = connection.kept;
             let up = &mut connection.half;
-            write::request(&mut up.output, head, changes);
-            let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
+            if early.is_none() {
+                write::request(&mut up.output, head, changes);
+            }
             let mut exchange = Exchange::new(down, up, head, body);
             let mut wait = Wait::new(worker, watch, request_deadline, try_deadline);
             let whole = head.framing == Framing::Empty;
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
-            let response = exchange
-                .response(|cx| wait.poll(cx, tried.flight.as_ref(), grant))
-                .await;
+            let was_early = early.is_some();
+            let response = match early {
+                Some(response) => {
+                    exchange.sent();
+                    response
+                }
+                None => {
+                    exchange
+                        .response(|cx| wait.poll(cx, tried.flight.as_ref(), grant))
+                        .await
+                }
+            };
             sent_bytes = exchange.request_bytes;
             let body_kept = exchange.request_bytes == 0;
             let response = match response {
                 Ok(response) => response,
                 Err(broken) => {
-                    let written = exchange.is_written();
+                    let written = was_early || exchange.is_written();
                     body = exchange.into_body();
                     let (failure, outcome, again) = judge(&broken, was_kept);
                     tried.finish(worker, outcome);

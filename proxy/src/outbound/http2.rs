@@ -36,6 +36,7 @@ use crate::http2::flow::Flow;
 use crate::http2::serve::{self, Incoming};
 use crate::identity::Alpn;
 use crate::inbound::UNDELIVERED;
+use crate::request_id;
 use crate::stream::Stream;
 use crate::telemetry::{self, Edge};
 use crate::upstream::call::{Ask, Call, Target};
@@ -167,6 +168,11 @@ impl Outbound {
             upstream: ended.upstream,
         };
         line.write(&worker.shared.telemetry);
+        let id = asked
+            .fields
+            .get(request_id::NAME)
+            .map(http::HeaderValue::as_bytes);
+        worker.remember(id, &line, || route.side(&target));
         drop(counted);
     }
 
@@ -243,7 +249,7 @@ impl Outbound {
             wish: route.wish(),
             retries: route.retries(),
         };
-        let mut call = Call::new(worker, target, ask);
+        let mut call = Call::new(worker, target, ask).noted(route.journal());
         loop {
             if request_deadline.is_some_and(|bound| Instant::now() >= bound) {
                 return refused(exchange, asked, Failure::Timeout);

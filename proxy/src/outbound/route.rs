@@ -21,6 +21,7 @@ use super::sticky;
 use crate::changes::Changes;
 use crate::context::Worker;
 use crate::failure::Failure;
+use crate::recent::{Journal, Side};
 use crate::upstream::call::{Place, Target};
 use crate::view::{Destination, View, Wanted};
 
@@ -38,6 +39,7 @@ pub struct Route {
     pub try_timeout: Option<Duration>,
     wish: Wish,
     extra: Option<Box<Extra>>,
+    journal: Journal,
 }
 
 /// Where a request goes.
@@ -140,6 +142,7 @@ impl Route {
             try_timeout: None,
             wish: Wish::default(),
             extra: None,
+            journal: Journal::default(),
         }
     }
 
@@ -254,6 +257,26 @@ impl Route {
     pub fn rule(&self) -> Option<&CompiledRule> {
         let (table, index) = self.rule.as_ref()?;
         table.rules().get(*index)
+    }
+
+    /// The request's tries.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The request's own side, to be remembered.
+    pub fn side(&self, own: &Target) -> Side {
+        let called = own.destination().map(|to| (to.service.clone(), to.port.port));
+        let backend = match &self.way {
+            Way::To(Target::Service(to)) => Some((to.service.clone(), to.port.port, to.subset.clone())),
+            _ => None,
+        };
+        Side::Outbound {
+            called,
+            rule: self.rule.clone(),
+            backend,
+            tries: self.journal.take(),
+        }
     }
 
     /// Its table, and its place there.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use weft_engine::Tick;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
-use weft_proto::model::{PeerAuthentication, ServiceName};
+use weft_proto::model::{Inbound, ServiceName};
 
 use crate::identity::Peer;
 
@@ -96,8 +96,8 @@ pub enum Side {
         peer: Option<Arc<Peer>>,
         /// The pod's port.
         port: u16,
-        /// Who may connect.
-        authentication: Option<PeerAuthentication>,
+        /// What the sidecar knew of itself.
+        own: Option<Arc<Inbound>>,
         /// The policies under which it was decided.
         policies: Arc<PolicySet>,
     },

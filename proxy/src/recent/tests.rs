@@ -14,7 +14,7 @@ fn note(id: &str, path: &'static str, at: u64) -> Note<'static> {
         side: Side::Inbound {
             peer: None,
             port: 8080,
-            authentication: None,
+            own: None,
             policies: Arc::default(),
         },
     }

@@ -174,7 +174,7 @@ fn inbound(one: &Remembered, served: &mut Served) {
     let Side::Inbound {
         peer,
         port,
-        authentication,
+        own,
         policies,
     } = &one.side
     else {
@@ -182,8 +182,8 @@ fn inbound(one: &Remembered, served: &mut Served) {
     };
     let steps = &mut served.explanation.steps;
     let mut end = None;
-    if let Some(authentication) = authentication {
-        let (step, refused) = policy::admission(authentication, peer.is_some());
+    if let Some(own) = own {
+        let (step, refused) = policy::admission(own.authentication(*port), peer.is_some());
         steps.push(step);
         end = refused;
     }

@@ -101,6 +101,7 @@ impl Sidecar {
             settings: Arc::new(settings),
             views: writer.views(),
             demand: crate::xds::demand::Demand::default(),
+            recent: Default::default(),
             identity: ca.identity(&format!("spiffe://cluster.local/ns/shop/sa/{account}")),
             telemetry: Telemetry::new(false),
             clock,

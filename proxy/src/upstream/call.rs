@@ -14,13 +14,14 @@ use weft_engine::Class;
 use weft_engine::circuit::{Bound, Circuit, Overflow, Place as Room};
 use weft_engine::outlier::Change;
 use weft_engine::retry::{self, Decision, Progress};
-use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Tried, Wish};
+use weft_engine::{Cluster, EndpointState, InFlight, NoEndpoint, Outcome, Reason, Tried, Wish};
 use weft_proto::model::{Distance, Endpoint, Protocol, ServiceName, SpiffeId, Workload};
 
 use super::connect::{LAST, NEAR, NoConnection, QUICK};
 use super::edges::Called;
 use crate::context::Worker;
 use crate::failure::Failure;
+use crate::recent::Journal;
 use crate::view::{Destination, View};
 
 /// An endpoint, however it was found.
@@ -48,6 +49,7 @@ pub struct Ask<'a> {
 /// The tries of one request.
 #[derive(Debug)]
 pub struct Call<'a> {
+    journal: Option<&'a Journal>,
     worker: &'a Worker,
     target: &'a Target,
     cluster: Option<Arc<Cluster>>,
@@ -224,6 +226,7 @@ impl<'a> Call<'a> {
             cluster.budget().request(worker.now());
         }
         Self {
+            journal: None,
             worker,
             target,
             place: Ok(Room::free()),
@@ -236,11 +239,27 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Its tries are written down.
+    #[must_use]
+    pub fn noted(mut self, journal: &'a Journal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
     /// The next endpoint. `stream`: nothing is owed on it, so that its silence means nothing.
     ///
     /// # Errors
     /// There is none, or too many requests are under way.
     pub fn next(&mut self, stream: bool) -> Result<Try, NoTry> {
+        let (tried, reason) = self.choose(stream)?;
+        if let Some(journal) = self.journal {
+            journal.begin(&tried.place, reason);
+        }
+        Ok(tried)
+    }
+
+    /// The next endpoint, and why this one, if there was a choice.
+    fn choose(&mut self, stream: bool) -> Result<(Try, Option<Reason>), NoTry> {
         if let Err(overflow) = &self.place {
             return Err(NoTry::Overflow(*overflow));
         }
@@ -248,16 +267,12 @@ impl<'a> Call<'a> {
         let cluster = match (self.target, &self.cluster) {
             (Target::Service(_), Some(cluster)) => cluster,
             (Target::Pod(endpoint, address, _), _) => {
-                return Ok(Try {
-                    place: Place::Pod(endpoint.clone(), *address),
-                    flight: None,
-                });
+                let place = Place::Pod(endpoint.clone(), *address);
+                return Ok((Try { place, flight: None }, None));
             }
             (Target::Unknown(address), _) => {
-                return Ok(Try {
-                    place: Place::Unknown(*address),
-                    flight: None,
-                });
+                let place = Place::Unknown(*address);
+                return Ok((Try { place, flight: None }, None));
             }
             (Target::Unlearned(service), _) => {
                 return Err(NoTry::NoEndpoint(NoEndpoint::Empty {
@@ -281,10 +296,11 @@ impl<'a> Call<'a> {
         } else {
             picked.begin(now)
         };
-        Ok(Try {
+        let tried = Try {
             place: Place::Picked(picked.endpoint),
             flight: Some(flight),
-        })
+        };
+        Ok((tried, Some(picked.reason)))
     }
 
     /// Whose request it is.
@@ -300,6 +316,38 @@ impl<'a> Call<'a> {
     /// The failure that an answer is, if it may be tried again. `grpc`: the status of a trailers-only answer.
     pub fn failure(&self, status: u16, grpc: Option<u8>) -> Option<retry::Failure> {
         self.ask.retries.failure(self.ask.class, status, grpc)
+    }
+
+    /// How long to wait for an answer before a second endpoint is asked too; `None`: it isn't.
+    pub fn hedge_after(&self, bodyless: bool) -> Option<Duration> {
+        self.cluster.as_ref()?;
+        self.ask.retries.hedge_after(self.ask.class, bodyless)
+    }
+
+    /// A second try beside the one under way, at an endpoint that was not tried; counts as a retry.
+    pub fn beside(&self) -> Option<Try> {
+        let cluster = self.cluster.as_ref()?;
+        let now = self.worker.now();
+        let room = cluster.circuit().enter(Bound::Retries).ok()?;
+        let picked = self
+            .worker
+            .random(|rng| cluster.pick(now, rng, &self.tried, self.ask.class, &self.ask.wish));
+        let mut picked = picked
+            .ok()
+            .filter(|picked| !self.tried.contains(picked.endpoint.id))?;
+        let own = self.worker.shared.telemetry.own();
+        if !cluster.budget().retry(now) {
+            own.retries_refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        own.retries.fetch_add(1, Relaxed);
+        own.hedges.fetch_add(1, Relaxed);
+        *self.retrying.borrow_mut() = Some(room);
+        let flight = picked.begin(now);
+        Some(Try {
+            place: Place::Picked(picked.endpoint),
+            flight: Some(flight),
+        })
     }
 
     /// When the next connection must stand.
@@ -335,6 +383,9 @@ impl<'a> Call<'a> {
 
     /// As [`Call::again`], but the pause is left to the caller; `None`: no.
     pub fn grant(&self, failure: retry::Failure, written: bool, kept: bool) -> Option<Duration> {
+        if let Some(journal) = self.journal {
+            journal.failed(failure);
+        }
         let cluster = self.cluster.as_ref()?;
         let own = self.worker.shared.telemetry.own();
         let mut retrying = self.retrying.borrow_mut();
