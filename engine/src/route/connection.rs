@@ -90,6 +90,11 @@ impl super::RouteTable {
         self.connections.iter().any(|each| each.rule.applies(port))
     }
 
+    /// Whether any rule is for connections to this very port of the Service, by its number.
+    pub fn connects_to(&self, port: u16) -> bool {
+        self.connections.iter().any(|each| each.rule.port == Some(port))
+    }
+
     /// Whether the server name of a TLS hello decides where connections to the Service's port go.
     pub fn looks_at_names(&self, port: u16) -> bool {
         let mut rules = self.connections.iter();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use weft_engine::route::{Choice, RouteTable};
-use weft_proto::model::Protocol;
+use weft_proto::model::{Protocol, ServicePort};
 
 use super::route::destination;
 use crate::context::Worker;
@@ -18,9 +18,14 @@ use crate::failure::Failure;
 use crate::upstream::call::Target;
 use crate::view::Destination;
 
-/// Whether rules for connections alone decide: then the bytes don't matter, even if they are HTTP.
+/// Whether rules for connections alone decide: then the bytes don't matter, even if they are HTTP. On a port that is declared as HTTP a
+/// rule must name the port for that.
 pub fn is_opaque(target: &Target) -> bool {
-    ruled(target).is_some_and(|(destination, table)| !table.applies(destination.port.port))
+    ruled(target).is_some_and(|(destination, table)| {
+        let ServicePort { port, protocol, .. } = destination.port;
+        let http = matches!(protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
+        !table.applies(port) && (!http || table.connects_to(port))
+    })
 }
 
 /// Where a connection to `original` goes.

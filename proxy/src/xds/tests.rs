@@ -325,6 +325,59 @@ async fn what_is_used_is_asked_for_and_what_is_not_is_given_up() {
     drop(stream);
 }
 
+#[tokio::test]
+async fn nobody_waits_for_what_is_refused() {
+    use weft_proto::model::{HeaderChanges, RouteRule, Routes};
+    let ca = Arc::new(Ca::new());
+    let mut server = Server::start(&ca, CONTROL_PLANE).await;
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(&settings(folder.path(), &ca, server.port), &["catalog"]);
+    let mut stream = server.open().await;
+    stream.first().await;
+    stream.serve(&ca).await;
+    let wanted = Wanted::Service(ServiceName::new("shop", "cart"));
+    sidecar.demand.ask(wanted.clone());
+    asked_for(&mut stream, "cart", "10.244.1.5").await;
+    sidecar
+        .until(|view| view.missing("10.96.0.7".parse().unwrap()).is_none())
+        .await;
+    assert!(!sidecar.demand.is_refused(&wanted));
+    // Of a Service that is in use the last good routes stay; of one that isn't, whoever waits hears of it.
+    let routes = |field: &str| {
+        let rule = RouteRule {
+            request_headers: HeaderChanges {
+                remove: vec![field.into()],
+                ..HeaderChanges::default()
+            },
+            ..RouteRule::default()
+        };
+        wire(Resource::Routes(Routes {
+            service: ServiceName::new("shop", "cart"),
+            rules: vec![rule],
+            connections: Vec::new(),
+        }))
+    };
+    let answer = stream
+        .push(Kind::Routes, vec![routes("content-length")], &[])
+        .await;
+    let detail = answer.error_detail.unwrap();
+    assert!(
+        detail.message.contains("rules[0].request_headers"),
+        "{}",
+        detail.message
+    );
+    let mut generation = sidecar.views.generation();
+    soon(async {
+        while !sidecar.demand.is_refused(&wanted) {
+            generation.changed().await.unwrap();
+        }
+    })
+    .await;
+    let answer = stream.push(Kind::Routes, vec![routes("x-old")], &[]).await;
+    assert_eq!(answer.error_detail, None);
+    assert!(!sidecar.demand.is_refused(&wanted));
+}
+
 /// All shares of a mesh of so many Services, with addresses of both families.
 fn shares(services: u32) -> Vec<Wire> {
     let mut shares: std::collections::BTreeMap<u8, Vec<(String, Vec<std::net::IpAddr>)>> = Default::default();

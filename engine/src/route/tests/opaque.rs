@@ -53,6 +53,7 @@ fn server_names_and_destinations_decide() {
         assert_eq!(found, wanted, "{port} {name:?} {destination}");
     }
     assert!(table.connects(1) && table.looks_at_names(1));
+    assert!(table.connects_to(9000) && !table.connects_to(1));
     assert!(!table.applies(443), "there are no rules for requests");
 }
 

@@ -21,7 +21,7 @@ pub mod http1;
 pub mod http2;
 
 /// Copies of one thread that are under way at once.
-const MOST: usize = 256;
+const MOST: usize = 128;
 /// How long one may take.
 const LONGEST: Duration = Duration::from_secs(15);
 /// Bytes of an answer that are read to keep the connection.

@@ -1,0 +1,194 @@
+//! What routes do with many requests: copies, shares, sessions, faults that are counted.
+
+use crate::mesh::{Mesh, Temporary, until};
+use crate::suite::Test;
+use crate::town::{CLIENT, OTHER, echo};
+use std::collections::BTreeSet;
+
+/// The tests of this file.
+pub const TESTS: &[Test] = &[
+    ("routed::copies", copies),
+    ("routed::shares", shares),
+    ("routed::sessions", sessions),
+    ("routed::faults_are_counted", faults_are_counted),
+];
+
+/// A Service of its own, so that the routes of no other test are about it.
+fn service(name: &str, app: &str) -> String {
+    format!(
+        "\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  selector: {{app: {app}}}\n  \
+         ports: [{{name: http, port: 80, targetPort: http}}]\n"
+    )
+}
+
+/// A route of a Service, with these rules.
+fn route(name: &str, rules: &str) -> String {
+    format!(
+        "\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+         parentRefs: [{{group: '', kind: Service, name: {name}, port: 80}}]\n  rules:\n{rules}"
+    )
+}
+
+/// Objects that every sidecar obeys.
+fn obeyed<'a>(mesh: &'a Mesh, yaml: &str) -> Temporary<'a> {
+    let objects = mesh.with(yaml);
+    let output = mesh.weft(&["status", "--wait", "--timeout", "60s"]);
+    let (out, err) = (&output.stdout, &output.stderr);
+    let told = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    objects
+}
+
+/// Waits until a Service answers the client.
+fn answers(mesh: &Mesh, name: &str) {
+    until("the Service answers", || {
+        match mesh.curl(CLIENT, &[&format!("http://{name}/")]) {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        }
+    });
+}
+
+fn copies(mesh: &Mesh) {
+    let services = [service("origin", "server"), service("shadow", "other")].concat();
+    let _services = obeyed(mesh, &services);
+    answers(mesh, "origin");
+    let _route = obeyed(
+        mesh,
+        &route(
+            "origin",
+            "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shadow, port: 80}}}]\n    \
+             backendRefs: [{name: origin, port: 80}]\n",
+        ),
+    );
+    // The callee's own sidecar counts what comes from the client.
+    let labels = ["reporter=\"destination\"", "source_workload=\"client\""];
+    let copied = || mesh.metric(OTHER, "istio_requests_total", &labels);
+    let before = copied();
+    let mut conn = mesh.connect(CLIENT, "origin", 80);
+    for number in 0..20 {
+        match number % 2 {
+            0 => conn.send(format!("GET /{number} HTTP/1.1\r\nhost: origin\r\n\r\n")),
+            _ => conn.send(format!(
+                "POST /{number} HTTP/1.1\r\nhost: origin\r\ncontent-length: 5\r\n\r\nhello"
+            )),
+        }
+        let answer = conn.read_until("}\n");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("\"pod\":\"server-"),
+            "{answer}"
+        );
+    }
+    until("every request has a copy", || match copied() - before {
+        20.0 => Ok(()),
+        other => Err(format!("{other} copies")),
+    });
+}
+
+fn shares(mesh: &Mesh) {
+    let services = [service("split", "server"), service("split-new", "other")].concat();
+    let _services = obeyed(mesh, &services);
+    answers(mesh, "split");
+    let _route = obeyed(
+        mesh,
+        &route(
+            "split",
+            "  - backendRefs: [{name: split, port: 80, weight: 80}, {name: split-new, port: 80, weight: 20}]\n",
+        ),
+    );
+    const ASKED: usize = 400;
+    let mut conn = mesh.connect(CLIENT, "split", 80);
+    let mut new = 0;
+    for _ in 0..ASKED {
+        conn.send("GET / HTTP/1.1\r\nhost: split\r\n\r\n");
+        let answer = conn.read_until("}\n");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        new += usize::from(answer.contains("\"pod\":\"other-"));
+    }
+    // A fifth of 400 is 80; six standard deviations are 48.
+    assert!((32..=128).contains(&new), "{new} of {ASKED}");
+}
+
+fn sessions(mesh: &Mesh) {
+    let crew = [echo("shop", "crew", 3, ""), service("crew", "crew")].concat();
+    let _crew = mesh.with(&crew);
+    mesh.ready("shop", "crew", 3);
+    answers(mesh, "crew");
+    let _route = obeyed(
+        mesh,
+        &route(
+            "crew",
+            "  - sessionPersistence: {sessionName: stay, type: Cookie, absoluteTimeout: 1h}\n    \
+             backendRefs: [{name: crew, port: 80}]\n",
+        ),
+    );
+    let mut pods = BTreeSet::new();
+    for _ in 0..12 {
+        let answer = mesh.curl(CLIENT, &["-i", "http://crew/"]).ok();
+        let head = answer.body.to_ascii_lowercase();
+        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie:"));
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next());
+        let cookie = cookie.unwrap_or_else(|| panic!("{head}")).trim().to_owned();
+        let pod = |body: &str| {
+            let at = body.find("\"pod\":\"").unwrap_or_else(|| panic!("{body}")) + 7;
+            body[at..].split('"').next().unwrap_or_default().to_owned()
+        };
+        let first = pod(&answer.body);
+        for _ in 0..3 {
+            let header = format!("cookie: other=1; {cookie}");
+            let again = mesh.curl(CLIENT, &["-i", "-H", &header, "http://crew/"]).ok();
+            assert_eq!(pod(&again.body), first);
+            assert!(
+                !again.body.to_ascii_lowercase().contains("set-cookie"),
+                "{again:?}"
+            );
+        }
+        pods.insert(first);
+    }
+    assert!(pods.len() > 1, "new clients go everywhere: {pods:?}");
+}
+
+fn faults_are_counted(mesh: &Mesh) {
+    let _service = obeyed(mesh, &service("faulty", "server"));
+    answers(mesh, "faulty");
+    let _rules = obeyed(
+        mesh,
+        r"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: faulty, namespace: shop}
+spec:
+  hosts: [faulty]
+  http:
+  - match: [{uri: {prefix: /both}}]
+    fault: {delay: {fixedDelay: 50ms, percentage: {value: 100}}, abort: {httpStatus: 503, percentage: {value: 100}}}
+    route: [{destination: {host: faulty}}]
+  - fault: {abort: {httpStatus: 429, percentage: {value: 50}}}
+    route: [{destination: {host: faulty}}]
+",
+    );
+    let counted = |flags: &str| {
+        let flags = format!("response_flags=\"{flags}\"");
+        let service = "destination_service_name=\"faulty\"";
+        mesh.metric(CLIENT, "istio_requests_total", &[&flags, service])
+    };
+    assert_eq!(mesh.curl(CLIENT, &["http://faulty/both"]).status, 503);
+    assert_eq!(counted("DI,FI"), 1.0);
+    let mut conn = mesh.connect(CLIENT, "faulty", 80);
+    let mut aborted = 0;
+    for _ in 0..200 {
+        conn.send("GET / HTTP/1.1\r\nhost: faulty\r\n\r\n");
+        let head = conn.read_until("\r\n\r\n");
+        match head.split(' ').nth(1) {
+            Some("200") => drop(conn.read_until("}\n")),
+            Some("429") => {
+                aborted += 1;
+                conn.read_until("fault filter abort");
+            }
+            _ => panic!("{head}"),
+        }
+    }
+    // Half of 200; six standard deviations are 43.
+    assert!((57..=143).contains(&aborted), "{aborted} of 200");
+    assert_eq!(counted("FI"), f64::from(aborted));
+}
