@@ -65,22 +65,38 @@ impl Cluster {
 
     /// Every object of a core kind, page by page.
     pub async fn list(&self, plural: &str) -> anyhow::Result<Vec<Value>> {
+        let listed = self.list_in("/api/v1", plural).await?;
+        listed.with_context(|| format!("{} has no {plural}", self.title))
+    }
+
+    /// Every object of a kind of the group at `root`; `None`: the cluster doesn't know the kind. Each has its `apiVersion` and `kind`.
+    pub async fn list_in(&self, root: &str, plural: &str) -> anyhow::Result<Option<Vec<Value>>> {
         let mut all = Vec::new();
         let mut next = String::new();
         loop {
-            let uri = format!("/api/v1/{plural}?limit={PAGE}&continue={next}");
+            let uri = format!("{root}/{plural}?limit={PAGE}&continue={next}");
             let request = http::Request::get(uri).body(Vec::new())?;
-            let mut page: Value = self
-                .client
-                .request(request)
-                .await
-                .with_context(|| format!("{plural} of {} can't be listed", self.title))?;
+            let mut page: Value = match self.client.request(request).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+                answer => answer.with_context(|| format!("{plural} of {} can't be listed", self.title))?,
+            };
+            // Items of a list don't say it themselves.
+            let kind = page["kind"]
+                .as_str()
+                .unwrap_or_default()
+                .trim_end_matches("List")
+                .to_owned();
+            let version = page["apiVersion"].take();
             if let Value::Array(items) = page["items"].take() {
-                all.extend(items);
+                all.extend(items.into_iter().map(|mut item| {
+                    item["kind"] = kind.as_str().into();
+                    item["apiVersion"] = version.clone();
+                    item
+                }));
             }
             match page["metadata"]["continue"].as_str() {
                 Some(token) if !token.is_empty() => next = escaped(token),
-                _ => return Ok(all),
+                _ => return Ok(Some(all)),
             }
         }
     }

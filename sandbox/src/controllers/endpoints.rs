@@ -101,6 +101,11 @@ pub(crate) fn selector(service: &Value) -> Option<Labels> {
     (object::string(service, "/spec/type") != Some("ExternalName")).then(|| Labels::from_map(Some(map)))
 }
 
+/// The Service that a slice belongs to.
+pub(crate) fn service_of(slice: &Value) -> Option<&str> {
+    object::label(slice, SERVICE_LABEL)
+}
+
 /// Whether this controller wrote a slice.
 pub(crate) fn is_own(slice: &Value) -> bool {
     object::label(slice, MANAGER_LABEL) == Some(MANAGER)

@@ -9,7 +9,7 @@ mod address;
 mod inject;
 mod made;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -86,6 +86,14 @@ struct Builder {
     services: Vec<(Value, usize)>,
     slices: Vec<(Value, Option<usize>)>,
     problems: Vec<(usize, String)>,
+    /// There are pods that were not there.
+    made: bool,
+}
+
+/// Whether the world is made of objects of this kind; those of others are not in it.
+#[must_use]
+pub fn is_running(kind: &str) -> bool {
+    RUNNING.contains(&kind)
 }
 
 /// Kinds that the world is made of, and those that make pods.
@@ -105,6 +113,7 @@ impl Builder {
             services: Vec::new(),
             slices: Vec::new(),
             problems: Vec::new(),
+            made: false,
         };
         for (at, object) in given.iter().enumerate() {
             let kind = object["kind"].as_str().unwrap_or_default();
@@ -234,6 +243,7 @@ impl Builder {
 
     /// Puts a new pod on a node, with an address; one that finds none waits there, as it would.
     fn place(&mut self, pod: Value, from: Option<usize>, nodes: &[Arc<Value>], inject: Option<Inject<'_>>) {
+        self.made = true;
         let pod = self.complete(&pod).and_then(|pod| match inject {
             Some(inject) => inject::injected(&pod, &self.namespaces, inject),
             None => Ok(pod),
@@ -281,14 +291,23 @@ impl Builder {
         }
         let nodes: HashMap<&str, &Arc<Value>> =
             self.nodes.iter().map(|(n, _)| (object::name(n), n)).collect();
-        // What the controller wrote, it writes anew.
+        // What the controller wrote, it writes anew; but of a cluster that runs it is the truth.
+        let live = self.pods.first().is_some_and(|_| !self.made);
         let foreign = self
             .kept
             .of(&["EndpointSlice"])
-            .filter(|(_, slice)| !endpoints::is_own(slice));
+            .filter(|(_, slice)| live || !endpoints::is_own(slice));
         let mut slices: Vec<(Value, Option<usize>)> =
             foreign.map(|(at, slice)| (slice.clone(), Some(at))).collect();
+        let listed: HashSet<(&str, &str)> = self
+            .kept
+            .of(&["EndpointSlice"])
+            .filter_map(|(_, slice)| Some((object::namespace(slice), endpoints::service_of(slice)?)))
+            .collect();
         for (service, at) in &self.services {
+            if live && listed.contains(&(object::namespace(service), object::name(service))) {
+                continue;
+            }
             let Some(selector) = endpoints::selector(service) else {
                 continue;
             };
