@@ -36,6 +36,8 @@ mod policy;
 mod protocols;
 mod sandbox;
 mod status;
+mod balance;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
             control::TESTS,
         ],
     );
+    suite.group("traffic", traffic::start, &[traffic::TESTS, balance::TESTS]);
     suite.group(
         "sandbox",
         sandbox::start,
