@@ -34,6 +34,7 @@ mod manifests;
 mod on_demand;
 mod policy;
 mod protocols;
+mod routing;
 mod sandbox;
 mod status;
 mod balance;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
             grpc::TESTS,
             identity::TESTS,
             policy::TESTS,
+            routing::TESTS,
             status::TESTS,
             inject::TESTS,
         ],

@@ -292,6 +292,21 @@ impl Mesh {
         assert!(refused.is_empty(), "{refused:?}");
     }
 
+    /// What is said when an object is refused, which it must be.
+    pub fn refused(&self, yaml: &str) -> String {
+        let objects = objects(yaml);
+        let applied: Vec<Applied> = self.client.ask(&Request::Apply { objects }).unwrap();
+        assert!(
+            applied.iter().all(|one| one.outcome == "refused"),
+            "{yaml}: {applied:?}"
+        );
+        applied
+            .into_iter()
+            .map(|one| one.messages.join("; "))
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
     /// Creates objects for as long as the value is kept.
     pub fn with(&self, yaml: &str) -> Temporary<'_> {
         self.apply(yaml);

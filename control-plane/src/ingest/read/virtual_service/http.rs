@@ -219,7 +219,8 @@ fn rewrite(fields: &mut Fields<'_>, matches: &mut Option<Vec<VirtualMatch>>, not
             }
             false => syntax::regex_anywhere(pattern, &regex.at("match"), notes),
         };
-        if !syntax::in_path(substitution) {
+        // `\1` stands for what a group matched.
+        if !substitution.split('\\').all(syntax::in_path) {
             notes.invalid(&regex.at("rewrite"), "can't be a part of a path", "correct it");
         }
         if uri.is_some() {
