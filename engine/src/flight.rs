@@ -29,6 +29,8 @@ pub enum Outcome {
     Timeout,
     /// Nothing came back: see [`InFlight::silent`].
     Silent,
+    /// Another endpoint, asked later, answered first; this one is not waited for.
+    Overtaken,
     /// Not the endpoint's doing: the caller went away, or a pooled connection turned out to be closed.
     Cancelled,
 }
@@ -187,7 +189,7 @@ impl InFlight {
         let latency = now.since(self.started);
         let failed = !matches!(
             outcome,
-            Outcome::Success | Outcome::ServerError(_) | Outcome::Cancelled
+            Outcome::Success | Outcome::ServerError(_) | Outcome::Overtaken | Outcome::Cancelled
         );
         if failed && self.phase != Phase::Answered && self.live.service.outliers.surveys() {
             self.live.window.bad();
@@ -203,6 +205,11 @@ impl InFlight {
             Outcome::ConnectFailed | Outcome::Reset => self.failed(now, 0, Cause::Broken, Gate::broken),
             Outcome::Timeout => self.failed(now, latency, Cause::GatewayErrors, Gate::gateway_error),
             Outcome::Silent => self.failed(now, latency, Cause::Silent, |_, _| Some(Cause::Silent)),
+            Outcome::Overtaken => {
+                // So long at least: without this an endpoint whose slow answers nobody waits for would seem fast.
+                self.live.peak.observe_peak(now, latency);
+                None
+            }
             Outcome::Cancelled => None,
         }
     }

@@ -19,9 +19,11 @@ mod tool;
 mod town;
 
 mod api;
+mod balance;
 mod cluster_status;
 mod control;
 mod documentation;
+mod explain;
 mod failover;
 mod grpc;
 mod hostile_crowd;
@@ -34,10 +36,11 @@ mod manifests;
 mod on_demand;
 mod policy;
 mod protocols;
+mod routed;
 mod routing;
+mod resilience;
 mod sandbox;
 mod status;
-mod balance;
 mod traffic;
 
 use std::process::ExitCode;
@@ -63,11 +66,14 @@ fn main() -> ExitCode {
             grpc::TESTS,
             identity::TESTS,
             policy::TESTS,
+            routed::TESTS,
             routing::TESTS,
             status::TESTS,
+            explain::TESTS,
             inject::TESTS,
         ],
     );
+    suite.group("resilience", resilience::start, &[resilience::TESTS]);
     suite.group(
         "hostile",
         hostile_http2::start,

@@ -104,6 +104,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The request, which has no body, was sent already and its response's head has come.
+    pub fn sent(&mut self) {
+        self.request_done = true;
+    }
+
     /// The request's body was forwarded to its end.
     pub fn request_is_sent(&self) -> bool {
         self.request_done && !self.up_broken && self.request.is_finished()

@@ -18,6 +18,7 @@ pub mod asked;
 /// Heads as they leave.
 pub mod write;
 /// A request sent, its response awaited and forwarded.
+pub mod alone;
 pub mod exchange;
 /// The loop of a client's connection.
 pub mod serve;

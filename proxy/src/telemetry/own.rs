@@ -37,6 +37,8 @@ pub struct Own {
     pub retries: AtomicU64,
     /// Retries that the budget refused.
     pub retries_refused: AtomicU64,
+    /// Of those, begun while the first one went on.
+    pub hedges: AtomicU64,
     /// Requests to the application that were over a rate limit.
     pub rate_limited: AtomicU64,
     /// Endpoints put aside because of failures, as requests found out.
@@ -224,6 +226,11 @@ impl Collector for Page {
             "weft_retries_refused",
             "Retries beyond the budget or the limit of those under way",
             sum(&own.retries_refused),
+        )?;
+        counter(
+            "weft_hedges",
+            "Requests sent to a second endpoint because the first was slow to answer",
+            sum(&own.hedges),
         )?;
         counter(
             "weft_rate_limited_requests",

@@ -13,6 +13,8 @@ pub mod room;
 pub mod shared;
 /// One request's tries.
 pub mod call;
+/// One request at two endpoints.
+pub mod hedge;
 /// Metric handles by endpoint.
 pub mod edges;
 /// The application.
