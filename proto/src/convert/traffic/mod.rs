@@ -9,6 +9,9 @@ use crate::wire::v1;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Key and value.
+type Label = (Arc<str>, Arc<str>);
+
 /// Longest of all times: a day.
 const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 /// Most labels, hints, shares or pairs in one list.
@@ -199,7 +202,7 @@ impl From<&Subset> for v1::Subset {
 }
 
 /// Labels, sorted by key; the same key twice is refused.
-pub(super) fn labels(field: &str, wire: Vec<v1::Label>) -> Result<Vec<(Arc<str>, Arc<str>)>, Invalid> {
+pub(super) fn labels(field: &str, wire: Vec<v1::Label>) -> Result<Vec<Label>, Invalid> {
     let mut labels = bounded(field, wire, |label| {
         let value = label_value(&label.value).map_err(|e| e.within("value"))?;
         Ok((text("key", &label.key)?, value))
@@ -211,8 +214,8 @@ pub(super) fn labels(field: &str, wire: Vec<v1::Label>) -> Result<Vec<(Arc<str>,
     }
 }
 
-pub(super) fn labels_wire(labels: &[(Arc<str>, Arc<str>)]) -> Vec<v1::Label> {
-    let label = |(key, value): &(Arc<str>, Arc<str>)| v1::Label {
+pub(super) fn labels_wire(labels: &[Label]) -> Vec<v1::Label> {
+    let label = |(key, value): &Label| v1::Label {
         key: key.to_string(),
         value: value.to_string(),
     };
