@@ -1,7 +1,7 @@
 //! Routes of the Gateway API, flattened to one match a rule and put in order of precedence.
 
 use super::backend::{From, SHARE_REFUSED};
-use super::layer::{Layer, MOST_RULES};
+use super::layer::{Layer, MOST_RULES, reach};
 use crate::mesh::{DeclaredService, Diagnostic, Labels, Mesh, Route, RouteParent, ServiceType};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(super) fn layer(
     let mut first: BTreeMap<u16, (u8, &Arc<str>)> = BTreeMap::new();
     for (route, _, service, port) in &accepted {
         let mine = (rank(route), &route.origin.kind);
-        for port in ports(service, *port) {
+        for port in reach(service, *port, rank(route) <= HTTP) {
             let entry = first.entry(port).or_insert(mine);
             *entry = mine.min(*entry);
         }
@@ -44,14 +44,15 @@ pub(super) fn layer(
     for (route, parent, service, port) in accepted {
         let mut limits = vec![port];
         let wins = |port: &u16| first.get(port).is_none_or(|(first, _)| *first == rank(route));
-        if let Some(lost) = ports(service, port).iter().find(|port| !wins(port)) {
+        let mine = reach(service, port, rank(route) <= HTTP);
+        if let Some(lost) = mine.iter().find(|port| !wins(port)) {
             let other = first.get(lost).map_or("route", |(_, kind)| &**kind);
             let reason = format!(
                 "port {lost} of the Service has a route of kind {other}, which goes first (GEP-1426)"
             );
             let finding = Diagnostic::error("route-conflict", &route.origin).at(&parent.field);
             findings.push(finding.because(reason).so("limit one of them to another port"));
-            limits = ports(service, port).into_iter().filter(wins).map(Some).collect();
+            limits = mine.into_iter().filter(wins).map(Some).collect();
         }
         let from = From {
             mesh,
@@ -117,11 +118,14 @@ pub(super) fn layer(
     }
 }
 
+/// The last rank whose rules are for requests.
+const HTTP: u8 = 1;
+
 /// Which kind goes first at a port (GEP-1426): the more specific one.
 fn rank(route: &Route) -> u8 {
     match &*route.origin.kind {
         "GRPCRoute" => 0,
-        "HTTPRoute" => 1,
+        "HTTPRoute" => HTTP,
         "TLSRoute" => 2,
         _ => 3,
     }
@@ -178,13 +182,6 @@ fn parent_port<'a>(
             Err(("route-parent-port-missing", reason, "keep one of them"))
         }
         (port, named) => Ok((service, port.or(named))),
-    }
-}
-
-fn ports(service: &DeclaredService, port: Option<u16>) -> Vec<u16> {
-    match port {
-        Some(port) => vec![port],
-        None => service.ports.iter().map(|port| port.port).collect(),
     }
 }
 

@@ -2,10 +2,23 @@
 
 use crate::mesh::{DeclaredService, Labels};
 use std::collections::BTreeSet;
-use weft_proto::model::{ConnectionRule, RouteRule, Routes, ServiceName};
+use weft_proto::model::{ConnectionRule, Protocol, RouteRule, Routes, ServiceName};
 
 /// Most rules of one Service that a sidecar takes, of each kind.
 pub(super) const MOST_RULES: usize = 10_000;
+
+/// The ports that a rule is about: of requests, all that can carry some.
+pub(super) fn reach(service: &DeclaredService, limit: Option<u16>, requests: bool) -> Vec<u16> {
+    let opaque = |protocol| matches!(protocol, Protocol::Tcp | Protocol::Tls);
+    let all = service.ports.iter();
+    match limit {
+        Some(port) => vec![port],
+        None => all
+            .filter(|port| !(requests && opaque(port.protocol)))
+            .map(|port| port.port)
+            .collect(),
+    }
+}
 
 /// Rules from one source, in order, each with the labels that callers must have for it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,13 +77,13 @@ impl Held {
 impl Layer {
     /// The ports of a Service that it says something of.
     pub(super) fn ports(&self, service: &DeclaredService) -> BTreeSet<u16> {
-        let rules = self.rules.iter().map(|(_, rule)| rule.port);
-        let mut limits: BTreeSet<Option<u16>> = rules.collect();
-        limits.extend(self.connections.iter().map(|(_, rule)| rule.port));
-        match limits.contains(&None) {
-            true => service.ports.iter().map(|port| port.port).collect(),
-            false => limits.into_iter().flatten().collect(),
-        }
+        let rules = self.rules.iter().map(|(_, rule)| (rule.port, true));
+        let connections = self.connections.iter().map(|(_, rule)| (rule.port, false));
+        let limits: BTreeSet<(Option<u16>, bool)> = rules.chain(connections).collect();
+        limits
+            .into_iter()
+            .flat_map(|(limit, requests)| reach(service, limit, requests))
+            .collect()
     }
 
     /// Puts a layer below this one. Returns the ports that this one hides of it.
@@ -128,7 +141,16 @@ mod tests {
         let mesh: Mesh = crate::testing::mesh(0);
         let mut service = (*mesh.services[&ServiceName::new("shop", "web")]).clone();
         let port = service.ports[0].clone();
-        service.ports.push(DeclaredPort { port: 81, ..port });
+        service.ports.push(DeclaredPort {
+            port: 81,
+            ..port.clone()
+        });
+        // Requests never come here.
+        service.ports.push(DeclaredPort {
+            port: 82,
+            protocol: Protocol::Tcp,
+            ..port
+        });
         for (upper, lower, wanted, hidden) in [
             (vec![], vec![None], vec![None], vec![]),
             (vec![None], vec![None, Some(80)], vec![None], vec![80, 81]),

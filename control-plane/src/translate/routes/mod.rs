@@ -147,3 +147,6 @@ impl Translated {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

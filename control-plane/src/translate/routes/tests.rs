@@ -1,0 +1,284 @@
+//! Whose rules hold for whom.
+
+use crate::ingest::kind;
+use crate::ingest::read::{Metadata, read};
+use crate::mesh::{Change, Labels, Mesh};
+use crate::testing;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use weft_proto::model::{Origin, RouteRule, ServiceName};
+
+const ISTIO: &str = "networking.istio.io/v1";
+const GATEWAY: &str = "gateway.networking.k8s.io/v1";
+
+fn object(api: &str, kind: &str, name: &str, day: u8, spec: &Value) -> Change {
+    let (namespace, name) = name.split_once('/').unwrap();
+    let metadata = json!({"namespace": namespace, "name": name, "creationTimestamp": format!("2026-01-{day:02}T00:00:00Z")});
+    let metadata = Metadata::from_json(&metadata).unwrap();
+    let origin = Origin::object(kind, namespace, name);
+    let kind = kind::find(api, kind).unwrap();
+    Change::Put(Box::new(read(kind, &metadata, &json!({"spec": spec}), origin)))
+}
+
+/// For Service shop/web, with something more.
+fn virtual_service(name: &str, day: u8, more: Value) -> Change {
+    let mut spec = json!({"hosts": ["web.shop.svc.cluster.local"],
+        "http": [{"route": [{"destination": {"host": "web.shop.svc.cluster.local"}}]}]});
+    for (field, value) in more.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    object(ISTIO, "VirtualService", name, day, &spec)
+}
+
+fn http_route(name: &str, port: Option<u16>) -> Change {
+    let mut parent = json!({"group": "", "kind": "Service", "name": "web", "namespace": "shop"});
+    if let Some(port) = port {
+        parent["port"] = port.into();
+    }
+    let backend = json!({"name": "web", "namespace": "shop", "port": 80});
+    object(
+        GATEWAY,
+        "HTTPRoute",
+        name,
+        1,
+        &json!({"parentRefs": [parent], "rules": [{"backendRefs": [backend]}]}),
+    )
+}
+
+fn mesh(changes: Vec<Change>) -> Arc<Mesh> {
+    let (mut store, _) = testing::store(1);
+    store.apply(changes);
+    Arc::new(store.mesh().clone())
+}
+
+/// The rules that callers of a namespace with these labels have.
+fn rules(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<RouteRule> {
+    let translated = super::routes(mesh, &mut Vec::new());
+    let web = ServiceName::new("shop", "web");
+    let labelled = translated
+        .labelled
+        .of(namespace, labels)
+        .find(|routes| routes.service == web);
+    let consumer = translated.consumer.get(namespace).into_iter().flatten();
+    let consumer = consumer.cloned().find(|routes| routes.service == web);
+    let producer = translated
+        .producer
+        .into_iter()
+        .find(|routes| routes.service == web);
+    labelled
+        .or(consumer)
+        .or(producer)
+        .map(|routes| routes.rules)
+        .unwrap_or_default()
+}
+
+/// Names of the objects that decide, each once.
+fn decide(mesh: &Mesh, namespace: &str) -> Vec<String> {
+    let mut names: Vec<String> = rules(mesh, namespace, &Labels::new())
+        .iter()
+        .map(|rule| format!("{}/{}", rule.origin.namespace, rule.origin.name))
+        .collect();
+    names.dedup();
+    names
+}
+
+fn codes(mesh: &Mesh) -> Vec<&'static str> {
+    let mut findings = Vec::new();
+    super::routes(mesh, &mut findings);
+    let mut codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes
+}
+
+#[test]
+fn the_nearest_virtual_service_holds_then_the_oldest() {
+    let none = || json!({});
+    for (changes, shop, far, told) in [
+        (
+            vec![virtual_service("shop/a", 1, none())],
+            "shop/a",
+            "shop/a",
+            vec![],
+        ),
+        (
+            vec![
+                virtual_service("shop/a", 2, none()),
+                virtual_service("shop/b", 1, none()),
+            ],
+            "shop/b",
+            "shop/b",
+            vec!["virtual-service-shadowed"],
+        ),
+        // Of the caller's namespace, however young.
+        (
+            vec![
+                virtual_service("shop/a", 1, none()),
+                virtual_service("far/b", 2, none()),
+            ],
+            "shop/a",
+            "far/b",
+            vec![],
+        ),
+        // Of the Service's namespace before others'.
+        (
+            vec![
+                virtual_service("shop/a", 2, none()),
+                virtual_service("else/b", 1, none()),
+            ],
+            "shop/a",
+            "shop/a",
+            vec![],
+        ),
+        (
+            vec![virtual_service("shop/a", 1, json!({"exportTo": ["."]}))],
+            "shop/a",
+            "",
+            vec![],
+        ),
+        (
+            vec![virtual_service("shop/a", 1, json!({"exportTo": ["far"]}))],
+            "",
+            "shop/a",
+            vec![],
+        ),
+        (
+            vec![virtual_service("shop/a", 1, json!({"exportTo": ["~"]}))],
+            "",
+            "",
+            vec!["virtual-service-shadowed"],
+        ),
+        (
+            vec![virtual_service("shop/a", 1, json!({"gateways": ["edge"]}))],
+            "",
+            "",
+            vec![],
+        ),
+        // The Gateway API goes first, for whom it holds.
+        (
+            vec![
+                virtual_service("shop/a", 1, none()),
+                http_route("shop/r", Some(80)),
+            ],
+            "shop/r",
+            "shop/r",
+            vec!["virtual-service-hidden"],
+        ),
+        (
+            vec![virtual_service("shop/a", 1, none()), http_route("far/r", None)],
+            "shop/a",
+            "far/r",
+            vec!["virtual-service-hidden"],
+        ),
+        (
+            vec![http_route("shop/r", None), http_route("far/s", None)],
+            "shop/r",
+            "far/s",
+            vec![],
+        ),
+    ] {
+        let mesh = mesh(changes);
+        let wanted = |name: &str| -> Vec<String> {
+            Some(name.to_owned())
+                .into_iter()
+                .filter(|name| !name.is_empty())
+                .collect()
+        };
+        assert_eq!(decide(&mesh, "shop"), wanted(shop));
+        assert_eq!(decide(&mesh, "far"), wanted(far));
+        assert_eq!(codes(&mesh), told);
+    }
+}
+
+#[test]
+fn matches_hold_for_the_callers_that_they_name() {
+    let rule = |of: Value, status: u16| json!({"match": [of], "directResponse": {"status": status}});
+    let http = json!([
+        rule(json!({"sourceLabels": {"app": "a", "v": "1"}}), 201),
+        rule(json!({"sourceNamespace": "far"}), 202),
+        rule(
+            json!({"sourceNamespace": "far", "sourceLabels": {"app": "a"}}),
+            203
+        ),
+        rule(json!({"gateways": ["edge"]}), 204),
+        rule(json!({"gateways": ["edge", "mesh"], "port": 80}), 205),
+    ]);
+    let mesh = mesh(vec![virtual_service("shop/a", 1, json!({"http": http}))]);
+    let answers = |namespace: &str, labels: &[(&str, &str)]| -> Vec<u16> {
+        let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        rules(&mesh, namespace, &labels.collect())
+            .iter()
+            .filter_map(|rule| match rule.answer {
+                Some(weft_proto::model::Answer::Respond { status, .. }) => Some(status),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(answers("shop", &[]), [205]);
+    assert_eq!(answers("shop", &[("app", "a")]), [205]);
+    assert_eq!(
+        answers("shop", &[("app", "a"), ("v", "1"), ("x", "y")]),
+        [201, 205]
+    );
+    assert_eq!(answers("far", &[]), [202, 205]);
+    assert_eq!(answers("far", &[("app", "a")]), [202, 203, 205]);
+}
+
+#[test]
+fn more_rules_than_a_sidecar_takes_are_cut_and_told() {
+    let rules = |count: usize| {
+        let one = |i: usize| json!({"matches": [{"path": {"value": format!("/{i}")}}], "backendRefs": [{"name": "web", "port": 80}]});
+        let parent = json!({"group": "", "kind": "Service", "name": "web"});
+        let rules: Vec<Value> = (0..count).map(one).collect();
+        object(
+            GATEWAY,
+            "HTTPRoute",
+            "shop/r",
+            1,
+            &json!({"parentRefs": [parent], "rules": rules}),
+        )
+    };
+    for (count, left, told) in [(10_000, 10_000, vec![]), (10_001, 10_000, vec!["route-too-many"])] {
+        let mesh = mesh(vec![rules(count)]);
+        assert_eq!(
+            super::routes(&mesh, &mut Vec::new()).producer[0].rules.len(),
+            left
+        );
+        assert_eq!(codes(&mesh), told);
+    }
+    let matches: Vec<Value> = (0..10_001)
+        .map(|i| json!({"uri": {"exact": format!("/{i}")}}))
+        .collect();
+    let http = json!([{"match": matches, "directResponse": {"status": 200}}]);
+    let mesh = mesh(vec![virtual_service("shop/a", 1, json!({"http": http}))]);
+    assert_eq!(
+        super::routes(&mesh, &mut Vec::new()).producer[0].rules.len(),
+        10_000
+    );
+    assert_eq!(codes(&mesh), ["route-too-many"]);
+}
+
+/// Each delegates a hundred times to the next: neither time nor memory goes with the product.
+#[test]
+fn delegates_that_multiply_are_bounded() {
+    let to = |next: &str, delegates: bool| -> Value {
+        let one = |i: usize| match delegates {
+            true => json!({"match": [{"headers": {format!("x-{i}"): {}}}], "delegate": {"name": next}}),
+            false => {
+                json!({"match": [{"headers": {format!("y-{i}"): {}}}], "directResponse": {"status": 200}})
+            }
+        };
+        (0..100).map(one).collect()
+    };
+    let part = |name: &str, http: Value| object(ISTIO, "VirtualService", name, 1, &json!({"http": http}));
+    let mesh = mesh(vec![
+        virtual_service("shop/a", 1, json!({"http": to("b", true)})),
+        part("shop/b", to("c", true)),
+        part("shop/c", to("", false)),
+    ]);
+    assert_eq!(
+        super::routes(&mesh, &mut Vec::new()).producer[0].rules.len(),
+        10_000
+    );
+    assert_eq!(codes(&mesh), ["route-too-many"]);
+}
