@@ -96,7 +96,7 @@ pub enum Item {
     /// A ReferenceGrant.
     Grant(ReferenceGrant),
     /// A DestinationRule.
-    DestinationRule(DestinationRule),
+    DestinationRule(Box<DestinationRule>),
     /// An XBackendTrafficPolicy.
     BackendPolicy(BackendPolicy),
     /// A PeerAuthentication.
@@ -286,7 +286,7 @@ impl Store {
             Item::Route(new) => (mesh.routes.set(&key, Some(new)), Urgency::Soon),
             Item::VirtualService(new) => (mesh.virtual_services.set(&name, Some(new)), Urgency::Soon),
             Item::Grant(new) => (mesh.grants.set(&name, Some(new)), Urgency::Soon),
-            Item::DestinationRule(new) => (mesh.destination_rules.set(&name, Some(new)), Urgency::Soon),
+            Item::DestinationRule(new) => (mesh.destination_rules.set(&name, Some(*new)), Urgency::Soon),
             Item::BackendPolicy(new) => (mesh.backend_policies.set(&name, Some(new)), Urgency::Soon),
             Item::PeerAuth(new) => (mesh.peer_authentications.set(&name, Some(new)), Urgency::Now),
             Item::Policy(new) => (mesh.authorization_policies.set(&name, Some(new)), Urgency::Now),

@@ -134,7 +134,7 @@ impl Page {
             return false;
         };
         let given = |way: &&str| self.given.contains_key(&format!("{parent}.{way}"));
-        WAYS.contains(&way) && WAYS.iter().any(|way| given(&way))
+        WAYS.contains(&way) && WAYS.iter().any(given)
     }
 
     /// Whether a field, or what it is in, isn't acted on.

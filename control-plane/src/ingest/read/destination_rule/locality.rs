@@ -60,7 +60,8 @@ pub(super) fn read(mut fields: Fields<'_>, notes: &Notes) -> LocalityRules {
     let topology = |(key, _): &(Arc<str>, _)| {
         [annotations::TOPOLOGY_REGION, annotations::TOPOLOGY_ZONE].contains(&&**key)
     };
-    if !rules.distribute.is_empty() && !(rules.failover.is_empty() && rules.failover_priority.is_empty()) {
+    let fails_over = !rules.failover.is_empty() || !rules.failover_priority.is_empty();
+    if !rules.distribute.is_empty() && fails_over {
         let reason = "can't be combined with failover or failoverPriority, which are left out";
         notes.invalid(&fields.at("distribute"), reason, "keep one of them");
         rules.failover.clear();

@@ -49,7 +49,7 @@ pub(super) fn read(metadata: &Metadata, body: &Value, notes: &Notes) -> Item {
     let Some(host) = host.filter(|_| !unclear) else {
         return Item::Noted;
     };
-    Item::DestinationRule(DestinationRule {
+    Item::DestinationRule(Box::new(DestinationRule {
         created: metadata.created,
         host,
         export,
@@ -57,7 +57,7 @@ pub(super) fn read(metadata: &Metadata, body: &Value, notes: &Notes) -> Item {
         policies,
         subsets,
         origin: notes.object().clone(),
-    })
+    }))
 }
 
 /// A name, or `*` and the end of one.
