@@ -260,7 +260,7 @@ impl Shared {
             && old.nodes.get(&pods.0.node) == new.nodes.get(&pods.1.node)
             && (old.services.same(&new.services) || services())
             && routes(last).same(&routes(self))
-            && last.labelled_routes == self.labelled_routes
+            && Arc::ptr_eq(&last.labelled_routes, &self.labelled_routes)
             && own_services(last).same(&own_services(self))
             && (old.destination_rules.same(&new.destination_rules)
                 && old.backend_policies.same(&new.backend_policies)
@@ -321,7 +321,11 @@ fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Item
     (
         items(translated.producer, last.map(|last| &last.routes)),
         consumer,
-        Arc::new(translated.labelled),
+        match last {
+            // The very same, so that nobody has to compare.
+            Some(last) if *last.labelled_routes == translated.labelled => last.labelled_routes.clone(),
+            _ => Arc::new(translated.labelled),
+        },
     )
 }
 

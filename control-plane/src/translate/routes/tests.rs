@@ -60,7 +60,7 @@ fn rules(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<RouteRule> {
         .of(namespace, labels)
         .find(|routes| routes.service == web);
     let consumer = translated.consumer.get(namespace).into_iter().flatten();
-    let consumer = consumer.cloned().find(|routes| routes.service == web);
+    let consumer = consumer.into_iter().find(|routes| routes.service == web).cloned();
     let producer = translated
         .producer
         .into_iter()
