@@ -17,6 +17,7 @@ mod syntax;
 mod route;
 mod route_match;
 mod route_filter;
+mod cors;
 mod route_backend;
 mod route_policy;
 mod route_connection;

@@ -2,7 +2,8 @@
 
 use super::super::duration::duration;
 use super::super::fields::{Fields, Notes};
-use super::super::route_filter::{few_changes, few_cors, tokens};
+use super::super::cors::{few_cors, tokens};
+use super::super::route_filter::few_changes;
 use super::super::route_policy;
 use super::super::syntax::{bound, header_name, header_value, unchangeable};
 use super::matching::text_match;
