@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 use weft_engine::explain::{Explanation, Request};
-use weft_proto::model::annotations::PORT_ADMIN;
+use weft_proto::model::annotations::{PORT_ADMIN, PROXY_CONTAINER};
 use weft_proxy::explain::Told;
 
 /// How long a sidecar may take to answer; it may ask the control plane first.
@@ -17,12 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The whole way of a request.
 pub async fn answer(reach: &Reach, namespace: &str, who: &str, request: &Request) -> anyhow::Result<Asked> {
-    let pod = pod(&reach.pods().await?, namespace, who)?;
+    let pods = reach.pods().await?;
+    let pod = pod(&pods, namespace, who)?;
     let body = serde_json::to_value(request)?;
     let told: Told = ask(reach, namespace, &pod, "/explain", &body)
         .await
         .with_context(|| format!("does {namespace}/{pod} have a sidecar that runs? weft status says"))?;
-    let hop = told.hop.clone().filter(|hop| hop.meshed);
+    let hop = told
+        .hop
+        .clone()
+        .filter(|hop| hop.meshed || has_sidecar(&pods, &hop.namespace, &hop.pod));
     let answer = |explanation| Answer {
         from: format!("{namespace}/{pod}"),
         identity: hop.as_ref().and_then(|hop| hop.arrival.identity.clone()),
@@ -61,6 +65,15 @@ async fn ask<T: DeserializeOwned>(
     };
     let page = reach.asked(door, path, body, PATIENCE).await?;
     Ok(serde_json::from_value(page)?)
+}
+
+/// Whether a pod has a sidecar.
+fn has_sidecar(pods: &[Value], namespace: &str, name: &str) -> bool {
+    let is = |pod: &&Value| pod["metadata"]["namespace"] == namespace && pod["metadata"]["name"] == name;
+    let containers = |pod: &Value| ["initContainers", "containers"].map(|list| pod["spec"][list].clone());
+    let lists = pods.iter().find(is).map(containers);
+    let mut containers = lists.iter().flatten().filter_map(Value::as_array).flatten();
+    containers.any(|container| container["name"] == PROXY_CONTAINER)
 }
 
 /// A pod by its name, or the first by name of a workload.

@@ -193,3 +193,8 @@ fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stdout().is_terminal() && !refused
 }
+
+#[cfg(test)]
+mod agreement;
+#[cfg(test)]
+mod tests;

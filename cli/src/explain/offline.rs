@@ -20,7 +20,7 @@ use weft_proxy::clock::Clock;
 use weft_proxy::explain::{Sender, Told, inbound, outbound, unmeshed};
 use weft_proxy::identity::wall::Wall;
 use weft_proxy::outbound::scene::Scene;
-use weft_proxy::view::{Change, View, Writer};
+use weft_proxy::view::{Change, Views, Writer};
 
 /// Most names that are suggested.
 const MOST_NAMES: usize = 10;
@@ -50,7 +50,7 @@ pub fn answer(paths: &[PathBuf], namespace: &str, who: &str, request: &Request) 
         Some(seed) => StdRng::seed_from_u64(seed),
         None => StdRng::from_rng(&mut rand::rng()),
     };
-    let view = sides.view(&pod)?;
+    let view = sides.views(&pod)?.load_full();
     let scene = Scene {
         view: &view,
         draws: &RefCell::new(rng),
@@ -68,14 +68,14 @@ pub fn answer(paths: &[PathBuf], namespace: &str, who: &str, request: &Request) 
 }
 
 /// What every sidecar of a mesh would be told.
-struct Sides {
-    mesh: Arc<Mesh>,
+pub struct Sides {
+    pub mesh: Arc<Mesh>,
     shared: Shared,
-    clock: Clock,
+    pub clock: Clock,
 }
 
 impl Sides {
-    fn new(mesh: Arc<Mesh>) -> Self {
+    pub fn new(mesh: Arc<Mesh>) -> Self {
         Self {
             shared: Shared::new(mesh.clone()),
             clock: Clock::start(),
@@ -112,14 +112,15 @@ impl Sides {
         )
     }
 
-    fn identity(&self, pod: &Pod) -> Option<SpiffeId> {
+    /// What its sidecar proves.
+    pub fn identity(&self, pod: &Pod) -> Option<SpiffeId> {
         let domain = self.mesh.settings.trust_domain.clone();
         let identity = SpiffeId::new(domain, &pod.name.namespace, &pod.service_account).ok();
         identity.filter(|_| pod.meshed)
     }
 
     /// What a pod's sidecar would know if it used every Service.
-    fn view(&self, pod: &Pod) -> anyhow::Result<Arc<View>> {
+    pub fn views(&self, pod: &Pod) -> anyhow::Result<Views> {
         let scope = Scope {
             namespace: pod.name.namespace.clone(),
             service_account: pod.service_account.clone(),
@@ -143,17 +144,20 @@ impl Sides {
             );
         }
         writer.complete();
-        Ok(writer.views().load_full())
+        Ok(writer.views())
     }
 
     /// Adds what the other side decides.
     fn arrive(&self, told: Told) -> anyhow::Result<Explanation> {
-        let Some(hop) = told.hop.clone().filter(|hop| hop.meshed) else {
+        let Some(hop) = told.hop.clone() else {
             return Ok(told.explanation);
         };
         let mut pods = self.mesh.pods.values();
         let pod = pods.find(|pod| *pod.name.namespace == hop.namespace && *pod.name.name == hop.pod);
         let pod = pod.context("the endpoint's pod is not in the mesh")?;
-        Ok(told.then(inbound(&*self.view(pod)?, &hop.arrival)))
+        if !pod.meshed {
+            return Ok(told.explanation);
+        }
+        Ok(told.then(inbound(&self.views(pod)?.load_full(), &hop.arrival)))
     }
 }

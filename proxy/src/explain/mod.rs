@@ -49,7 +49,7 @@ pub struct Hop {
     pub pod: String,
     /// Its address.
     pub address: SocketAddr,
-    /// It has a sidecar, which decides next.
+    /// It must prove an identity; else it is called in plain text, and may have a sidecar all the same.
     pub meshed: bool,
     /// What arrives there.
     pub arrival: Arrival,

@@ -349,7 +349,7 @@ fn tls(place: &Place) -> Step {
             .note("mutual TLS 1.3; whoever proves another identity gets nothing"),
         None => Step::new(Stage::Tls, "none: plain text").note(match place {
             Place::Unknown(_) => "the mesh doesn't know this address",
-            _ => "the endpoint has no sidecar",
+            _ => "the endpoint has no sidecar, or takes no mutual TLS",
         }),
     }
 }
@@ -364,10 +364,7 @@ fn arrive(steps: Vec<Step>, place: &Place, sender: &Sender, request: &Request, o
     let end = End::Reaches {
         what: match meshed {
             true => format!("the sidecar of pod {}/{}", workload.namespace, workload.pod),
-            false => format!(
-                "pod {}/{}, which has no sidecar: nothing is decided there",
-                workload.namespace, workload.pod
-            ),
+            false => format!("pod {}/{}, in plain text", workload.namespace, workload.pod),
         },
     };
     let hop = Hop {

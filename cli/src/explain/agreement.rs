@@ -1,0 +1,377 @@
+//! Explaining and deciding are the same: on random requests over random manifests, with the same view and seed, the explanation names
+//! the rule, the endpoint and the verdict that the sidecar's own code then takes.
+
+use super::offline::Sides;
+use crate::world;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use weft_control_plane::mesh::Pod;
+use weft_engine::explain::{End, Explanation, Request, Stage};
+use weft_engine::policy::Operation;
+use weft_engine::route::RequestHead;
+use weft_engine::{Class, Outcome, Wish, retry};
+use weft_proto::model::{Protocol, TrustDomain};
+use weft_proxy::context::{Shared, Worker};
+use weft_proxy::drain::Drain;
+use weft_proxy::explain::{Sender, inbound, outbound};
+use weft_proxy::identity::{Identity, Peer};
+use weft_proxy::outbound::route::{Route, Way};
+use weft_proxy::outbound::scene::Scene;
+use weft_proxy::policy::{self, Caller};
+use weft_proxy::settings::Settings;
+use weft_proxy::telemetry::Telemetry;
+use weft_proxy::upstream::call::{Ask, Call, Target};
+
+/// Meshes, and requests in each.
+const MESHES: u64 = 20;
+const REQUESTS: usize = 500;
+
+const PATHS: [&str; 6] = ["/", "/items", "/items/1", "/admin", "/a%2Fb", "/Items"];
+const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
+
+fn one<'a, T: ?Sized>(rng: &mut impl Rng, of: &[&'a T]) -> &'a T {
+    of[rng.random_range(0..of.len())]
+}
+
+fn maybe(rng: &mut impl Rng, percent: u32) -> bool {
+    rng.random_range(0..100) < percent
+}
+
+/// Manifests of three services, with whatever rules come.
+fn manifests(rng: &mut StdRng) -> Value {
+    let mut items = vec![
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"weft.dev/injection": "enabled"}}}),
+    ];
+    for zone in ["a", "b", "c", "d"] {
+        let region = if zone < "c" { "eu" } else { "us" };
+        items.push(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node-{zone}"), "labels": {
+            "topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": format!("{region}-{zone}")}}}));
+    }
+    for name in ["s0", "s1", "s2"] {
+        items.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "shop"}}));
+        items.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"}, "spec": {
+            "replicas": rng.random_range(1..6), "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"serviceAccountName": name, "containers": [
+                {"name": "c", "image": "c", "ports": [{"name": "http", "containerPort": 8080}, {"name": "tcp", "containerPort": 9000}]}]}}}}));
+        items.push(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": {
+            "selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"},
+                {"name": "tcp", "port": 7000, "targetPort": "tcp"}]}}));
+        if maybe(rng, 70) {
+            items.push(route(rng, name));
+        }
+        if maybe(rng, 60) {
+            items.push(destination_rule(rng, name));
+        }
+        for number in 0..rng.random_range(0..3) {
+            items.push(policy(rng, name, number));
+        }
+        if maybe(rng, 30) {
+            let mode = one(rng, &["STRICT", "PERMISSIVE", "DISABLE"]);
+            items.push(json!({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"selector": {"matchLabels": {"app": name}}, "mtls": {"mode": mode}}}));
+        }
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+fn route(rng: &mut StdRng, service: &str) -> Value {
+    let rules: Vec<Value> = (0..rng.random_range(1..5))
+        .map(|_| {
+            let mut matches = json!({});
+            if maybe(rng, 60) {
+                let kind = one(rng, &["Exact", "PathPrefix"]);
+                matches["path"] = json!({"type": kind, "value": one(rng, &["/", "/items", "/admin"])});
+            }
+            if maybe(rng, 30) {
+                matches["headers"] = json!([{"name": "user", "value": one(rng, &["jane", "joe"])}]);
+            }
+            if maybe(rng, 20) {
+                matches["method"] = json!(one(rng, &METHODS));
+            }
+            if maybe(rng, 20) {
+                matches["queryParams"] = json!([{"name": "x", "value": "1"}]);
+            }
+            let backends: Vec<Value> = (0..rng.random_range(1..4))
+                .map(|_| json!({"name": one(rng, &["s0", "s1", "s2", "gone"]), "port": 80, "weight": rng.random_range(0..4)}))
+                .collect();
+            let mut rule = json!({"matches": [matches], "backendRefs": backends});
+            match rng.random_range(0..6) {
+                0 => {
+                    rule["filters"] = json!([{"type": "RequestRedirect", "requestRedirect": {"hostname": "other.example", "statusCode": 302}}]);
+                    rule["backendRefs"] = json!([]);
+                }
+                1 => {
+                    rule["filters"] = json!([{"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/admin"}}}]);
+                }
+                _ => {}
+            }
+            rule
+        })
+        .collect();
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": service, "namespace": "shop"},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": service, "port": 80}], "rules": rules}})
+}
+
+fn destination_rule(rng: &mut StdRng, service: &str) -> Value {
+    let balance = match rng.random_range(0..4) {
+        0 => json!({"consistentHash": {"httpHeaderName": "user"}}),
+        1 => json!({"simple": "ROUND_ROBIN"}),
+        2 => json!({"simple": "LEAST_REQUEST"}),
+        _ => json!({"simple": "RANDOM"}),
+    };
+    json!({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": service, "namespace": "shop"},
+        "spec": {"host": service, "trafficPolicy": {"loadBalancer": balance}}})
+}
+
+fn policy(rng: &mut StdRng, service: &str, number: u32) -> Value {
+    let rules: Vec<Value> = (0..rng.random_range(0..4))
+        .map(|_| {
+            let mut rule = json!({});
+            if maybe(rng, 60) {
+                let field = one(rng, &["principals", "notPrincipals"]);
+                let who = format!("cluster.local/ns/shop/sa/{}", one(rng, &["s0", "s1", "s2", "*"]));
+                rule["from"] = json!([{"source": {field: [who]}}]);
+            }
+            if maybe(rng, 60) {
+                let mut operation = json!({});
+                if maybe(rng, 50) {
+                    operation[one(rng, &["methods", "notMethods"])] = json!([one(rng, &METHODS)]);
+                }
+                if maybe(rng, 50) {
+                    operation[one(rng, &["paths", "notPaths"])] =
+                        json!([one(rng, &["/items*", "/admin", "*"])]);
+                }
+                if maybe(rng, 20) {
+                    operation["ports"] = json!([one(rng, &["8080", "9000"])]);
+                }
+                if operation != json!({}) {
+                    rule["to"] = json!([{"operation": operation}]);
+                }
+            }
+            rule
+        })
+        .collect();
+    json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": format!("{service}-{number}"), "namespace": "shop"},
+        "spec": {"selector": {"matchLabels": {"app": service}}, "action": one(rng, &["ALLOW", "DENY"]), "rules": rules}})
+}
+
+fn request(rng: &mut StdRng) -> Request {
+    let host = one(rng, &["s0", "s1.shop", "s2.shop.svc.cluster.local"]);
+    let url = match maybe(rng, 10) {
+        true => format!("tcp://{host}:7000"),
+        false => format!(
+            "http://{host}{}{}",
+            one(rng, &PATHS),
+            one(rng, &["", "?x=1", "?x=2"])
+        ),
+    };
+    let headers = match maybe(rng, 40) {
+        true => vec![format!("user: {}", one(rng, &["jane", "joe", "jim"]))],
+        false => Vec::new(),
+    };
+    let mut request = Request::read(&url, Some(one(rng, &METHODS)), &headers).unwrap();
+    request.seed = Some(rng.random());
+    request
+}
+
+/// A sidecar's data-plane thread, without its sockets.
+fn worker(sides: &Sides, pod: &Pod) -> Rc<Worker> {
+    let settings = Settings::read(|name| match name {
+        "POD_NAME" => Some(pod.name.name.to_string()),
+        "POD_NAMESPACE" => Some(pod.name.namespace.to_string()),
+        "INSTANCE_IPS" => Some(pod.addresses[0].to_string()),
+        "SERVICE_ACCOUNT" => Some(pod.service_account.to_string()),
+        _ => None,
+    });
+    let settings = settings.unwrap();
+    Worker::new(Shared {
+        drain: Drain::new(settings.drain),
+        settings: Arc::new(settings),
+        views: sides.views(pod).unwrap(),
+        demand: Default::default(),
+        identity: Identity::new(TrustDomain::new("cluster.local").unwrap()),
+        telemetry: Telemetry::new(false),
+        clock: sides.clock,
+        recent: Default::default(),
+        hairpins: Default::default(),
+        bell: Default::default(),
+    })
+}
+
+/// What the sidecar does: the address of an endpoint, or a status (0: the connection fails).
+fn live(
+    worker: &Worker,
+    original: SocketAddr,
+    request: &Request,
+    outcome: Outcome,
+) -> Result<SocketAddr, u16> {
+    let own = Target::find(&worker.view(), original);
+    let opaque = !request.is_http() || matches!(own.protocol(), Protocol::Tcp | Protocol::Tls);
+    let policy = retry::Policy::default();
+    let fields = request.fields().unwrap();
+    let head = RequestHead {
+        method: &request.method,
+        scheme: &request.scheme,
+        path: &request.path,
+        query: request.query.as_deref(),
+        host: &request.authority,
+        headers: &fields,
+    };
+    let safe = opaque || matches!(&*request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
+    let class = if safe { Class::Safe } else { Class::Unsafe };
+    let source = worker.shared.settings.pod.addresses[0];
+    let route = (!opaque).then(|| Route::choose(worker, &own, source, || head, || Cow::Borrowed(&fields)));
+    let (target, wish, retries) = match &route {
+        None => (&own, Wish::default(), &policy),
+        Some(route) => match &route.way {
+            Way::Answer(answer) => return Err(answer.status),
+            Way::Refuse(failure) => return Err(failure.status().map_or(0, |status| status.as_u16())),
+            _ => (route.target(&own), route.wish(), route.retries()),
+        },
+    };
+    let ask = Ask { class, wish, retries };
+    let mut call = match opaque {
+        true => Call::opaque(worker, target, ask),
+        false => Call::new(worker, target, ask),
+    };
+    let Ok(tried) = call.next(false) else {
+        return Err(if opaque { 0 } else { 503 });
+    };
+    let address = tried.place.address();
+    tried.finish(worker, outcome);
+    Ok(address)
+}
+
+/// What an explanation says of the same.
+fn said(explanation: &Explanation) -> Result<(), u16> {
+    match &explanation.end {
+        End::Reaches { .. } | End::Leaves { .. } => Ok(()),
+        End::Answered { status, .. } => Err(*status),
+        End::Refused { status, .. } => Err(status.unwrap_or(0)),
+    }
+}
+
+/// Each step has one choice at most, and a reason for everything.
+fn is_sound(explanation: &Explanation) {
+    for step in &explanation.steps {
+        let chosen = step.options.iter().filter(|option| option.chosen).count();
+        let several = step.options.len() > 1 && matches!(step.stage, Stage::Endpoint | Stage::Backend);
+        assert!(
+            chosen <= 1 && (chosen == 1 || !several || !explanation.end.arrives()),
+            "{step:#?}"
+        );
+        assert!(
+            step.options
+                .iter()
+                .all(|option| !option.why.is_empty() && !option.what.is_empty()),
+            "{step:#?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn explaining_and_deciding_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut reached, mut ended) = (0, 0);
+    for mesh in 0..MESHES {
+        let mut rng = StdRng::seed_from_u64(mesh);
+        let file = folder.path().join("mesh.json");
+        std::fs::write(&file, manifests(&mut rng).to_string()).unwrap();
+        let sides = Sides::new(world::load(std::slice::from_ref(&file)).unwrap().mesh);
+        let pods: Vec<Arc<Pod>> = sides.mesh.pods.values().cloned().collect();
+        let workers: BTreeMap<String, Rc<Worker>> = pods
+            .iter()
+            .map(|pod| (pod.name.to_string(), worker(&sides, pod)))
+            .collect();
+        for number in 0..REQUESTS {
+            tokio::time::advance(Duration::from_millis(rng.random_range(0..30))).await;
+            let caller = &pods[rng.random_range(0..pods.len())];
+            let worker = &workers[&caller.name.to_string()];
+            let request = request(&mut rng);
+            let seed = request.seed.unwrap();
+            let outcome = match rng.random_range(0..10) {
+                0 => Outcome::Refused,
+                1 | 2 => Outcome::ServerError(503),
+                _ => Outcome::Success,
+            };
+            let view = worker.view().clone();
+            let sender = Sender {
+                identity: sides.identity(caller),
+                address: caller.addresses[0],
+            };
+            let scene = Scene {
+                view: &view,
+                draws: &RefCell::new(StdRng::seed_from_u64(seed)),
+                wall: &|| 1,
+            };
+            let told = outbound(&scene, worker.now(), &sender, &request);
+            is_sound(&told.explanation);
+            let about = || format!("mesh {mesh}, request {number}: {request:?}\n{told:#?}");
+
+            worker.seed(seed);
+            let address: IpAddr = service(&sides, &request.host);
+            let done = live(worker, SocketAddr::new(address, request.port), &request, outcome);
+            match (&told.hop, done) {
+                (Some(hop), Ok(address)) => assert_eq!(hop.address, address, "{}", about()),
+                (None, Err(status)) => assert_eq!(said(&told.explanation), Err(status), "{}", about()),
+                (_, done) => panic!("{done:?}, {}", about()),
+            }
+            let Some(hop) = told.hop.as_ref() else {
+                ended += 1;
+                continue;
+            };
+            let callee = &workers[&format!("{}/{}", hop.namespace, hop.pod)];
+            let explanation = inbound(&callee.view().clone(), &hop.arrival);
+            is_sound(&explanation);
+            let id = sender.identity.clone().unwrap();
+            let asker = Caller {
+                peer: hop
+                    .arrival
+                    .identity
+                    .as_ref()
+                    .map(|_| Arc::new(Peer { id, pod: None })),
+                address: SocketAddr::new(sender.address, 40_000),
+                port: hop.arrival.port,
+            };
+            let operation = Operation {
+                method: &hop.arrival.method,
+                path: &hop.arrival.path,
+                host: &hop.arrival.authority,
+            };
+            let permitted = match hop.arrival.http {
+                true => policy::request(callee, &asker, &operation).is_ok(),
+                false => policy::connection(callee, &asker).is_ok(),
+            };
+            assert_eq!(
+                explanation.end.arrives(),
+                permitted,
+                "{}\n{explanation:#?}",
+                about()
+            );
+            if permitted { reached += 1 } else { ended += 1 }
+        }
+    }
+    assert!(
+        reached > 1_000 && ended > 1_000,
+        "{reached} reached, {ended} ended"
+    );
+}
+
+fn service(sides: &Sides, host: &str) -> IpAddr {
+    let name = host.split('.').next().unwrap_or_default();
+    let service = sides
+        .mesh
+        .services
+        .values()
+        .find(|service| *service.name.name == *name);
+    service.unwrap().addresses[0]
+}
