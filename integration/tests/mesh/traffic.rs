@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
         the_rule_of_the_callers_namespace,
     ),
     ("traffic::pods_by_name", pods_by_name),
+    ("traffic::rates_of_a_route", rates_of_a_route),
     ("traffic::wrong_rules_are_refused", wrong_rules_are_refused),
 ];
 
@@ -248,6 +249,51 @@ fn pods_by_name(mesh: &Mesh) {
             assert!(peer.contains("/ns/traffic/sa/client"), "{host}: {echo}");
         }
     }
+}
+
+const RATES: &str = r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: node
+  namespace: traffic
+  annotations: {traffic.weft.dev/rateLimit: 2/h}
+spec:
+  parentRefs: [{group: '', kind: Service, name: node}]
+  rules:
+    - matches: [{path: {type: PathPrefix, value: /reports}}]
+      backendRefs: [{name: node, port: 80}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: node-rest, namespace: traffic}
+spec:
+  parentRefs: [{group: '', kind: Service, name: node}]
+  rules: [{backendRefs: [{name: node, port: 80}]}]
+";
+
+fn rates_of_a_route(mesh: &Mesh) {
+    let objects = obeyed(mesh, RATES);
+    // Two pods, each of which takes two.
+    let statuses: Vec<u16> = (0..12)
+        .map(|_| mesh.curl(CLIENT, &["http://node/reports/today"]).status)
+        .collect();
+    let taken = statuses.iter().filter(|status| **status == 200).count();
+    assert!((2..=4).contains(&taken), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [200, 429].contains(status)),
+        "{statuses:?}"
+    );
+    assert_eq!(mesh.curl(CLIENT, &["http://node/other"]).status, 200);
+    drop(objects);
+    until("nothing is limited any more", || {
+        let answer = mesh.curl(CLIENT, &["http://node/reports/today"]);
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
+    });
 }
 
 fn wrong_rules_are_refused(mesh: &Mesh) {
