@@ -38,6 +38,7 @@ mod policy;
 mod protocols;
 mod routed;
 mod routing;
+mod virtual_services;
 mod resilience;
 mod sandbox;
 mod status;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
             policy::TESTS,
             routed::TESTS,
             routing::TESTS,
+            virtual_services::TESTS,
             status::TESTS,
             explain::TESTS,
             inject::TESTS,

@@ -9,9 +9,6 @@ use serde_json::Value;
 pub const TESTS: &[Test] = &[
     ("routing::http_route", http_route),
     ("routing::references_and_weights", references_and_weights),
-    ("routing::virtual_service", virtual_service),
-    ("routing::virtual_service_by_caller", virtual_service_by_caller),
-    ("routing::virtual_service_delegates", virtual_service_delegates),
     ("routing::the_gateway_api_goes_first", the_gateway_api_goes_first),
     ("routing::tcp_route", tcp_route),
     ("routing::tls_route", tls_route),
@@ -37,7 +34,7 @@ spec:
 ";
 
 /// The Services, which callers use already.
-fn services(mesh: &Mesh) -> Temporary<'_> {
+pub fn services(mesh: &Mesh) -> Temporary<'_> {
     let services = mesh.with(SERVICES);
     for (caller, name) in [(CLIENT, "api"), (CLIENT, "api-v2"), (OTHER, "api")] {
         until("the Service answers", || {
@@ -53,13 +50,14 @@ fn services(mesh: &Mesh) -> Temporary<'_> {
 }
 
 /// Objects that every sidecar obeys.
-fn obeyed<'a>(mesh: &'a Mesh, yaml: &str) -> Temporary<'a> {
+pub fn obeyed<'a>(mesh: &'a Mesh, yaml: &str) -> Temporary<'a> {
     let objects = mesh.with(yaml);
     wait(mesh);
     objects
 }
 
-fn wait(mesh: &Mesh) {
+/// Until every sidecar has acknowledged what was applied.
+pub fn wait(mesh: &Mesh) {
     let output = mesh.weft(&["status", "--wait", "--timeout", "60s"]);
     let (out, err) = (&output.stdout, &output.stderr);
     let told = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
@@ -67,13 +65,13 @@ fn wait(mesh: &Mesh) {
 }
 
 /// The Deployment whose pod answered.
-fn who(answer: &Answer) -> String {
+pub fn who(answer: &Answer) -> String {
     let pod = answer.echo()["pod"].as_str().unwrap_or_default().to_owned();
     pod.split('-').next().unwrap_or_default().to_owned()
 }
 
 /// The value of a header field in an answer of `curl -i`.
-fn field(answer: &Answer, name: &str) -> Option<String> {
+pub fn field(answer: &Answer, name: &str) -> Option<String> {
     let head = answer.body.split("\r\n\r\n").next().unwrap_or_default();
     let found = head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -256,160 +254,6 @@ spec:
     );
     let answer = mesh.curl(CLIENT, &["http://api/far"]).ok();
     assert_eq!(who(&answer), "outsider");
-}
-
-fn virtual_service(mesh: &Mesh) {
-    let _services = services(mesh);
-    let _routes = obeyed(
-        mesh,
-        r"
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: api, namespace: shop}
-spec:
-  hosts: [api]
-  http:
-  - match: [{uri: {prefix: /V2}, ignoreUriCase: true, method: {exact: GET}, withoutHeaders: {x-not: {}}}]
-    rewrite: {uri: /two}
-    headers: {request: {set: {x-rule: first}}, response: {add: {x-answered: 'yes'}}}
-    route: [{destination: {host: api-v2}}]
-  - match: [{uri: {regex: '/items/[0-9]+'}}]
-    rewrite: {uriRegexRewrite: {match: '/items/([0-9]+)', rewrite: '/item/\1'}, authority: items.internal}
-    route: [{destination: {host: api, port: {number: 80}}}]
-  - match: [{uri: {exact: /old}}]
-    redirect: {uri: /new, authority: new.example, redirectCode: 302}
-  - match: [{uri: {exact: /robots.txt}}]
-    directResponse: {status: 203, body: {string: nobody}}
-  - match: [{uri: {prefix: /broken}}]
-    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
-    route: [{destination: {host: api}}]
-  - match: [{uri: {prefix: /slow}}]
-    fault: {delay: {fixedDelay: 400ms, percentage: {value: 100}}}
-    route: [{destination: {host: api}}]
-  - match: [{uri: {prefix: /late}}]
-    timeout: 0.3s
-    route: [{destination: {host: api}}]
-  - match: [{uri: {prefix: /shared}}]
-    corsPolicy: {allowOrigins: [{prefix: 'https://a.'}], allowMethods: [GET]}
-    route: [{destination: {host: api}}]
-  - match: [{authority: {exact: api.shop}, queryParams: {q: {exact: '1'}}}]
-    route: [{destination: {host: api-v2}, weight: 100}, {destination: {host: api}, weight: 0}]
-  - match: [{uri: {prefix: /nowhere}}]
-    route: [{destination: {host: not.there}}]
-",
-    );
-    let get = |arguments: &[&str]| mesh.curl(CLIENT, arguments);
-    let answer = get(&["-i", "http://api/v2/a?headers=1"]).ok();
-    assert_eq!(field(&answer, "x-answered").as_deref(), Some("yes"));
-    let echo: Value = serde_json::from_str(answer.body.split("\r\n\r\n").last().unwrap()).unwrap();
-    assert!(echo["pod"].as_str().unwrap().starts_with("other-"), "{echo}");
-    assert_eq!(echo["path"], "/two/a", "{echo}");
-    assert!(echo["headers"].to_string().contains("first"), "{echo}");
-    // What the first match leaves out meets no other rule.
-    assert_eq!(get(&["-H", "x-not: 1", "http://api/v2/a"]).status, 404);
-    assert_eq!(get(&["-X", "POST", "http://api/v2/a"]).status, 404);
-    let echo = get(&["http://api/items/12"]).ok().echo();
-    assert_eq!(
-        (&echo["path"], &echo["host"]),
-        (&"/item/12".into(), &"items.internal".into()),
-        "{echo}"
-    );
-    let answer = get(&["-i", "http://api/old"]);
-    assert_eq!(
-        (answer.status, field(&answer, "location").as_deref()),
-        (302, Some("http://new.example/new"))
-    );
-    let answer = get(&["http://api/robots.txt"]);
-    assert_eq!((answer.status, answer.body.as_str()), (203, "nobody"));
-    assert_eq!(get(&["http://api/broken"]).status, 418);
-    let begun = std::time::Instant::now();
-    get(&["http://api/slow"]).ok();
-    assert!(begun.elapsed() >= std::time::Duration::from_millis(400));
-    assert_eq!(get(&["http://api/late?delay=5000"]).status, 504);
-    let answer = get(&["-i", "-H", "origin: https://a.example", "http://api/shared"]).ok();
-    assert_eq!(
-        field(&answer, "access-control-allow-origin").as_deref(),
-        Some("https://a.example")
-    );
-    assert_eq!(who(&get(&["http://api.shop/any?q=1"]).ok()), "other");
-    assert_eq!(get(&["http://api/any?q=1"]).status, 404);
-    assert_eq!(get(&["http://api/nowhere"]).status, 500);
-    // Nothing is said of connections.
-    let mut conn = mesh.connect(CLIENT, "api", 7000);
-    conn.send("hello\n");
-    assert!(conn.line().starts_with("server-"));
-}
-
-/// Who asks decides: by the labels of the calling pod.
-fn virtual_service_by_caller(mesh: &Mesh) {
-    let _services = services(mesh);
-    let _routes = obeyed(
-        mesh,
-        r"
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: by-caller, namespace: shop}
-spec:
-  hosts: [api.shop.svc.cluster.local]
-  http:
-  - match: [{sourceLabels: {app: client}}]
-    route: [{destination: {host: api-v2}}]
-  - match: [{sourceNamespace: nowhere}]
-    directResponse: {status: 418}
-  - route: [{destination: {host: api}}]
-  tcp:
-  - match: [{port: 7000, sourceLabels: {app: client}}]
-    route: [{destination: {host: api-v2, port: {number: 7000}}}]
-  - route: [{destination: {host: api, port: {number: 7000}}}]
-",
-    );
-    for (caller, wanted) in [(CLIENT, "other"), (OTHER, "server")] {
-        assert_eq!(who(&mesh.curl(caller, &["http://api/"]).ok()), wanted, "{caller}");
-        let mut conn = mesh.connect(caller, "api", 7000);
-        conn.send("hello\n");
-        let line = conn.line();
-        assert!(line.starts_with(&format!("{wanted}-")), "{caller}: {line}");
-    }
-}
-
-fn virtual_service_delegates(mesh: &Mesh) {
-    let _services = services(mesh);
-    let _routes = obeyed(
-        mesh,
-        r"
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: root, namespace: shop}
-spec:
-  hosts: [api]
-  http:
-  - match: [{uri: {prefix: /team}}]
-    delegate: {name: part}
-  - match: [{uri: {prefix: /loop}}]
-    delegate: {name: loop}
-  - route: [{destination: {host: api}}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: part, namespace: shop}
-spec:
-  http:
-  - match: [{uri: {prefix: /team/new}}]
-    route: [{destination: {host: api-v2}}]
-  - route: [{destination: {host: api}}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: loop, namespace: shop}
-spec:
-  http: [{delegate: {name: loop}}]
-",
-    );
-    let get = |path: &str| mesh.curl(CLIENT, &[&format!("http://api{path}")]);
-    assert_eq!(who(&get("/team/new/a").ok()), "other");
-    assert_eq!(who(&get("/team/old").ok()), "server");
-    assert_eq!(get("/loop").status, 500);
-    assert_eq!(who(&get("/rest").ok()), "server");
 }
 
 fn the_gateway_api_goes_first(mesh: &Mesh) {
