@@ -137,7 +137,7 @@ pub fn svg(case: &Case, built: &Built) -> String {
         out,
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} {tall:.0}" width="{width:.0}" height="{tall:.0}" font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif">
 <defs>
-<pattern id="down" width="10" height="10" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="10" height="10" fill="#f7e3e1"/><rect width="4" height="10" fill="#e6aaa5"/></pattern>
+<pattern id="down" width="10" height="10" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="10" height="10" fill="#fcf1f0"/><rect width="4" height="10" fill="#f3d3d0"/></pattern>
 <marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" fill="#42546a"/></marker>
 <marker id="far" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" fill="#7a3fa0"/></marker>
 </defs>

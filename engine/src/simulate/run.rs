@@ -67,6 +67,8 @@ struct Request {
 #[derive(Clone)]
 struct Cause {
     caller: Option<usize>,
+    /// Counts the requests of a load.
+    turn: usize,
     source: Arc<str>,
     weight: f64,
     part: Option<usize>,
@@ -92,6 +94,8 @@ pub(super) struct Run<'a> {
     part: Option<usize>,
     /// Requests per second that are played now, of each load.
     rates: Vec<f64>,
+    /// Whose turn it is to send, of each load, or to be sent to from outside.
+    turns: Vec<usize>,
     failed: Option<Impossible>,
 }
 
@@ -125,6 +129,7 @@ impl<'a> Run<'a> {
             tallies: vec![Tally::default(); 3],
             part: None,
             rates: vec![0.0; town.loads.len()],
+            turns: vec![0; town.loads.len()],
             failed: None,
         })
     }

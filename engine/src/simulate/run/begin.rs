@@ -27,8 +27,12 @@ impl Run<'_> {
         }
         let pause = 1e6 / played * self.rng.random_range(0.5..1.5);
         self.at(self.now + (pause as u64).max(1), Event::Arrive(place));
+        // They take turns, as people in a queue do: who sends is not left to chance.
+        let turn = self.turns[place];
+        self.turns[place] = turn.wrapping_add(1);
         let cause = Cause {
             caller: None,
+            turn,
             source: Arc::clone(&load.name),
             weight: load.rate / played,
             part: self.part,
@@ -42,8 +46,7 @@ impl Run<'_> {
         match up.as_slice() {
             [] => self.refuse(&cause, load.to.service, "nobody is left who would ask"),
             pods => {
-                let caller = pods[self.rng.random_range(0..pods.len())];
-                let caller = Some(caller);
+                let caller = Some(pods[turn % pods.len()]);
                 self.call(Cause { caller, ..cause }, &load.to);
             }
         }
@@ -164,8 +167,10 @@ impl Run<'_> {
             .filter_map(|e| self.by_address.get(e.addresses.first()?).copied())
             .filter(|pod| !outside || up(*pod))
             .collect();
-        let Some(pod) = (!pods.is_empty()).then(|| pods[self.rng.random_range(0..pods.len())]) else {
-            return self.refuse(cause, service, "no endpoint is ready");
+        let pod = match pods.len() {
+            0 => return self.refuse(cause, service, "no endpoint is ready"),
+            count if outside => pods[cause.turn % count],
+            count => pods[self.rng.random_range(0..count)],
         };
         let trouble = self.troubles[pod];
         let reached = trouble.down.is_none();
@@ -197,6 +202,7 @@ impl Run<'_> {
             for _ in 0..whole as u64 + u64::from(more) {
                 let cause = Cause {
                     caller: Some(pod),
+                    turn: 0,
                     source: Arc::clone(&call.name),
                     weight,
                     part,
