@@ -81,6 +81,11 @@ impl Body {
             .take_if(|_| self.state == State::Done && self.ready == 0)
     }
 
+    /// All that went on so far, framing and all, if it is kept: another try can begin with it.
+    pub fn kept(&self) -> Option<&[u8]> {
+        self.copy.as_deref()
+    }
+
     /// `bytes` went on.
     pub fn went(&mut self, bytes: &[u8]) {
         if let Some(copy) = &mut self.copy {

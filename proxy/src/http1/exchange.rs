@@ -119,6 +119,11 @@ impl<'a> Exchange<'a> {
         self.up.written > self.mark
     }
 
+    /// Whether another try can begin with all of the body that went on.
+    pub fn is_kept(&self) -> bool {
+        self.request_bytes == 0 || self.request.kept().is_some()
+    }
+
     /// The whole body of the request, if it is kept for a copy and was sent.
     pub fn copy(&mut self) -> Option<Vec<u8>> {
         self.request.copy()

@@ -100,6 +100,11 @@ impl Exchange {
         poll_fn(|cx| self.poll_response(cx, &mut response, &mut guard)).await
     }
 
+    /// The request, which has no body, was sent already and its response has come.
+    pub fn sent(&mut self) {
+        self.up_dead = true;
+    }
+
     fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
@@ -306,6 +311,17 @@ impl Exchange {
         }
         if grpc { 200 } else { status.as_u16() }
     }
+}
+
+/// A request without a body, sent without its client: for one that is asked at two places. Interim responses are dropped.
+///
+/// # Errors
+/// [`Broken`].
+pub async fn alone(server: SendRequest<Bytes>, request: Request<()>) -> Result<Response<RecvStream>, Broken> {
+    let unsent = |error| Broken::Server { error, sent: false };
+    let mut server = server.ready().await.map_err(unsent)?;
+    let (response, _) = server.send_request(request, true).map_err(unsent)?;
+    response.await.map_err(broken)
 }
 
 fn broken(error: h2::Error) -> Broken {

@@ -251,6 +251,9 @@ impl Outbound<'_> {
                 }
                 false => body = body.copied(),
             }
+        } else if route.retries().is_asked() && head.framing != Framing::Empty {
+            // Somebody wants it repeated, body and all.
+            body = body.copied();
         }
         let mut sent_bytes = 0;
         // A kept connection may be closed by its server at any time: one more try on a new one is free then.
@@ -345,6 +348,8 @@ impl Outbound<'_> {
             let up = &mut connection.half;
             if early.is_none() {
                 write::request(&mut up.output, head, changes);
+                // What an earlier try has sent already.
+                up.output.extend(body.kept().unwrap_or_default());
             }
             let mut exchange = Exchange::new(down, up, head, body);
             let mut wait = Wait::new(worker, watch, request_deadline, try_deadline);
@@ -363,7 +368,7 @@ impl Outbound<'_> {
                 }
             };
             sent_bytes = exchange.request_bytes;
-            let body_kept = exchange.request_bytes == 0;
+            let body_kept = exchange.is_kept();
             let response = match response {
                 Ok(response) => response,
                 Err(broken) => {

@@ -9,9 +9,10 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use h2::RecvStream;
 use http::Response;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ use crate::failure::Failure;
 use crate::http1::exchange::Stop;
 use crate::http2::CLIENT;
 use crate::http2::asked::Asked;
-use crate::http2::exchange::{Broken, Exchange};
+use crate::http2::exchange::{Broken, Exchange, alone};
 use crate::http2::flow::Flow;
 use crate::http2::serve::{self, Incoming};
 use crate::identity::Alpn;
@@ -39,11 +40,12 @@ use crate::inbound::UNDELIVERED;
 use crate::request_id;
 use crate::stream::Stream;
 use crate::telemetry::{self, Edge};
-use crate::upstream::call::{Ask, Call, Target};
+use crate::upstream::call::{Ask, Call, Place, Target, Try};
 use crate::upstream::connect::{self, NoConnection};
 use crate::upstream::edges;
+use crate::upstream::hedge;
 use crate::upstream::pool::Kind;
-use crate::upstream::shared::Wanted;
+use crate::upstream::shared::{Lease, Regret, Wanted};
 
 /// Serves a connection of the application's.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
@@ -250,6 +252,7 @@ impl Outbound {
             retries: route.retries(),
         };
         let mut call = Call::new(worker, target, ask).noted(route.journal());
+        let mut hedge = call.hedge_after(exchange.request.is_empty());
         loop {
             if request_deadline.is_some_and(|bound| Instant::now() >= bound) {
                 return refused(exchange, asked, Failure::Timeout);
@@ -261,21 +264,78 @@ impl Outbound {
                     return refused(exchange, asked, error.failure());
                 }
             };
+            let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
+            let lease = async |place: &Place| {
+                let wanted = Wanted {
+                    kind: Kind::Pod,
+                    address: place.address(),
+                    identity: place.identity(),
+                    epoch: place.epoch(),
+                    circuit: call.circuit(),
+                };
+                let deadline = call.connect_deadline();
+                let deadline = request_deadline.map_or(deadline, |bound| bound.min(deadline));
+                let connect = async || {
+                    connect::endpoint(worker, wanted.address, wanted.identity, Alpn::H2, deadline).await
+                };
+                worker.http2.get(wanted, connect).await
+            };
+            let (mut raced, mut early) = (None, None);
+            if let Some(after) = hedge.take() {
+                let mut wait = Wait::new(worker, &mut watch, request_deadline, try_deadline);
+                let ask = async |tried: &mut Try| {
+                    let server = lease(&tried.place).await?;
+                    let request = asked.request(route.host(), route.path(), route.request_changes());
+                    let regret = Regret::of(&server);
+                    let response = alone(server.handle.clone(), request).await;
+                    regret.call_off();
+                    Ok((server, response))
+                };
+                let fault = |answer: &Result<(Lease, Result<_, Broken>), NoConnection>| match answer {
+                    Err(error) => Some(error.outcome()),
+                    Ok((_, Err(broken))) => Some(judge(broken).1),
+                    Ok((_, Ok(response))) => {
+                        let response: &Response<RecvStream> = response;
+                        call.failure(response.status().as_u16(), None).map(Outcome::of)
+                    }
+                };
+                let guard = |cx: &mut Context<'_>| match exchange.poll_gone(cx) {
+                    Poll::Ready(()) => Poll::Ready(Broken::ClientGone),
+                    Poll::Pending => wait.poll(cx, None, || false).map(Broken::Stopped),
+                };
+                match hedge::race(&call, tried, after, ask, fault, guard).await {
+                    Ok((won, answer)) => {
+                        tried = won;
+                        raced = Some(answer.map(|(server, response)| {
+                            early = Some(response);
+                            server
+                        }));
+                    }
+                    Err((lost, broken)) => {
+                        let (failure, outcome, again, written) = judge(&broken);
+                        let edge = edges::of(worker, &lost.place, target.called());
+                        let upstream = Some(lost.place.address());
+                        lost.finish(worker, outcome);
+                        if let Some(again) = again
+                            && call.again(again, written, true).await
+                        {
+                            continue;
+                        }
+                        return Ended {
+                            edge: Some(edge),
+                            upstream,
+                            ..refused(exchange, asked, failure)
+                        };
+                    }
+                }
+            }
             let edge = edges::of(worker, &tried.place, target.called());
             let upstream = Some(tried.place.address());
-            let wanted = Wanted {
-                kind: Kind::Pod,
-                address: tried.place.address(),
-                identity: tried.place.identity(),
-                epoch: tried.place.epoch(),
-                circuit: call.circuit(),
+            let connected = match raced {
+                Some(raced) => raced,
+                None => lease(&tried.place).await,
             };
-            let deadline = call.connect_deadline();
-            let deadline = request_deadline.map_or(deadline, |bound| bound.min(deadline));
-            let connecting = worker.http2.get(wanted, async || {
-                connect::endpoint(worker, wanted.address, wanted.identity, Alpn::H2, deadline).await
-            });
-            let server = match connecting.await {
+            let server = match connected {
                 Ok(server) => server,
                 Err(error) => {
                     tracing::debug!(%error, "connection failed");
@@ -297,18 +357,25 @@ impl Outbound {
                     };
                 }
             };
-            let try_deadline = route.try_timeout.map(|bound| Instant::now() + bound);
             let mut wait = Wait::new(worker, &mut watch, request_deadline, try_deadline);
             let whole = exchange.request.is_empty();
             let grant = || call.grant(retry::Failure::Silent, true, whole).is_some();
-            let mut request = asked.request(route.host(), route.path(), route.request_changes());
-            let left = request_deadline.into_iter().chain(try_deadline).min();
-            asked.pass_on(&mut request, left);
-            let response = exchange
-                .response(server.handle.clone(), request, |cx| {
-                    wait.poll(cx, tried.flight.as_ref(), grant)
-                })
-                .await;
+            let response = match early {
+                Some(response) => {
+                    exchange.sent();
+                    response
+                }
+                None => {
+                    let mut request = asked.request(route.host(), route.path(), route.request_changes());
+                    let left = request_deadline.into_iter().chain(try_deadline).min();
+                    asked.pass_on(&mut request, left);
+                    exchange
+                        .response(server.handle.clone(), request, |cx| {
+                            wait.poll(cx, tried.flight.as_ref(), grant)
+                        })
+                        .await
+                }
+            };
             let response = match response {
                 Ok(response) => response,
                 Err(broken) => {

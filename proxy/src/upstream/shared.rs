@@ -78,6 +78,10 @@ struct Connection {
     uses: Cell<u32>,
 }
 
+/// Says that a stream was taken back, unless that is called off.
+#[derive(Debug)]
+pub struct Regret<'a>(Option<&'a Lease>);
+
 /// The right to begin one stream.
 #[derive(Debug)]
 pub struct Lease {
@@ -174,6 +178,26 @@ impl Lease {
     /// The stream was taken back by whoever asked for it.
     pub fn taken_back(&self) {
         self.patience.set(self.patience.get().saturating_sub(1));
+    }
+}
+
+impl<'a> Regret<'a> {
+    /// The stream may be taken back from now on.
+    pub fn of(lease: &'a Lease) -> Self {
+        Self(Some(lease))
+    }
+
+    /// It was answered.
+    pub fn call_off(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Regret<'_> {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0 {
+            lease.taken_back();
+        }
     }
 }
 
