@@ -327,10 +327,7 @@ impl Page {
                 let labels = [
                     ("destination_service", destination.host.to_string()),
                     ("destination_port", destination.port.port.to_string()),
-                    (
-                        "subset",
-                        destination.subset.as_deref().unwrap_or_default().to_owned(),
-                    ),
+                    ("subset", subset(destination)),
                     ("bound", format!("{bound:?}")),
                 ];
                 family
@@ -357,6 +354,7 @@ impl Page {
                 let labels = [
                     ("destination_service", destination.host.to_string()),
                     ("destination_port", destination.port.port.to_string()),
+                    ("subset", subset(destination)),
                     ("cause", format!("{cause:?}")),
                 ];
                 family
@@ -376,11 +374,17 @@ impl Page {
             let labels = [
                 ("destination_service", destination.host.to_string()),
                 ("destination_port", destination.port.port.to_string()),
+                ("subset", subset(destination)),
             ];
             family.encode_family(&labels)?.encode_gauge(&(ejected as i64))?;
         }
         Ok(())
     }
+}
+
+/// Empty: all endpoints.
+fn subset(destination: &Destination) -> String {
+    destination.subset.as_deref().unwrap_or_default().to_owned()
 }
 
 /// What the kernel says of this process.
