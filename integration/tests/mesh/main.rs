@@ -34,6 +34,7 @@ mod kubectl;
 mod leftovers;
 mod manifests;
 mod on_demand;
+mod pages;
 mod policy;
 mod protocols;
 mod routed;
@@ -41,6 +42,7 @@ mod routing;
 mod virtual_services;
 mod resilience;
 mod sandbox;
+mod simulate;
 mod status;
 mod traffic;
 
@@ -97,7 +99,9 @@ fn main() -> ExitCode {
         sandbox::start,
         &[sandbox::TESTS, documentation::TESTS, api::TESTS, kubectl::TESTS],
     );
+    suite.group("pages", pages::start, &[pages::TESTS]);
     suite.alone(manifests::TESTS);
+    suite.alone(simulate::TESTS);
     suite.alone(leftovers::TESTS);
     suite.finish()
 }
