@@ -3,6 +3,8 @@
 //! Enters: the application's connection. Leaves: each stream as a stream of a connection of its endpoint. Never: a request
 //! that must not run twice sent twice, unless the peer vouches that it has not seen it.
 
+mod end;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,7 +21,7 @@ use tokio::time::Instant;
 use weft_engine::route::RequestHead;
 use weft_engine::{Class, Outcome, retry};
 
-use super::answer::Answer;
+use self::end::{answered, judge, refused};
 use super::find;
 use super::mirror;
 use super::route::{Route, Way};
@@ -487,68 +489,4 @@ pub fn grpc_status(fields: &http::HeaderMap) -> Option<u8> {
             .and_then(|text| text.parse().ok())
             .unwrap_or(2),
     )
-}
-
-/// What ended a try: the failure to answer, what it says about the endpoint, whether another try makes sense, and whether
-/// anything may have reached the endpoint.
-fn judge(broken: &Broken) -> (Failure, Outcome, Option<retry::Failure>, bool) {
-    match broken {
-        Broken::ClientGone => (Failure::ClientGone, Outcome::Cancelled, None, true),
-        Broken::Refused => (
-            Failure::Reset,
-            Outcome::Cancelled,
-            Some(retry::Failure::RefusedStream),
-            true,
-        ),
-        Broken::Server { sent: false, .. } => (
-            Failure::Reset,
-            Outcome::Cancelled,
-            Some(retry::Failure::Stale),
-            false,
-        ),
-        // A stream that the application reset says nothing against the endpoint.
-        Broken::Server { error, .. } if error.is_reset() => (
-            Failure::Reset,
-            Outcome::ServerError(500),
-            Some(retry::Failure::Reset),
-            true,
-        ),
-        Broken::Server { .. } => (Failure::Reset, Outcome::Reset, Some(retry::Failure::Reset), true),
-        Broken::Stopped(Stop::Silent) => (Failure::Silent, Outcome::Silent, None, true),
-        Broken::Stopped(Stop::TryTimeout) => (
-            Failure::Timeout,
-            Outcome::Timeout,
-            Some(retry::Failure::Timeout),
-            true,
-        ),
-        Broken::Stopped(Stop::RequestTimeout) => (Failure::Timeout, Outcome::Timeout, None, true),
-        Broken::Stopped(Stop::Denied) => (Failure::Denied, Outcome::Cancelled, None, true),
-        Broken::Stopped(Stop::Ended) => (Failure::Ended, Outcome::Cancelled, None, true),
-    }
-}
-
-/// Answers as a rule says.
-fn answered(exchange: &mut Exchange, asked: &Asked, answer: &Answer) -> Ended {
-    let code = exchange.answer(answer, asked.grpc, asked.method == http::Method::HEAD);
-    Ended {
-        edge: None,
-        upstream: None,
-        code,
-        grpc_status: asked.grpc.then_some(answer.grpc),
-        flags: answer.flag,
-        bytes: (0, 0),
-    }
-}
-
-fn refused(exchange: &mut Exchange, asked: &Asked, failure: Failure) -> Ended {
-    let code = exchange.refuse(failure, asked.grpc, None);
-    let grpc_status = asked.grpc.then(|| failure.grpc_status());
-    Ended {
-        edge: None,
-        upstream: None,
-        code,
-        grpc_status,
-        flags: failure.flag(),
-        bytes: (0, 0),
-    }
 }
