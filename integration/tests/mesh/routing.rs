@@ -73,11 +73,10 @@ pub fn who(answer: &Answer) -> String {
 /// The value of a header field in an answer of `curl -i`.
 pub fn field(answer: &Answer, name: &str) -> Option<String> {
     let head = answer.body.split("\r\n\r\n").next().unwrap_or_default();
-    let found = head.lines().find_map(|line| {
+    head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-    });
-    found
+    })
 }
 
 fn object<'a>(objects: &'a [Value], name: &str) -> Option<&'a Value> {
