@@ -107,7 +107,12 @@ pub(super) fn services(mut services: Numbered) -> (Numbered, Problems) {
         let elsewhere = object::string(service, "/spec/clusterIP")
             .and_then(|text| text.parse().ok())
             .is_some_and(|address| !allocate::in_range(address));
-        if elsewhere {
+        // Those of every cluster have their addresses already.
+        let own = matches!(
+            (object::namespace(service), object::name(service)),
+            ("default", "kubernetes") | ("kube-system", "kube-dns")
+        );
+        if elsewhere || own {
             continue;
         }
         if let Err((field, why)) = allocate(service, None, &mut all) {

@@ -223,7 +223,8 @@ impl Builder {
             .of(WORKLOADS)
             .map(|(at, object)| (at, object.clone()))
             .collect();
-        for (at, workload) in &workloads {
+        // Where pods run already, those of every workload are there: a cluster's listing.
+        for (at, workload) in workloads.iter().filter(|_| run.is_empty()) {
             let owned = |(_, other): &(usize, Value)| made::owns(workload, other);
             if pods.iter().any(owned) || workloads.iter().any(owned) {
                 continue;
