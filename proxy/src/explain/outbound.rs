@@ -52,7 +52,7 @@ pub fn outbound(scene: &Scene<'_>, now: Tick, sender: &Sender, request: &Request
     };
     let routed = match routed {
         Ok(routed) => routed,
-        Err(end) => return Told::ends(steps, end),
+        Err(end) => return Told::ends(steps, *end),
     };
     let place = match &routed.target {
         Target::Service(destination) => {
@@ -151,7 +151,7 @@ fn route(
     sender: &Sender,
     request: &Request,
     steps: &mut Vec<Step>,
-) -> Result<Routed, End> {
+) -> Result<Routed, Box<End>> {
     let fields = request.fields().unwrap_or_default();
     let head = RequestHead {
         method: &request.method,
@@ -233,7 +233,7 @@ fn connected(
     original: SocketAddr,
     request: &Request,
     steps: &mut Vec<Step>,
-) -> Result<Routed, End> {
+) -> Result<Routed, Box<End>> {
     let straight = |target: Target| Routed {
         target,
         request: request.clone(),
@@ -273,21 +273,13 @@ fn connected(
         steps.extend(why::connection(routes, port, name, original.ip(), chosen));
     }
     let origin = rule.map(|rule| &rule.origin);
-    let failed = |failure| match refused(failure, origin, None) {
-        End::Refused {
-            stage,
-            why,
-            because,
-            remedies,
-            ..
-        } => End::Refused {
-            stage,
-            status: None,
-            why,
-            because,
-            remedies,
-        },
-        end => end,
+    // There is nobody to answer: the connection fails.
+    let failed = |failure| {
+        let mut end = refused(failure, origin, None);
+        if let End::Refused { status, .. } = &mut *end {
+            *status = None;
+        }
+        end
     };
     match choice {
         Choice::Rule { backend, .. } => match at(scene.view, backend) {
@@ -301,7 +293,7 @@ fn connected(
 }
 
 /// An end before any endpoint.
-fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> End {
+fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> Box<End> {
     let (why, remedy) = match (failure, invalid) {
         (Failure::NoRoute, _) => (
             "the Service has rules, and none matches".to_owned(),
@@ -317,17 +309,17 @@ fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> 
         ),
         (failure, _) => (failure.text().trim_end().to_owned(), "correct the rule"),
     };
-    End::Refused {
+    Box::new(End::Refused {
         stage: Stage::Route,
         status: failure.status().map(|status| status.as_u16()),
         why,
         because: origin.cloned(),
         remedies: vec![remedy.to_owned()],
-    }
+    })
 }
 
 /// What the sidecar answers by itself.
-fn answered(answer: &Answer, origin: Option<&Origin>) -> End {
+fn answered(answer: &Answer, origin: Option<&Origin>) -> Box<End> {
     let location = answer.fields.iter().find(|(name, _)| &**name == "location");
     let why = match (answer.flag, location, answer.status) {
         ("FI", ..) => "an error on purpose".to_owned(),
@@ -335,11 +327,11 @@ fn answered(answer: &Answer, origin: Option<&Origin>) -> End {
         (_, None, 200) if answer.body.is_empty() => "the answer to a preflight".to_owned(),
         _ => format!("a fixed answer of {} bytes", answer.body.len()),
     };
-    End::Answered {
+    Box::new(End::Answered {
         status: answer.status,
         why,
         because: origin.cloned(),
-    }
+    })
 }
 
 /// Who must be at the other end.
