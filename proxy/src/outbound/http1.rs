@@ -402,13 +402,13 @@ impl Outbound<'_> {
                 true => Some(retry::Failure::NotDelivered),
                 false => call.failure(response.status, None),
             };
-            if let Some(why) = why {
-                if call.again(why, true, body_kept).await {
-                    body = exchange.into_body();
-                    tried.finish(worker, Outcome::of(why));
-                    drop(connection);
-                    continue;
-                }
+            if let Some(why) = why
+                && call.again(why, true, body_kept).await
+            {
+                body = exchange.into_body();
+                tried.finish(worker, Outcome::of(why));
+                drop(connection);
+                continue;
             }
             tried.answered(worker, response.status);
             if !mirrored && let Some(body) = exchange.copy() {
