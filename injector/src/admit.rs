@@ -138,14 +138,15 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, Malformed> {
     if at_most(body) > MAX_VALUES && values(body) > MAX_VALUES {
         return Err(Malformed::Values);
     }
+    let text = std::str::from_utf8(body).map_err(|error| Malformed::Json(error.to_string()))?;
     // At once; what is no review of this version may have another shape altogether.
-    let review = serde_json::from_slice::<ReviewIn<'_>>(body);
+    let review = serde_json::from_str::<ReviewIn<'_>>(text);
     let head = match &review {
         Ok(review) => ReviewHead {
             api_version: review.api_version.clone().into_owned(),
             kind: review.kind.clone().into_owned(),
         },
-        Err(_) => serde_json::from_slice(body).map_err(json)?,
+        Err(_) => serde_json::from_str(text).map_err(json)?,
     };
     if head.api_version != API_VERSION || head.kind != KIND {
         return Err(Malformed::Version {
