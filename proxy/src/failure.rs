@@ -80,7 +80,12 @@ impl Failure {
     /// gRPC status of the same.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::Head(_) | Self::Path | Self::Body(_) | Self::NoBackend | Self::Unusable | Self::Response => 13,
+            Self::Head(_)
+            | Self::Path
+            | Self::Body(_)
+            | Self::NoBackend
+            | Self::Unusable
+            | Self::Response => 13,
             Self::HeadTimeout | Self::Timeout | Self::Silent => 4,
             Self::NoRoute => 12,
             Self::NotLearned
