@@ -149,7 +149,8 @@ impl Reach {
         body: &Value,
         within: Duration,
     ) -> anyhow::Result<Value> {
-        self.behind(door, path, Some(body.to_string()), within, json).await
+        self.behind(door, path, Some(body.to_string()), within, json)
+            .await
     }
 
     /// A page of text behind a door.
@@ -213,11 +214,7 @@ fn of_deployment(pod: &Value, name: &str) -> bool {
 }
 
 /// GET, or POST of a body of JSON, on a fresh connection.
-async fn exchange<S>(
-    stream: S,
-    path: &str,
-    body: Option<String>,
-) -> anyhow::Result<(http::StatusCode, Bytes)>
+async fn exchange<S>(stream: S, path: &str, body: Option<String>) -> anyhow::Result<(http::StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -168,7 +168,7 @@ pub fn svg(case: &Case, built: &Built) -> String {
         let mut offset = |at| {
             let used = ends.entry(at).or_default();
             *used += 1;
-            let step = (*used as f64 / 2.0).floor() * if *used % 2 == 0 { 1.0 } else { -1.0 };
+            let step = (*used as f64 / 2.0).floor() * if used.is_multiple_of(2) { 1.0 } else { -1.0 };
             (step * 22.0).clamp(-ZONE_WIDTH / 2.0 + 12.0, ZONE_WIDTH / 2.0 - 12.0)
         };
         let (ax, bx) = (start.middle().0 + offset(from), end.middle().0 + offset(to));

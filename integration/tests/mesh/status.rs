@@ -72,8 +72,7 @@ fn waiting_has_no_race(mesh: &Mesh) {
 fn one_bad_resource(mesh: &Mesh) {
     // The control plane takes each expression; so many of them are more than a sidecar keeps for one Service.
     let route = |service: &str, path: &str, matches: usize| {
-        let headers =
-            (0..16).map(|i| format!("{{name: x-word-{i}, type: RegularExpression, value: 'a+'}}"));
+        let headers = (0..16).map(|i| format!("{{name: x-word-{i}, type: RegularExpression, value: 'a+'}}"));
         let headers = headers.collect::<Vec<_>>().join(", ");
         let one = |i: usize| match i {
             0 => format!(

@@ -1,8 +1,8 @@
 //! Timeouts, retries, faults, headers and cross-origin requests.
 
+use super::super::cors::{few_cors, tokens};
 use super::super::duration::duration;
 use super::super::fields::{Fields, Notes};
-use super::super::cors::{few_cors, tokens};
 use super::super::route_filter::few_changes;
 use super::super::route_policy;
 use super::super::syntax::{bound, header_name, header_value, unchangeable};
