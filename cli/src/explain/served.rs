@@ -64,11 +64,11 @@ pub async fn ask(reach: &Reach, pods: &[(String, String)], id: &str) -> anyhow::
         let others = silent.len();
         return Err(error).with_context(|| format!("no sidecar knows it, and {} can't be asked", others + 1));
     }
-    // The first to begin is the first on the way; whoever sends, begins before whoever receives.
+    // Whoever waits for another takes longer, so that the longest is the first on the way. (Sidecars are asked one after the other: when a
+    // request began can't be compared as finely.)
     found.sort_by_key(|one| {
-        let begun = one.served.ago_millis * 1_000 + one.served.micros;
         (
-            std::cmp::Reverse(begun),
+            std::cmp::Reverse(one.served.micros),
             one.served.direction == "inbound",
             one.pod.clone(),
         )

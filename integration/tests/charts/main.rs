@@ -110,6 +110,9 @@ fn the_sandbox_runs_the_same_parts() {
                 assert_eq!(&theirs, mine);
             }
         }
+        if matches!(object["kind"].as_str(), Some("ClusterRole" | "Role")) {
+            assert_eq!(object["rules"], mine["rules"], "{object}");
+        }
         if object["kind"] == "Service" {
             let ports = |object: &Value| -> Vec<u64> {
                 let ports = object["spec"]["ports"].as_array().unwrap();
@@ -152,6 +155,6 @@ fn the_sandbox_runs_the_same_parts() {
             }
         }
     }
-    // Two accounts, Services and Deployments each, and the webhooks.
-    assert_eq!(compared, 8);
+    // Two accounts, Services and Deployments each, the webhooks, and two roles each with their bindings.
+    assert_eq!(compared, 16);
 }
