@@ -33,6 +33,7 @@ use crate::upstream::edges::Edges;
 use crate::upstream::pool::{Kind, Pool};
 use crate::upstream::room::Bell;
 use crate::upstream::shared::SharedPool;
+use crate::upstream::turn::Turns;
 use crate::view::{View, Views};
 use crate::xds::demand::Demand;
 
@@ -70,6 +71,8 @@ pub struct Worker {
     pub signal: Rc<Signal>,
     /// Connections to other pods and to the application that wait for their next request.
     pub pool: RefCell<Pool>,
+    /// HTTP/1 connections that are being made.
+    pub turns: Turns,
     /// HTTP/2 connections to other pods and to the application.
     pub http2: SharedPool,
     /// Tunnels for TCP connections to other pods.
@@ -100,6 +103,7 @@ impl Worker {
         Rc::new(Self {
             signal: Rc::default(),
             pool: RefCell::default(),
+            turns: Turns::default(),
             http2: SharedPool::default(),
             tunnels: Tunnels::default(),
             copies: Copies::default(),

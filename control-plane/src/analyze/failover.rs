@@ -1,6 +1,6 @@
 //! Services whose failover can't work: everything in one place, or too much of it.
 //!
-//! In: endpoints with their localities, nodes. Out: findings about Services with a cluster address or a sidecar behind them. Never: a
+//! In: endpoints with their localities, nodes. Out: findings about Services with a sidecar behind them. Never: a
 //! guess about load: that is `weft simulate`'s, which is told it.
 
 use crate::mesh::{Diagnostic, Mesh, ServiceType};
@@ -33,8 +33,12 @@ pub(super) fn find(shared: &Shared, findings: &mut Vec<Diagnostic>) {
         let ready: Vec<&Endpoint> = endpoints
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.health == Health::Ready)
+            .filter(|endpoint| endpoint.health == Health::Ready && !endpoint.locality.region.is_empty())
             .collect();
+        // What the cluster itself runs is its own affair.
+        if ready.iter().all(|endpoint| endpoint.identity.is_none()) {
+            continue;
+        }
         let finding = |code| Diagnostic::warning(code, &service.origin);
         let regions = share(&ready, |endpoint| &endpoint.locality.region);
         let zones = share(&ready, |endpoint| {

@@ -9,6 +9,8 @@ pub mod connect;
 pub mod pool;
 /// Room for HTTP/1 connections under a destination's bounds.
 pub mod room;
+/// How many HTTP/1 connections are made at once.
+pub mod turn;
 /// HTTP/2 connections, shared by their streams.
 pub mod shared;
 /// One request's tries.

@@ -14,6 +14,7 @@ use weft_engine::circuit::{Bound, Circuit, Place as Room};
 use super::call::{Call, Place, Try};
 use super::connect::{self, LAST, NoConnection};
 use super::pool::Kind;
+use super::turn::Turn;
 use crate::context::Worker;
 use crate::http1::half::Half;
 use crate::identity::Alpn;
@@ -112,6 +113,7 @@ impl Connection {
             self.half,
             self.tenure,
         );
+        worker.turns.is_back(place.address());
     }
 }
 
@@ -167,6 +169,10 @@ impl Call<'_> {
                 .map(|room| (room, self.worker().shared.bell.freed.clone())),
             circuit,
         };
+        let _turn = match self.turn(tried, fresh, bound).await {
+            Ok(turn) => turn,
+            Err(kept) => return Ok(*kept),
+        };
         let deadline = self.connect_deadline();
         let deadline = bound.map_or(deadline, |bound| bound.min(deadline));
         let (address, identity) = (tried.place.address(), tried.place.identity());
@@ -176,6 +182,42 @@ impl Call<'_> {
             kept: false,
             tenure,
         })
+    }
+
+    /// Waits for a turn to connect, or for a connection that comes back meanwhile (`Err`); but never for longer than a connection may take, for
+    /// those that are being made may all hang.
+    async fn turn(
+        &self,
+        tried: &mut Try,
+        fresh: bool,
+        bound: Option<Instant>,
+    ) -> Result<Option<Turn<'_>>, Box<Connection>> {
+        let address = tried.place.address();
+        let turns = &self.worker().turns;
+        let mut waiter = match turns.take(address) {
+            Ok(turn) => return Ok(Some(turn)),
+            Err(waiter) => waiter,
+        };
+        let deadline = self.connect_deadline();
+        let until = bound.map_or(deadline, |bound| bound.min(deadline));
+        let queued = tried.flight.as_mut().is_some_and(|flight| flight.hold());
+        let found = loop {
+            if timeout_at(until, waiter.freed()).await.is_err() {
+                break Ok(None);
+            }
+            if !fresh && let Some(kept) = self.kept(&tried.place) {
+                break Err(Box::new(kept));
+            }
+            drop(waiter);
+            waiter = match turns.take(address) {
+                Ok(turn) => break Ok(Some(turn)),
+                Err(waiter) => waiter,
+            };
+        };
+        if queued && let Some(flight) = &mut tried.flight {
+            flight.resume(self.worker().now());
+        }
+        found
     }
 
     fn kept(&self, place: &Place) -> Option<Connection> {
