@@ -14,6 +14,8 @@ pub mod wire;
 pub mod convert;
 /// What a sidecar obeys, validated.
 pub mod model;
+/// Header names, values, hosts and server names, and their bounds.
+pub mod syntax;
 /// Regular expressions and their bounds.
 pub mod expression;
 /// Type URLs, resource names and versions.

@@ -9,6 +9,7 @@ use super::{CompiledAnswer, CompiledRule, RequestMatch};
 use crate::{Invalid, retry};
 use std::sync::Arc;
 use weft_proto::model::{Answer, Backend, HeaderChanges, PathChange, RouteMatch, RouteRule, StringMatch};
+use weft_proto::syntax;
 
 /// Most expressions of one Service's routes: each may take as much memory as some thousand plain rules.
 const MOST_EXPRESSIONS: usize = 1_000;
@@ -143,30 +144,17 @@ fn changes(field: &str, changes: &HeaderChanges) -> Result<(HeaderChanges, Optio
 
 /// Refuses changes of fields that say where a message ends or what becomes of its connection.
 fn refuse(field: &str, changes: &HeaderChanges) -> Result<(), Invalid> {
-    const FRAMING: [&str; 8] = [
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    let set = changes.set.iter().chain(&changes.add).map(|(name, _)| name);
-    let refused = set
-        .chain(&changes.remove)
-        .find(|name| FRAMING.contains(&&***name));
-    if let Some(name) = refused {
-        let reason = format!("{name} says where messages or connections end; routes can't change it");
-        return Err(Invalid::new(field, reason));
-    }
-    let second = changes.add.iter().map(|(name, _)| name).chain(&changes.remove);
-    if second.into_iter().any(|name| &**name == "host") {
-        return Err(Invalid::new(
-            field,
-            "there must be one host: it can be set, not added or removed",
-        ));
+    let set = changes.set.iter().map(|(name, _)| (name, "set"));
+    let add = changes.add.iter().map(|(name, _)| (name, "add"));
+    let remove = changes.remove.iter().map(|name| (name, "remove"));
+    for (name, how) in set.chain(add).chain(remove) {
+        if let Some(reason) = syntax::unchangeable(name, how) {
+            let reason = match &**name {
+                "host" => reason.to_owned(),
+                name => format!("{name} {reason}"),
+            };
+            return Err(Invalid::new(field, reason));
+        }
     }
     Ok(())
 }

@@ -138,6 +138,23 @@ impl Drop for Behaviour<'_> {
     }
 }
 
+/// A gRPC call without a message, with the head of its answer.
+fn grpc(mesh: &Mesh, host: &str, more: &[&str]) -> Answer {
+    let url = format!("http://{host}:9090/grpc.health.v1.Health/Check");
+    let mut arguments = vec![
+        "-i",
+        "--http2-prior-knowledge",
+        "-X",
+        "POST",
+        "-H",
+        "te: trailers",
+    ];
+    arguments.extend(["-H", "content-type: application/grpc"]);
+    arguments.extend(more);
+    arguments.push(&url);
+    mesh.curl(CLIENT, &arguments)
+}
+
 fn pods(mesh: &Mesh, deployment: &str, count: usize) -> Vec<String> {
     let pods = mesh.ready("shop", deployment, count);
     pods.into_iter().map(|pod| pod.name).collect()
@@ -240,20 +257,7 @@ fn a_rate_for_each_identity(mesh: &Mesh) {
     assert!(head.contains("retry-after: "), "{refused:?}");
     // Another caller has its own five.
     mesh.curl(OTHER, &["http://limited.shop/"]).ok();
-    let grpc = mesh.curl(
-        CLIENT,
-        &[
-            "-i",
-            "--http2-prior-knowledge",
-            "-H",
-            "content-type: application/grpc",
-            "-H",
-            "te: trailers",
-            "-X",
-            "POST",
-            "http://limited.shop:9090/grpc.health.v1.Health/Check",
-        ],
-    );
+    let grpc = grpc(mesh, "limited.shop", &[]);
     let limited = &pods(mesh, "limited", 1)[0];
     assert!(grpc.body.contains("grpc-status: 8"), "{grpc:?}");
     let counted = mesh.metric(
@@ -334,22 +338,7 @@ fn a_grpc_deadline_passes(mesh: &Mesh) {
     let pod = &pods(mesh, "one", 1)[0];
     let _slow = Behaviour::of(mesh, pod, "delay=20000");
     let begun = Instant::now();
-    let answer = mesh.curl(
-        CLIENT,
-        &[
-            "-i",
-            "--http2-prior-knowledge",
-            "-H",
-            "content-type: application/grpc",
-            "-H",
-            "te: trailers",
-            "-H",
-            "grpc-timeout: 700m",
-            "-X",
-            "POST",
-            "http://one.shop:9090/grpc.health.v1.Health/Check",
-        ],
-    );
+    let answer = grpc(mesh, "one.shop", &["-H", "grpc-timeout: 700m"]);
     assert!(answer.body.contains("grpc-status: 4"), "{answer:?}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

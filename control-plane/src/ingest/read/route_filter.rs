@@ -179,6 +179,13 @@ fn changes(fields: Option<Fields<'_>>, changes: &mut HeaderChanges, notes: &Note
             header.finish();
         }
     }
+    removals(&mut fields, changes, notes);
+    few_changes(changes, fields.path(), notes);
+    fields.finish();
+}
+
+/// The headers that `remove` names.
+pub(super) fn removals(fields: &mut Fields<'_>, changes: &mut HeaderChanges, notes: &Notes) {
     for (path, name) in fields.texts("remove") {
         match header_name(name) {
             Some(name) => match unchangeable(&name, "remove") {
@@ -188,8 +195,6 @@ fn changes(fields: Option<Fields<'_>>, changes: &mut HeaderChanges, notes: &Note
             None => notes.invalid(&path, "is no header name (RFC 9110, section 5.1)", "correct it"),
         }
     }
-    few_changes(changes, fields.path(), notes);
-    fields.finish();
 }
 
 /// Says when there are more changes than a sidecar takes, and keeps so many.

@@ -4,48 +4,16 @@ use super::fields::Notes;
 use std::sync::Arc;
 use std::time::Duration;
 use weft_proto::expression;
+pub(super) use weft_proto::syntax::{header_name, host, is_token, server_name, unchangeable};
 
 /// Longest timeout that a sidecar takes.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest value, in bytes.
 const LONGEST_TEXT: usize = 4_096;
 
-/// A lower-case header name (RFC 9110, section 5.1).
-pub(super) fn header_name(name: &str) -> Option<Arc<str>> {
-    is_token(name).then(|| name.to_ascii_lowercase().into())
-}
-
-/// Why routes can't make this change of a header: it says where messages or connections end, or there must be one of it.
-pub(super) fn unchangeable(name: &str, how: &str) -> Option<&'static str> {
-    const FRAMING: [&str; 8] = [
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    match name {
-        "host" if how != "set" => Some("there must be one host: it can be set, not added or removed"),
-        name if FRAMING.contains(&name) => {
-            Some("says where messages or connections end; routes can't change it")
-        }
-        _ => None,
-    }
-}
-
-/// RFC 9110, section 5.6.2, at most 256 bytes.
-pub(super) fn is_token(text: &str) -> bool {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    (1..=256).contains(&text.len()) && text.bytes().all(token)
-}
-
-/// RFC 9110, section 5.5: no control characters.
+/// A header value.
 pub(super) fn header_value(value: &str) -> Option<Arc<str>> {
-    let control = |b: u8| b < b' ' && b != b'\t' || b == 0x7f;
-    (value.len() <= LONGEST_TEXT && !value.bytes().any(control)).then(|| value.into())
+    weft_proto::syntax::header_value(value).ok()
 }
 
 /// An absolute path without a query.
@@ -67,23 +35,6 @@ pub(super) fn in_path(text: &str) -> bool {
             // Escapes of what has a meaning in a path, or of controls.
             code.is_some_and(|code| !(code < b' ' || b"./\\%;\x7f".contains(&code)))
         })
-}
-
-/// A lower-case host, with or without a port.
-pub(super) fn host(text: &str) -> Option<Arc<str>> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
-    let fits = (1..=255).contains(&text.len()) && text.bytes().all(allowed);
-    fits.then(|| text.to_ascii_lowercase().into())
-}
-
-/// A lower-case server name of TLS, exact or `*.suffix`.
-pub(super) fn server_name(text: &str) -> Option<Arc<str>> {
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    let label = |label: &str| {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
-    };
-    (name.len() <= 253 && name.split('.').all(label)).then(|| text.to_ascii_lowercase().into())
 }
 
 /// A value to compare with.

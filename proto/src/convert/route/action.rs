@@ -3,6 +3,7 @@
 use super::super::{Invalid, required};
 use super::{backend, millis, number, optional, timeout};
 use crate::model::{Abort, Answer, Fault, PathChange, Redirect, Rewrite};
+use crate::syntax;
 use crate::wire::v1;
 use std::sync::Arc;
 use v1::path_change::Kind as Change;
@@ -215,13 +216,11 @@ fn plain(field: &str, text: &str) -> Result<Arc<str>, Invalid> {
 
 /// A host, with or without a port; empty: none. Kept in lower case.
 fn host(text: &str) -> Result<Option<Arc<str>>, Invalid> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
-    match text.len() {
-        0 => Ok(None),
-        1..=255 if text.bytes().all(allowed) => Ok(Some(text.to_ascii_lowercase().into())),
-        _ => Err(Invalid::new(
-            "host",
-            "is no host name, address, or one of them with a port",
-        )),
+    if text.is_empty() {
+        return Ok(None);
     }
+    let reason = "is no host name, address, or one of them with a port";
+    syntax::host(text)
+        .map(Some)
+        .ok_or_else(|| Invalid::new("host", reason))
 }

@@ -3,6 +3,7 @@
 use super::super::{Invalid, each};
 use super::{header, most};
 use crate::model::{Cors, StringMatch};
+use crate::syntax;
 use crate::wire::v1;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl TryFrom<v1::Cors> for Cors {
             allow_methods: each(
                 "allow_methods",
                 wire.allow_methods,
-                |method| match header::is_token(&method) {
+                |method| match syntax::is_token(&method) {
                     true => Ok(Arc::from(method)),
                     false => Err(Invalid::new("", "is no method (RFC 9110, section 9.1)")),
                 },

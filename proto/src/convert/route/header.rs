@@ -3,6 +3,7 @@
 use super::super::{Invalid, each};
 use super::most;
 use crate::model::HeaderChanges;
+use crate::syntax;
 use crate::wire::v1;
 use std::sync::Arc;
 
@@ -43,30 +44,12 @@ pub(super) fn wire(changes: &HeaderChanges) -> Option<v1::HeaderChanges> {
     (*changes != HeaderChanges::default()).then(|| changes.into())
 }
 
-/// RFC 9110 section 5.1: a token; kept in lower case.
+/// A header name, in lower case.
 pub(super) fn name(field: &str, name: &str) -> Result<Arc<str>, Invalid> {
-    if is_token(name) {
-        return Ok(name.to_ascii_lowercase().into());
-    }
-    Err(Invalid::new(field, "is no header name (RFC 9110, section 5.1)"))
+    let reason = "is no header name (RFC 9110, section 5.1)";
+    syntax::header_name(name).ok_or_else(|| Invalid::new(field, reason))
 }
 
-/// RFC 9110 section 5.6.2, at most 256 bytes.
-pub(super) fn is_token(text: &str) -> bool {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    (1..=256).contains(&text.len()) && text.bytes().all(token)
-}
-
-/// RFC 9110 section 5.5: no control characters.
 fn value(value: &str) -> Result<Arc<str>, Invalid> {
-    if value.len() > 4096 {
-        return Err(Invalid::new("value", "is longer than 4096 bytes"));
-    }
-    if value.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f) {
-        return Err(Invalid::new(
-            "value",
-            "has a control character (RFC 9110, section 5.5)",
-        ));
-    }
-    Ok(value.into())
+    syntax::header_value(value).map_err(|reason| Invalid::new("value", reason))
 }

@@ -2,6 +2,7 @@
 
 use super::{Invalid, each, required};
 use crate::model::{Backend, ConnectionRule, Mirror, RouteRule, Routes};
+use crate::syntax;
 use crate::wire::v1;
 use std::fmt;
 use std::sync::Arc;
@@ -193,16 +194,6 @@ fn millis(timeout: Option<Duration>) -> u64 {
 
 /// A server name of TLS, exact or `*.suffix`; kept in lower case.
 fn server_name(text: &str) -> Result<Arc<str>, Invalid> {
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    let label = |label: &str| {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
-    };
-    if name.len() <= 253 && name.split('.').all(label) {
-        return Ok(text.to_ascii_lowercase().into());
-    }
-    Err(Invalid::new(
-        "",
-        "is no server name: a DNS name without a trailing dot, or `*.` and one",
-    ))
+    let reason = "is no server name: a DNS name without a trailing dot, or `*.` and one";
+    syntax::server_name(text).ok_or_else(|| Invalid::new("", reason))
 }

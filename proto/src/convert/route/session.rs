@@ -3,6 +3,7 @@
 use super::super::Invalid;
 use super::{action, header, millis};
 use crate::model::{Session, SessionKind};
+use crate::syntax;
 use crate::wire::v1;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ impl TryFrom<v1::Session> for Session {
     fn try_from(wire: v1::Session) -> Result<Self, Invalid> {
         let (kind, name) = match v1::session::Kind::try_from(wire.kind) {
             // Names of cookies mind case.
-            Ok(v1::session::Kind::Cookie) if header::is_token(&wire.name) => {
+            Ok(v1::session::Kind::Cookie) if syntax::is_token(&wire.name) => {
                 (SessionKind::Cookie, Arc::from(wire.name))
             }
             Ok(v1::session::Kind::Cookie) => {

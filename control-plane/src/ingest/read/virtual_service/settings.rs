@@ -3,7 +3,7 @@
 use super::super::cors::{few_cors, tokens};
 use super::super::duration::duration;
 use super::super::fields::{Fields, Notes};
-use super::super::route_filter::few_changes;
+use super::super::route_filter::{few_changes, removals};
 use super::super::route_policy;
 use super::super::syntax::{bound, header_name, header_value, unchangeable};
 use super::matching::text_match;
@@ -270,15 +270,7 @@ pub(super) fn headers(fields: &mut Fields<'_>, notes: &Notes) -> (HeaderChanges,
                 }
             }
         }
-        for (at, name) in operations.texts("remove") {
-            match header_name(name) {
-                Some(name) => match unchangeable(&name, "remove") {
-                    None => changes.remove.push(name),
-                    Some(reason) => notes.invalid(&at, reason, "leave it out"),
-                },
-                None => notes.invalid(&at, "is no header name (RFC 9110, section 5.1)", "correct it"),
-            }
-        }
+        removals(&mut operations, &mut changes, notes);
         few_changes(&mut changes, operations.path(), notes);
         operations.finish();
         changes
