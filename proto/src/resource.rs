@@ -1,7 +1,7 @@
 //! Type URLs, resource names and versions: the envelope around the model on the configuration stream.
 
 use crate::convert::Invalid;
-use crate::model::{Endpoints, Inbound, Names, Pod, Policy, Routes, Service, TrustBundle};
+use crate::model::{Endpoints, Gateway, Inbound, Names, Pod, Policy, Routes, Service, TrustBundle};
 use crate::wire::v1;
 use bytes::Bytes;
 use prost::Message as _;
@@ -25,6 +25,8 @@ pub enum Kind {
     Routes,
     /// Pods with a sidecar; named by an address of theirs.
     Pod,
+    /// What the asking pod serves to clients outside the mesh, if it is a gateway; the one resource is named `self`.
+    Gateway,
 }
 
 /// One resource of any kind.
@@ -46,11 +48,13 @@ pub enum Resource {
     Routes(Routes),
     /// See [`Kind::Pod`].
     Pod(Pod),
+    /// See [`Kind::Gateway`].
+    Gateway(Gateway),
 }
 
 impl Kind {
     /// Every kind, in the order in which they should be applied.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TrustBundle,
         Self::Inbound,
         Self::Policy,
@@ -59,6 +63,7 @@ impl Kind {
         Self::Endpoints,
         Self::Routes,
         Self::Pod,
+        Self::Gateway,
     ];
 
     /// Whether a sidecar gets resources of this kind by name only, of what it uses; else it gets all that concern it.
@@ -77,6 +82,7 @@ impl Kind {
             Self::Endpoints => "type.weft.dev/weft.v1.Endpoints",
             Self::Routes => "type.weft.dev/weft.v1.Routes",
             Self::Pod => "type.weft.dev/weft.v1.Pod",
+            Self::Gateway => "type.weft.dev/weft.v1.Gateway",
         }
     }
 
@@ -98,6 +104,7 @@ impl Resource {
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Routes(_) => Kind::Routes,
             Self::Pod(_) => Kind::Pod,
+            Self::Gateway(_) => Kind::Gateway,
         }
     }
 
@@ -105,7 +112,7 @@ impl Resource {
     pub fn name(&self) -> String {
         match self {
             Self::TrustBundle(bundle) => bundle.trust_domain.to_string(),
-            Self::Inbound(_) => "self".to_owned(),
+            Self::Inbound(_) | Self::Gateway(_) => "self".to_owned(),
             Self::Policy(policy) => format!("{}/{}", policy.origin.namespace, policy.origin.name),
             Self::Names(names) => names.resource_name(),
             Self::Service(service) => service.name.to_string(),
@@ -126,6 +133,7 @@ impl Resource {
             Self::Endpoints(endpoints) => v1::Endpoints::from(endpoints).encode_to_vec(),
             Self::Routes(routes) => v1::Routes::from(routes).encode_to_vec(),
             Self::Pod(pod) => v1::Pod::from(pod).encode_to_vec(),
+            Self::Gateway(gateway) => v1::Gateway::from(gateway).encode_to_vec(),
         };
         bytes.into()
     }
@@ -147,6 +155,7 @@ impl Resource {
             Kind::Endpoints => Self::Endpoints(read::<v1::Endpoints>(bytes)?.try_into()?),
             Kind::Routes => Self::Routes(read::<v1::Routes>(bytes)?.try_into()?),
             Kind::Pod => Self::Pod(read::<v1::Pod>(bytes)?.try_into()?),
+            Kind::Gateway => Self::Gateway(read::<v1::Gateway>(bytes)?.try_into()?),
         })
     }
 }

@@ -13,6 +13,7 @@ const PROTOS: &[&str] = &[
     "weft/v1/route.proto",
     "weft/v1/policy.proto",
     "weft/v1/inbound.proto",
+    "weft/v1/gateway.proto",
     "weft/v1/ca.proto",
     "envoy/service/discovery/v3/discovery.proto",
 ];

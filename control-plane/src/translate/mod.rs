@@ -166,7 +166,7 @@ impl Shared {
             Kind::Endpoints => &self.endpoints,
             Kind::Routes => &self.routes,
             Kind::Pod => &self.pods,
-            Kind::Inbound | Kind::Policy => &NOTHING,
+            Kind::Inbound | Kind::Policy | Kind::Gateway => &NOTHING,
         }
     }
 
@@ -358,6 +358,7 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
             pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, &inbound::Asked::new(mesh), pod))),
             None,
         ),
+        Kind::Gateway => Items::default(),
         Kind::Policy => {
             let policies = pod.map(|pod| policies::policies(mesh, pod)).unwrap_or_default();
             Items::from_resources(policies.into_iter().map(Resource::Policy), None)

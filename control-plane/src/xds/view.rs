@@ -81,7 +81,7 @@ impl View {
             Kind::Policy => Some(&scoped.policies),
             Kind::Routes => Some(&scoped.routes),
             Kind::Service => Some(&scoped.services),
-            Kind::TrustBundle | Kind::Names | Kind::Endpoints | Kind::Pod => None,
+            Kind::TrustBundle | Kind::Names | Kind::Endpoints | Kind::Pod | Kind::Gateway => None,
         });
         Some(Layered {
             shared: self.catalog.shared.items(kind),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 mod endpoints;
+mod gateway;
 mod identity;
 mod inbound;
 mod matcher;

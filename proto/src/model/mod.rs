@@ -22,6 +22,8 @@ pub mod endpoints;
 pub mod pod;
 /// Routes of a service.
 pub mod route;
+/// What a gateway serves to clients outside the mesh.
+pub mod gateway;
 /// Authorization policies.
 pub mod policy;
 /// What a sidecar must know of itself.
@@ -30,6 +32,7 @@ pub mod inbound;
 pub mod probes;
 
 pub use endpoints::{Endpoint, Endpoints, Health, Workload};
+pub use gateway::{Gateway, HostPattern, Listener, ListenerProtocol, ServerCertificate, VirtualHost};
 pub use identity::{SpiffeId, TrustBundle, TrustDomain};
 pub use inbound::{Inbound, InboundPort, MtlsMode, PeerAuthentication, RateLimit};
 pub use locality::{Distance, Locality};

@@ -1176,6 +1176,101 @@ impl MtlsMode {
         }
     }
 }
+/// What the asking pod serves to clients outside the mesh. Resource name: `self`. Pods that are no gateway have none.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gateway {
+    #[prost(message, repeated, tag = "1")]
+    pub listeners: ::prost::alloc::vec::Vec<Listener>,
+}
+/// One listener of a Gateway, or what Ingresses ask for. Several may share a port: the one with the most exact host name serves a
+/// connection or request.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Listener {
+    /// The object, and in it `listeners\[name\]`.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// The port that clients know.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// The port that the process listens on.
+    #[prost(uint32, tag = "4")]
+    pub bind: u32,
+    #[prost(enumeration = "ListenerProtocol", tag = "5")]
+    pub protocol: i32,
+    /// Exact, or `*.suffix`. Empty: every host.
+    #[prost(string, tag = "6")]
+    pub hostname: ::prost::alloc::string::String,
+    /// What the gateway proves itself with: the first that covers the server name, else the first. For HTTPS and TLS; TLS without any: the
+    /// connection is passed on as it is.
+    #[prost(message, repeated, tag = "7")]
+    pub certificates: ::prost::alloc::vec::Vec<ServerCertificate>,
+    /// For HTTP and HTTPS.
+    #[prost(message, repeated, tag = "8")]
+    pub hosts: ::prost::alloc::vec::Vec<VirtualHost>,
+    /// For TLS and TCP, in order of precedence. The rules' ports have no meaning.
+    #[prost(message, repeated, tag = "9")]
+    pub connections: ::prost::alloc::vec::Vec<ConnectionRule>,
+}
+/// Rules for requests to hosts. The most exact pattern that covers the request's host goes first; if none of its rules matches, the next one does.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualHost {
+    /// Exact, or `*.suffix`. Empty: every host.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    /// In order of precedence. The rules' ports have no meaning.
+    #[prost(message, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<RouteRule>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServerCertificate {
+    /// The Secret.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// DER, the leaf first.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// DER: PKCS #8, PKCS #1 or SEC 1.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ListenerProtocol {
+    Unspecified = 0,
+    Http = 1,
+    /// TLS ends here.
+    Https = 2,
+    Tls = 3,
+    Tcp = 4,
+}
+impl ListenerProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LISTENER_PROTOCOL_UNSPECIFIED",
+            Self::Http => "LISTENER_PROTOCOL_HTTP",
+            Self::Https => "LISTENER_PROTOCOL_HTTPS",
+            Self::Tls => "LISTENER_PROTOCOL_TLS",
+            Self::Tcp => "LISTENER_PROTOCOL_TCP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LISTENER_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "LISTENER_PROTOCOL_HTTP" => Some(Self::Http),
+            "LISTENER_PROTOCOL_HTTPS" => Some(Self::Https),
+            "LISTENER_PROTOCOL_TLS" => Some(Self::Tls),
+            "LISTENER_PROTOCOL_TCP" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignRequest {
     /// PKCS #10, DER, at most 16 KiB. Only its public key is used.

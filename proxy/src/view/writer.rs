@@ -209,7 +209,7 @@ impl Writer {
 
     fn put(&mut self, resource: Resource, dirty: &mut Dirty, refused: &mut Vec<Refusal>) {
         match resource {
-            Resource::TrustBundle(_) => {}
+            Resource::TrustBundle(_) | Resource::Gateway(_) => {}
             Resource::Inbound(inbound) => {
                 match compile_limits(&inbound, Some(&self.limits)) {
                     Ok(limits) => self.limits = Arc::new(limits),
@@ -271,7 +271,7 @@ impl Writer {
     fn remove(&mut self, kind: Kind, name: &str, dirty: &mut Dirty) {
         match kind {
             // One can't be without: the last stays in force.
-            Kind::TrustBundle | Kind::Inbound => {}
+            Kind::TrustBundle | Kind::Inbound | Kind::Gateway => {}
             Kind::Policy => dirty.policies |= self.policies.remove(name).is_some(),
             Kind::Names => {
                 let shard = u8::from_str_radix(name, 16);

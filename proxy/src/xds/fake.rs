@@ -218,6 +218,7 @@ impl Opened {
                 _ => &[],
             };
             let resources = match kind {
+                Kind::Gateway => Vec::new(),
                 Kind::TrustBundle => vec![wire(Resource::TrustBundle(TrustBundle {
                     trust_domain: TrustDomain::new(DOMAIN).unwrap(),
                     roots: vec![ca.root.clone().into()],

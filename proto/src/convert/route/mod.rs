@@ -26,7 +26,7 @@ mod session;
 pub(super) use matches::{matches, matches_wire};
 
 /// Most rules of one Service, of each kind.
-const MOST_RULES: usize = 10_000;
+pub(super) const MOST_RULES: usize = 10_000;
 /// Most backends of one rule.
 const MOST_BACKENDS: usize = 256;
 /// Most mirrors of one rule.
@@ -150,7 +150,7 @@ fn optional<A, B: TryFrom<A, Error = Invalid>>(field: &str, wire: Option<A>) -> 
     wire.map(|wire| within(field, wire)).transpose()
 }
 
-fn most(field: &str, count: usize, most: usize) -> Result<(), Invalid> {
+pub(super) fn most(field: &str, count: usize, most: usize) -> Result<(), Invalid> {
     match count <= most {
         true => Ok(()),
         false => Err(Invalid::new(
