@@ -8,12 +8,12 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::containers::Parts;
 use crate::decide::{Decision, Refusal, RefusalKind, SkipCause, cut};
 use crate::diff::{self, diff};
-use crate::json::{Json, write_text};
+use crate::json::{Arena, Json, write_text};
 use crate::verdict::{Verdict, judge};
 
 /// Longest body that is read, in bytes: an object and the one before it, each as long as the API server takes in one request
@@ -56,43 +56,32 @@ pub enum Malformed {
 }
 
 /// What the API server asks.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request<'a> {
     /// Echoed in the answer.
-    #[serde(borrow)]
     pub uid: Cow<'a, str>,
     /// Kind of the object.
-    #[serde(borrow)]
     pub kind: GroupVersionKind<'a>,
     /// Part of the object, such as `status`; none for the whole.
-    #[serde(default, borrow)]
     pub sub_resource: Option<Cow<'a, str>>,
     /// Namespace that the object is created in.
-    #[serde(default, borrow)]
     pub namespace: Option<Cow<'a, str>>,
     /// CREATE, UPDATE, DELETE or CONNECT.
-    #[serde(borrow)]
     pub operation: Cow<'a, str>,
     /// The object; null where it is deleted.
-    #[serde(default, borrow)]
     pub object: Json<'a>,
     /// The object as it was; null where it is created.
-    #[serde(default, borrow)]
     pub old_object: Json<'a>,
 }
 
 /// Group, version and kind of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupVersionKind<'a> {
     /// Group; empty for core.
-    #[serde(default, borrow)]
     pub group: Cow<'a, str>,
     /// Version.
-    #[serde(borrow)]
     pub version: Cow<'a, str>,
     /// Kind.
-    #[serde(borrow)]
     pub kind: Cow<'a, str>,
 }
 
@@ -104,24 +93,6 @@ impl GroupVersionKind<'_> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReviewHead {
-    api_version: String,
-    kind: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReviewIn<'a> {
-    #[serde(borrow)]
-    api_version: Cow<'a, str>,
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    request: Option<Request<'a>>,
-}
-
 #[derive(Serialize)]
 struct Status {
     code: u16,
@@ -129,42 +100,67 @@ struct Status {
     message: String,
 }
 
-/// Reads a review.
+/// Reads a review; its parts lie in the arena.
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong with the body; it is answered with 400.
-pub fn read(body: &[u8]) -> Result<Request<'_>, Malformed> {
-    let json = |error: serde_json::Error| Malformed::Json(cut(error.to_string(), 512));
-    if at_most(body) > MAX_VALUES && values(body) > MAX_VALUES {
+pub fn read<'a>(body: &'a [u8], arena: &'a Arena) -> Result<Request<'a>, Malformed> {
+    // A value takes a byte at least.
+    if body.len() > MAX_VALUES && values(body) > MAX_VALUES {
         return Err(Malformed::Values);
     }
     let text = std::str::from_utf8(body).map_err(|error| Malformed::Json(error.to_string()))?;
-    // At once; what is no review of this version may have another shape altogether.
-    let review = serde_json::from_str::<ReviewIn<'_>>(text);
-    let head = match &review {
-        Ok(review) => ReviewHead {
-            api_version: review.api_version.clone().into_owned(),
-            kind: review.kind.clone().into_owned(),
-        },
-        Err(_) => serde_json::from_str(text).map_err(json)?,
-    };
-    if head.api_version != API_VERSION || head.kind != KIND {
+    let review = Json::read(text, arena).map_err(|error| Malformed::Json(cut(error.to_string(), 512)))?;
+    if !review.is_object() {
+        return Err(Malformed::Json("it is not an object".to_owned()));
+    }
+    let (api_version, kind) = (needed(&review, "apiVersion")?, needed(&review, "kind")?);
+    if api_version != API_VERSION || kind != KIND {
         return Err(Malformed::Version {
-            kind: cut(head.kind, 64),
-            api_version: cut(head.api_version, 64),
+            kind: cut(kind.into_owned(), 64),
+            api_version: cut(api_version.into_owned(), 64),
         });
     }
-    let request = review.map_err(json)?.request.ok_or(Malformed::NoRequest)?;
-    if request.uid.is_empty() || request.uid.len() > MAX_UID {
+    let request = match review.get("request") {
+        None | Some(Json::Null) => return Err(Malformed::NoRequest),
+        Some(request) if request.is_object() => request,
+        Some(_) => return Err(Malformed::Json("`request` is not an object".to_owned())),
+    };
+    let uid = needed(request, "uid")?;
+    if uid.is_empty() || uid.len() > MAX_UID {
         return Err(Malformed::Uid);
     }
-    Ok(request)
+    let kind = &request["kind"];
+    if !kind.is_object() {
+        return Err(Malformed::Json("missing field `kind` of the request".to_owned()));
+    }
+    Ok(Request {
+        uid,
+        kind: GroupVersionKind {
+            group: text_of(kind, "group")?.unwrap_or_default(),
+            version: needed(kind, "version")?,
+            kind: needed(kind, "kind")?,
+        },
+        sub_resource: text_of(request, "subResource")?,
+        namespace: text_of(request, "namespace")?,
+        operation: needed(request, "operation")?,
+        object: request["object"].clone(),
+        old_object: request["oldObject"].clone(),
+    })
 }
 
-/// No fewer than [`values`], but counted as fast as memory is read: what is within texts counts too.
-fn at_most(body: &[u8]) -> usize {
-    let behind = |byte: &u8| usize::from(matches!(byte, b'[' | b'{' | b','));
-    1 + body.iter().map(behind).sum::<usize>()
+/// A text of an object, if it is there.
+fn text_of<'a>(object: &Json<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
+    match object.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Malformed::Json(format!("`{name}` is not a text"))),
+    }
+}
+
+/// A text of an object.
+fn needed<'a>(object: &Json<'a>, name: &str) -> Result<Cow<'a, str>, Malformed> {
+    text_of(object, name)?.ok_or_else(|| Malformed::Json(format!("missing field `{name}`")))
 }
 
 /// How many values a JSON text has, at most: every one but the first follows a bracket, a brace or a comma.
@@ -300,7 +296,8 @@ mod tests {
 
     fn ask(review: &Value) -> Result<Value, Malformed> {
         let (body, template) = (review.to_string(), Parts::new(crate::Template::default()));
-        let request = read(body.as_bytes())?;
+        let arena = Arena::default();
+        let request = read(body.as_bytes(), &arena)?;
         let verdict = judge_request(&request, &template);
         Ok(serde_json::from_slice(&reply(&request, &verdict).0).unwrap())
     }
@@ -394,7 +391,7 @@ mod tests {
                 "missing field `uid`",
             ),
         ] {
-            let error = read(body.as_bytes()).unwrap_err().to_string();
+            let error = read(body.as_bytes(), &Arena::default()).unwrap_err().to_string();
             assert!(error.contains(wanted), "{body}: {error}");
         }
         let mut no_uid = review(pod());
@@ -404,11 +401,17 @@ mod tests {
         let many = review(Value::Null)
             .to_string()
             .replace("null", &format!("[{}0]", "[],".repeat(MAX_VALUES)));
-        assert_eq!(read(many.as_bytes()), Err(Malformed::Values));
+        assert_eq!(read(many.as_bytes(), &Arena::default()), Err(Malformed::Values));
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let body = review(Value::Null).to_string().replace("null", &deep);
-        assert!(matches!(read(body.as_bytes()), Err(Malformed::Json(_))));
-        assert!(matches!(read(b"\xff\xfe"), Err(Malformed::Json(_))));
+        assert!(matches!(
+            read(body.as_bytes(), &Arena::default()),
+            Err(Malformed::Json(_))
+        ));
+        assert!(matches!(
+            read(b"\xff\xfe", &Arena::default()),
+            Err(Malformed::Json(_))
+        ));
     }
 
     proptest! {
@@ -425,7 +428,8 @@ mod tests {
                     _ => body.insert(place, byte),
                 }
             }
-            if let Ok(request) = read(&body) {
+            let arena = Arena::default();
+            if let Ok(request) = read(&body, &arena) {
                 let template = Parts::new(crate::Template::default());
                 let verdict = judge_request(&request, &template);
                 let (answer, _) = reply(&request, &verdict);

@@ -31,8 +31,8 @@ impl Parts {
     /// The parts that are the same for all pods.
     #[must_use]
     pub fn new(template: Template) -> Self {
-        let (init, proxy) = (init(&template).into_owned(), proxy(&template).into_owned());
-        let volumes = volumes();
+        let (init, proxy) = (init(&template).written(), proxy(&template).written());
+        let volumes: Vec<_> = volumes().into_iter().map(Json::written).collect();
         let digest = hash([&init, &proxy].into_iter().chain(&volumes));
         Self {
             template,

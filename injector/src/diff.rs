@@ -5,7 +5,7 @@
 //! anything but the first document.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -45,17 +45,34 @@ pub fn diff<'a>(old: &Json<'_>, new: &'a Json<'a>) -> Vec<Operation<'a>> {
 }
 
 fn walk<'a>(old: &Json<'_>, new: &'a Json<'a>, path: &mut String, out: &mut Vec<Operation<'a>>) {
-    if old == new {
-        return;
-    }
     match (old, new) {
+        // What is shared wasn't changed.
+        (Json::Object(old), Json::Object(new)) if old.is(new) => {}
+        (Json::Array(old), Json::Array(new)) if old.is(new) => {}
         (Json::Object(old), Json::Object(new)) => object(old, new, path, out),
-        (Json::Array(old), Json::Array(new)) if keep_items(old, new) => array(old, new, path, out),
-        _ => out.push(Operation::Replace {
-            path: path.clone(),
-            value: new.share(),
-        }),
+        (Json::Array(before), Json::Array(after)) => {
+            let names = (Names::of(before), Names::of(after));
+            match &names {
+                (Some(old), Some(new)) if old.keep_order(new) => named(before, after, old, new, path, out),
+                (Some(_), Some(_)) => replace(new, path, out),
+                _ if before.len() == after.len() => {
+                    for (index, (old, new)) in before.iter().zip(after.iter()).enumerate() {
+                        within(path, &index.to_string(), |path| walk(old, new, path, out));
+                    }
+                }
+                _ => replace(new, path, out),
+            }
+        }
+        _ if old == new => {}
+        _ => replace(new, path, out),
     }
+}
+
+fn replace<'a>(new: &'a Json<'a>, path: &str, out: &mut Vec<Operation<'a>>) {
+    out.push(Operation::Replace {
+        path: path.to_owned(),
+        value: new.share(),
+    });
 }
 
 /// Members in the order of their names, so that the same change is always the same patch.
@@ -88,34 +105,54 @@ fn object<'a>(old: &[Field<'_>], new: &'a [Field<'a>], path: &mut String, out: &
     }
 }
 
-/// Whether the list can be changed item by item: the items that stay keep their order.
-fn keep_items(old: &[Json<'_>], new: &[Json<'_>]) -> bool {
-    let (Some(old), Some(new)) = (item_names(old), item_names(new)) else {
-        return old.len() == new.len();
-    };
-    let (before, after): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
-    let staying = old.iter().filter(|name| after.contains(name));
-    staying.eq(new.iter().filter(|name| before.contains(name)))
+/// The names of a list's items, and where each is.
+struct Names<'v> {
+    all: Vec<&'v str>,
+    places: BTreeMap<&'v str, usize>,
 }
 
-fn array<'a>(old: &[Json<'_>], new: &'a [Json<'a>], path: &mut String, out: &mut Vec<Operation<'a>>) {
-    let (Some(before), Some(after)) = (item_names(old), item_names(new)) else {
-        for (index, (old, new)) in old.iter().zip(new).enumerate() {
-            within(path, &index.to_string(), |path| walk(old, new, path, out));
+impl<'v> Names<'v> {
+    /// If all have one and no two the same.
+    fn of(items: &'v [Json<'_>]) -> Option<Self> {
+        let mut names = Self {
+            all: Vec::with_capacity(items.len()),
+            places: BTreeMap::new(),
+        };
+        for (index, item) in items.iter().enumerate() {
+            let name = item.get("name")?.as_str()?;
+            names.all.push(name);
+            if names.places.insert(name, index).is_some() {
+                return None;
+            }
         }
-        return;
-    };
-    let places: HashMap<&&str, usize> = before.iter().zip(0..).collect();
-    let staying: HashSet<_> = after.iter().collect();
+        Some(names)
+    }
+
+    /// Whether the list can be changed item by item: the items that stay keep their order.
+    fn keep_order(&self, new: &Self) -> bool {
+        let staying = self.all.iter().filter(|name| new.places.contains_key(**name));
+        staying.eq(new.all.iter().filter(|name| self.places.contains_key(**name)))
+    }
+}
+
+/// A list whose items are known by their names.
+fn named<'a>(
+    old: &[Json<'_>],
+    new: &'a [Json<'a>],
+    before: &Names<'_>,
+    after: &Names<'_>,
+    path: &mut String,
+    out: &mut Vec<Operation<'a>>,
+) {
     for index in (0..old.len()).rev() {
-        if !staying.contains(&before[index]) {
+        if !after.places.contains_key(before.all[index]) {
             within(path, &index.to_string(), |path| {
                 out.push(Operation::Remove { path: path.clone() });
             });
         }
     }
     for (index, value) in new.iter().enumerate() {
-        if !places.contains_key(&after[index]) {
+        if !before.places.contains_key(after.all[index]) {
             within(path, &index.to_string(), |path| {
                 out.push(Operation::Add {
                     path: path.clone(),
@@ -125,11 +162,9 @@ fn array<'a>(old: &[Json<'_>], new: &'a [Json<'a>], path: &mut String, out: &mut
         }
     }
     for (index, value) in new.iter().enumerate() {
-        if let Some(place) = places.get(&after[index]).copied()
-            && old[place] != *value
-        {
+        if let Some(place) = before.places.get(after.all[index]) {
             within(path, &index.to_string(), |path| {
-                walk(&old[place], value, path, out);
+                walk(&old[*place], value, path, out);
             });
         }
     }
@@ -158,20 +193,6 @@ pub fn write(operations: &[Operation<'_>], out: &mut Vec<u8>) {
         out.push(b'}');
     }
     out.push(b']');
-}
-
-/// The names of the items, if all have one and no two the same.
-fn item_names<'v>(items: &'v [Json<'_>]) -> Option<Vec<&'v str>> {
-    let names: Vec<&str> = items
-        .iter()
-        .map(|item| item.get("name")?.as_str())
-        .collect::<Option<_>>()?;
-    let unique = if names.len() < 16 {
-        (1..names.len()).all(|index| !names[..index].contains(&names[index]))
-    } else {
-        names.iter().collect::<HashSet<_>>().len() == names.len()
-    };
-    unique.then_some(names)
 }
 
 fn within(path: &mut String, key: &str, body: impl FnOnce(&mut String)) {

@@ -5,12 +5,16 @@
 //! there twice, or a number that changed on the way.
 
 use std::borrow::Cow;
-use std::ops::{Deref, Index};
+use std::ops::Index;
 
 use serde_json::Number;
 
 mod convert;
+mod list;
 mod read;
+
+pub use list::{List, Written};
+pub use read::Arena;
 
 /// A value.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,63 +37,7 @@ pub enum Json<'a> {
 /// Name and value.
 pub type Field<'a> = (Cow<'a, str>, Json<'a>);
 
-/// Items of one's own, or of somebody else until one of them is changed.
-#[derive(Debug, Clone)]
-pub enum List<'a, T> {
-    /// One's own.
-    Own(Vec<T>),
-    /// Somebody else's.
-    Of(&'a [T]),
-}
-
 static NULL: Json<'static> = Json::Null;
-
-impl<T> Deref for List<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        match self {
-            Self::Own(items) => items,
-            Self::Of(items) => items,
-        }
-    }
-}
-
-impl<T: PartialEq> PartialEq for List<'_, T> {
-    fn eq(&self, other: &Self) -> bool {
-        let (one, other) = (&**self, &**other);
-        std::ptr::eq(one, other) || one == other
-    }
-}
-
-impl<'a> List<'a, Json<'a>> {
-    /// The items as one's own.
-    pub fn to_mut(&mut self) -> &mut Vec<Json<'a>> {
-        if let Self::Of(items) = self {
-            *self = Self::Own(items.iter().map(Json::share).collect());
-        }
-        match self {
-            Self::Own(items) => items,
-            Self::Of(_) => unreachable!("they were just made one's own"),
-        }
-    }
-}
-
-impl<'a> List<'a, Field<'a>> {
-    /// The fields as one's own.
-    pub fn to_mut(&mut self) -> &mut Vec<Field<'a>> {
-        if let Self::Of(fields) = self {
-            let shared = fields
-                .iter()
-                .map(|(name, value)| (Cow::Borrowed(&**name), value.share()));
-            *self = Self::Own(shared.collect());
-        }
-        match self {
-            Self::Own(fields) => fields,
-            Self::Of(_) => unreachable!("they were just made one's own"),
-        }
-    }
-}
 
 impl<'a> Json<'a> {
     /// An object of these fields. Of two with the same name the first is kept.
@@ -116,8 +64,8 @@ impl<'a> Json<'a> {
             Self::Bool(value) => Self::Bool(*value),
             Self::Number(number) => Self::Number(number.clone()),
             Self::String(text) => Self::String(Cow::Borrowed(text)),
-            Self::Array(items) => Self::Array(List::Of(items)),
-            Self::Object(fields) => Self::Object(List::Of(fields)),
+            Self::Array(items) => Self::Array(items.share()),
+            Self::Object(fields) => Self::Object(fields.share()),
         }
     }
 
@@ -253,8 +201,37 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// The same as a template: the text of it and of everything within it is made once, now.
+    #[must_use]
+    pub fn written(self) -> Json<'static> {
+        let own = self.into_owned();
+        let text = own.to_string();
+        match own {
+            Json::Array(mut items) => {
+                let items = std::mem::take(items.to_mut());
+                let items = items.into_iter().map(Json::written).collect();
+                Json::Array(List::Written(Box::new(Written { items, text })))
+            }
+            Json::Object(mut fields) => {
+                let fields = std::mem::take(fields.to_mut()).into_iter();
+                let items = fields.map(|(name, value)| (name, value.written())).collect();
+                Json::Object(List::Written(Box::new(Written { items, text })))
+            }
+            other => other,
+        }
+    }
+
     /// Writes it as text, compact.
     pub fn write(&self, out: &mut Vec<u8>) {
+        let text = match self {
+            Self::Array(items) => items.text(),
+            Self::Object(fields) => fields.text(),
+            _ => None,
+        };
+        if let Some(text) = text {
+            out.extend_from_slice(text.as_bytes());
+            return;
+        }
         match self {
             Self::Null => out.extend_from_slice(b"null"),
             Self::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
@@ -364,7 +341,8 @@ mod tests {
     #[test]
     fn what_is_shared_is_copied_where_it_is_changed() {
         let text = r#"{"b": [1, {"c": "x\ny"}], "a": -1.5, "é": null}"#;
-        let old: Json<'_> = serde_json::from_str(text).unwrap();
+        let arena = Arena::default();
+        let old = Json::read(text, &arena).unwrap();
         assert_eq!(old.to_string(), r#"{"a":-1.5,"b":[1,{"c":"x\ny"}],"é":null}"#);
         let mut new = old.share();
         assert_eq!(new, old);
@@ -380,7 +358,8 @@ mod tests {
     #[test]
     fn a_field_that_is_there_twice_is_refused() {
         for text in [r#"{"a": 1, "a": 1}"#, r#"[{"b": 1, "a": 2, "b": 3}]"#] {
-            let error = serde_json::from_str::<Json<'_>>(text).unwrap_err().to_string();
+            let arena = Arena::default();
+            let error = Json::read(text, &arena).unwrap_err().to_string();
             assert!(error.contains("is there twice"), "{error}");
         }
     }
@@ -405,7 +384,11 @@ mod tests {
         #[test]
         fn what_is_read_is_what_is_written(value in documents()) {
             let text = value.to_string();
-            let read: Json<'_> = serde_json::from_str(&text).unwrap();
+            let arena = Arena::of(text.len());
+            let read = Json::read(&text, &arena).unwrap();
+            let written = read.clone().written();
+            prop_assert_eq!(written.share().to_string(), read.to_string());
+            prop_assert_eq!(&written, &read);
             prop_assert_eq!(serde_json::from_str::<Value>(&read.to_string()).unwrap(), value.clone());
             prop_assert_eq!(serde_json::to_value(&read).unwrap(), value);
         }

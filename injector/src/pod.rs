@@ -3,6 +3,9 @@
 //! In: any JSON. Out: a [`Pod`], whose metadata, containers, ports and volumes have the types that Kubernetes gives them and
 //! whose container names are unique DNS labels. Never: a change; what Weft does not know passes as it is.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use crate::json::{Field, Json};
 
 use crate::decide::{Refusal, RefusalKind};
@@ -46,23 +49,26 @@ impl<'a> Pod<'a> {
         if object(&value["spec"], "", "spec")?.is_none() {
             return Err(malformed("spec", "missing"));
         }
-        let mut names = std::collections::HashSet::new();
+        let mut names = BTreeSet::new();
         for field in ["containers", "initContainers"] {
             let list = array(value["spec"].get(field), "spec", field)?;
             if field == "containers" && list.is_empty() {
                 return Err(malformed("spec.containers", "a pod needs at least one container"));
             }
             for (index, container) in list.iter().enumerate() {
-                let path = format!("spec.{field}[{index}]");
-                let name = container_name(container, &path)?;
+                let place = Place { field, index };
+                let name = container_name(container, place)?;
                 if !names.insert(name) {
-                    return Err(malformed(format!("{path}.name"), "two containers have this name"));
+                    return Err(malformed(
+                        format!("{place}.name"),
+                        "two containers have this name",
+                    ));
                 }
-                check_container(container, &path)?;
+                check_container(container, place)?;
             }
         }
         let volumes = array(value["spec"].get("volumes"), "spec", "volumes")?;
-        let mut names = std::collections::HashSet::new();
+        let mut names = BTreeSet::new();
         for (index, volume) in volumes.iter().enumerate() {
             match volume["name"].as_str() {
                 Some(name) if names.insert(name) => {}
@@ -159,7 +165,20 @@ pub fn list<'v, 'a>(value: &'v Json<'a>) -> &'v [Json<'a>] {
     value.as_array().unwrap_or_default()
 }
 
-fn check_container(container: &Json<'_>, path: &str) -> Result<(), Refusal> {
+/// Where a container is: its path is written where it is asked for only.
+#[derive(Clone, Copy)]
+struct Place {
+    field: &'static str,
+    index: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spec.{}[{}]", self.field, self.index)
+    }
+}
+
+fn check_container(container: &Json<'_>, path: Place) -> Result<(), Refusal> {
     for (index, port) in array(container.get("ports"), path, "ports")?.iter().enumerate() {
         let number = port["containerPort"].as_u64().unwrap_or(0);
         if !(1..=65535).contains(&number) {
@@ -185,7 +204,7 @@ fn check_container(container: &Json<'_>, path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn container_name<'v>(container: &'v Json<'_>, path: &str) -> Result<&'v str, Refusal> {
+fn container_name<'v>(container: &'v Json<'_>, path: Place) -> Result<&'v str, Refusal> {
     let name = container["name"].as_str().unwrap_or("");
     let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
@@ -200,17 +219,27 @@ fn container_name<'v>(container: &'v Json<'_>, path: &str) -> Result<&'v str, Re
 }
 
 /// An object, or nothing; `path` and `field` together are where it is.
-fn object<'v, 'a>(value: &'v Json<'a>, path: &str, field: &str) -> Result<Option<&'v [Field<'a>]>, Refusal> {
+fn object<'v, 'a>(
+    value: &'v Json<'a>,
+    path: impl fmt::Display,
+    field: &str,
+) -> Result<Option<&'v [Field<'a>]>, Refusal> {
     match value {
         Json::Null => Ok(None),
         Json::Object(fields) => Ok(Some(fields)),
-        _ if path.is_empty() => Err(malformed(field, "not an object")),
-        _ => Err(malformed(format!("{path}.{field}"), "not an object")),
+        _ => {
+            let path = format!("{path}.{field}");
+            Err(malformed(path.trim_start_matches('.'), "not an object"))
+        }
     }
 }
 
 /// A list of objects, or nothing; `path` and `field` together are where it is.
-fn array<'v, 'a>(value: Option<&'v Json<'a>>, path: &str, field: &str) -> Result<&'v [Json<'a>], Refusal> {
+fn array<'v, 'a>(
+    value: Option<&'v Json<'a>>,
+    path: impl fmt::Display,
+    field: &str,
+) -> Result<&'v [Json<'a>], Refusal> {
     match value {
         None | Some(Json::Null) => Ok(&[]),
         Some(Json::Array(list)) => match list.iter().position(|item| !item.is_object()) {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::admit::{self, MAX_BODY};
 use crate::containers::Parts;
 use crate::decide::{Decision, cut};
+use crate::json::Arena;
 use crate::metrics::Metrics;
 use crate::server::{Answer, text, typed};
 use crate::verdict::Verdict;
@@ -135,8 +136,13 @@ async fn answered(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -
         ),
         false => None,
     };
+    judged(&body, reviews, judge)
+}
+
+fn judged(body: &[u8], reviews: &Reviews, judge: Judge) -> Result<Vec<u8>, Unread> {
     let start = Instant::now();
-    let request = admit::read(&body)?;
+    let arena = Arena::of(body.len());
+    let request = admit::read(body, &arena)?;
     let verdict = judge(&request, &reviews.parts);
     let (answer, changed) = admit::reply(&request, &verdict);
     reviews.metrics.duration.observe(start.elapsed().as_secs_f64());

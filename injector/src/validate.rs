@@ -94,7 +94,8 @@ mod tests {
             "uid": "u", "kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "shop",
             "operation": operation, "object": object, "oldObject": old}});
         let (body, template) = (review.to_string(), Parts::new(crate::Template::default()));
-        let request = read(body.as_bytes()).unwrap();
+        let arena = crate::json::Arena::default();
+        let request = read(body.as_bytes(), &arena).unwrap();
         let verdict = judge(&request, &template);
         let answer: Value = serde_json::from_slice(&reply(&request, &verdict).0).unwrap();
         assert!(answer["response"].get("patch").is_none());

@@ -260,3 +260,35 @@ async fn how_long_a_call_takes_with_fifty_at_a_time() {
         );
     }
 }
+
+/// Not a timed test: it prints what each stage of a call costs, without connections.
+#[test]
+#[ignore = "a measurement"]
+fn what_judging_costs() {
+    use weft_injector::admit::{judge_request, read, reply};
+    use weft_injector::json::Arena;
+    let parts = weft_injector::containers::Parts::new(Settings::default().template);
+    let body = review();
+    let calls = if cfg!(debug_assertions) { 1_000 } else { 50_000 };
+    let mut spent = [Duration::ZERO; 3];
+    for _ in 0..calls {
+        let begun = Instant::now();
+        let arena = Arena::of(body.len());
+        let request = read(&body, &arena).unwrap();
+        let parsed = Instant::now();
+        let verdict = judge_request(&request, &parts);
+        let judged = Instant::now();
+        let (answer, changed) = reply(&request, &verdict);
+        assert!(changed && answer.len() > 1_000);
+        drop((verdict, request));
+        drop(arena);
+        for (sum, part) in spent
+            .iter_mut()
+            .zip([parsed - begun, judged - parsed, judged.elapsed()])
+        {
+            *sum += part;
+        }
+    }
+    let [read, judge, reply] = spent.map(|sum| sum.as_secs_f64() * 1e6 / f64::from(calls));
+    println!("a call: read {read:.1} us, judge {judge:.1} us, answer {reply:.1} us");
+}
