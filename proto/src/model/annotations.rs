@@ -20,6 +20,10 @@ pub const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
 pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
 /// Recommended application name label of Kubernetes.
 pub const APP_KUBERNETES_NAME: &str = "app.kubernetes.io/name";
+/// Recommended label of Kubernetes for the instance of an application: a release's name.
+pub const APP_KUBERNETES_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Recommended label of Kubernetes for the part of an application.
+pub const APP_KUBERNETES_COMPONENT: &str = "app.kubernetes.io/component";
 /// Recommended application version label of Kubernetes.
 pub const APP_KUBERNETES_VERSION: &str = "app.kubernetes.io/version";
 /// The customary short application label.
@@ -40,6 +44,23 @@ pub const NODE_OS: &str = "kubernetes.io/os";
 pub const TOPOLOGY_NETWORK: &str = "topology.weft.dev/network";
 /// Label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+// --- Gateways ---------------------------------------------------------------------------------------------------
+
+/// Pod label that names the Gateway, of the pod's namespace, that it serves (GEP-1762).
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// Pod label that names the IngressClass whose Ingresses, of all namespaces, it serves.
+pub const INGRESS_CLASS: &str = "weft.dev/ingress-class";
+/// Label of every object of a gateway's installation: the gateway's namespace, wherever the object is.
+pub const GATEWAY_NAMESPACE: &str = "weft.dev/gateway-namespace";
+/// Name of the GatewayClass and of the IngressClass that come with Weft.
+pub const GATEWAY_CLASS: &str = "weft";
+/// `spec.controllerName` of GatewayClasses that are Weft's.
+pub const GATEWAY_CONTROLLER: &str = "weft.dev/gateway-controller";
+/// `spec.controller` of IngressClasses that are Weft's.
+pub const INGRESS_CONTROLLER: &str = "weft.dev/ingress-controller";
+/// `app.kubernetes.io/component` of a gateway's objects.
+pub const GATEWAY_COMPONENT: &str = "gateway";
 
 // --- Annotations that Weft writes -------------------------------------------------------------------------------
 
