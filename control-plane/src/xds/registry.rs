@@ -86,8 +86,41 @@ pub struct Sessions {
 
 #[derive(Debug, Default)]
 struct Table {
-    by_id: BTreeMap<u64, Arc<Mutex<SessionStatus>>>,
+    by_id: BTreeMap<u64, Arc<Mutex<Entry>>>,
     by_pod: HashMap<String, usize>,
+}
+
+/// What a stream reports, at each change: the rest of its status is worked out when somebody asks.
+#[derive(Debug)]
+struct Entry {
+    who: SessionStatus,
+    kinds: [Option<KindStatus>; Kind::ALL.len()],
+    catalog: u64,
+}
+
+impl Entry {
+    fn kind(&mut self, kind: Kind) -> &mut KindStatus {
+        self.kinds[kind as usize].get_or_insert_default()
+    }
+
+    fn status(&self, now: Instant) -> SessionStatus {
+        let mut status = self.who.clone();
+        let reported = || self.kinds.iter().flatten();
+        status.catalog = self.catalog;
+        status.synced = reported().all(|kind| !kind.behind);
+        status.unacknowledged = reported().map(|kind| kind.unacknowledged).sum();
+        // A sidecar answers only after it has said everything that it asks for.
+        let begun = ALWAYS.iter().all(|kind| self.kinds[*kind as usize].is_some());
+        let answered = reported().map(|kind| kind.answered_catalog).min();
+        status.answered_catalog = answered.filter(|_| begun).unwrap_or(0);
+        let oldest = reported().filter_map(|kind| kind.since).min();
+        status.behind_seconds = oldest.map_or(0.0, |since| now.duration_since(since).as_secs_f64());
+        let named = Kind::ALL
+            .into_iter()
+            .filter_map(|kind| Some((kind_name(kind), self.kinds[kind as usize].clone()?)));
+        status.kinds = named.collect();
+        status
+    }
 }
 
 /// A pod has [`MAX_STREAMS`] streams already.
@@ -100,7 +133,7 @@ pub struct Registration {
     sessions: Arc<Sessions>,
     id: u64,
     pod_uid: String,
-    status: Arc<Mutex<SessionStatus>>,
+    entry: Arc<Mutex<Entry>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,19 +148,23 @@ impl Sessions {
     pub fn enter(self: &Arc<Self>, status: SessionStatus) -> Result<Registration, Busy> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pod_uid = status.pod_uid.clone();
-        let status = Arc::new(Mutex::new(status));
+        let entry = Arc::new(Mutex::new(Entry {
+            who: status,
+            kinds: Default::default(),
+            catalog: 0,
+        }));
         let mut all = lock(&self.all);
         let count = all.by_pod.entry(pod_uid.clone()).or_default();
         if *count >= MAX_STREAMS {
             return Err(Busy);
         }
         *count += 1;
-        all.by_id.insert(id, status.clone());
+        all.by_id.insert(id, entry.clone());
         Ok(Registration {
             sessions: self.clone(),
             id,
             pod_uid,
-            status,
+            entry,
         })
     }
 
@@ -135,13 +172,7 @@ impl Sessions {
     pub fn list(&self) -> Vec<SessionStatus> {
         let all: Vec<_> = lock(&self.all).by_id.values().cloned().collect();
         let now = Instant::now();
-        let status = |status: &Arc<Mutex<SessionStatus>>| {
-            let mut status = lock(status).clone();
-            let oldest = status.kinds.values().filter_map(|kind| kind.since).min();
-            status.behind_seconds = oldest.map_or(0.0, |since| now.duration_since(since).as_secs_f64());
-            status
-        };
-        all.iter().map(status).collect()
+        all.iter().map(|entry| lock(entry).status(now)).collect()
     }
 
     /// How many streams there are.
@@ -172,15 +203,10 @@ impl Sessions {
 }
 
 impl Registration {
-    /// Changes the entry.
-    pub fn update(&self, change: impl FnOnce(&mut SessionStatus)) {
-        change(&mut lock(&self.status));
-    }
-
     /// Takes over what one kind holds and refuses, after a request or a response.
     pub fn report(&self, kind: Kind, subscription: &Subscription) {
-        let mut status = lock(&self.status);
-        let entry = status.kinds.entry(kind_name(kind)).or_default();
+        let mut entry = lock(&self.entry);
+        let entry = entry.kind(kind);
         entry.wildcard = subscription.wildcard();
         entry.names = subscription.names();
         entry.held = subscription.held();
@@ -195,26 +221,20 @@ impl Registration {
 
     /// Takes over how far every kind is with a catalog.
     pub fn passed<'a>(&self, kinds: impl Iterator<Item = (Kind, &'a Subscription, Progress)>, catalog: u64) {
-        let mut status = lock(&self.status);
+        let mut entry = lock(&self.entry);
         for (kind, subscription, progress) in kinds {
-            let entry = status.kinds.entry(kind_name(kind)).or_default();
+            let entry = entry.kind(kind);
             entry.behind = subscription.behind();
             entry.answered_catalog = progress.catalog();
             (entry.unacknowledged, entry.since) = subscription.unacknowledged();
         }
-        status.catalog = catalog;
-        status.synced = status.kinds.values().all(|kind| !kind.behind);
-        status.unacknowledged = status.kinds.values().map(|kind| kind.unacknowledged).sum();
-        let answered = status.kinds.values().map(|kind| kind.answered_catalog).min();
-        // A sidecar answers only after it has said everything that it asks for.
-        let begun = ALWAYS.map(|kind| status.kinds.contains_key(kind_name(kind))) == [true; 3];
-        status.answered_catalog = answered.filter(|_| begun).unwrap_or(0);
+        entry.catalog = catalog;
     }
 
     /// Counts an acknowledgement or a refusal.
     pub fn answered(&self, kind: Kind, accepted: bool) {
-        let mut status = lock(&self.status);
-        let entry = status.kinds.entry(kind_name(kind)).or_default();
+        let mut entry = lock(&self.entry);
+        let entry = entry.kind(kind);
         if accepted {
             entry.acked += 1
         } else {

@@ -1,20 +1,20 @@
 //! Who may open a stream. Enters: calls on proven connections. Leaves: running sessions. Never: a stream for a caller without
 //! a workload certificate, or whose node id isn't the pod of its certificate, or whose pod isn't in the mesh.
 
-use super::catalog::Catalog;
 use super::registry::{Busy, SessionStatus, Sessions, seconds};
-use super::session::{Outbound, Session};
+use super::session::{Begun, Catalogs, Session};
 use super::view::View;
 use crate::ca::Peer;
 use crate::listen::ConnectionInfo;
 use crate::metrics::Metrics;
 use crate::translate::Scope;
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, unfold};
 use rand::Rng as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::wire::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -23,8 +23,6 @@ use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse}
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// How long a pod may stay unknown: the certificate may be faster than the watch.
 const UNKNOWN_GRACE: Duration = Duration::from_secs(10);
-/// Responses between a session and its connection; one a kind waits at most.
-const IN_FLIGHT: usize = 8;
 
 /// Tells streams to end, each at its own moment.
 #[derive(Clone, Debug)]
@@ -37,7 +35,7 @@ pub struct Stop {
 /// The configuration service.
 #[derive(Clone)]
 pub struct Discovery {
-    catalogs: watch::Receiver<Option<Arc<Catalog>>>,
+    catalogs: Catalogs,
     sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
     stop: Stop,
@@ -91,12 +89,7 @@ fn share() -> f64 {
 
 impl Discovery {
     /// A service that serves `catalogs`.
-    pub fn new(
-        catalogs: watch::Receiver<Option<Arc<Catalog>>>,
-        sessions: Arc<Sessions>,
-        metrics: Arc<Metrics>,
-        stop: Stop,
-    ) -> Self {
+    pub fn new(catalogs: Catalogs, sessions: Arc<Sessions>, metrics: Arc<Metrics>, stop: Stop) -> Self {
         Self {
             catalogs,
             sessions,
@@ -113,27 +106,27 @@ impl Discovery {
         status
     }
 
-    async fn serve(
-        self,
-        peer: Arc<Peer>,
+    /// Begins a stream; `None`: the sidecar hung up.
+    async fn begin(
+        &self,
+        peer: &Peer,
+        node: &str,
         remote: String,
         mut requests: Streaming<DeltaDiscoveryRequest>,
-        out: &Outbound,
-    ) -> Result<(), Status> {
-        let node = format!("{}/{}", peer.id.namespace(), peer.pod.pod);
+    ) -> Result<Option<Session>, Status> {
         let first = match timeout(FIRST_REQUEST, requests.message()).await {
             Ok(Ok(Some(first))) => first,
-            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(None)) => return Ok(None),
             Ok(Err(status)) => return Err(status),
             Err(_) => return Err(self.refuse("silent", Status::deadline_exceeded("no request was sent"))),
         };
         let claimed = first.node.as_ref().map_or("", |node| node.id.as_str());
         if claimed != node {
-            return Err(self.refuse("node", foreign_node(claimed, &node)));
+            return Err(self.refuse("node", foreign_node(claimed, node)));
         }
-        let (view, catalogs) = self.view(&peer).await?;
+        let (view, catalogs) = self.view(peer).await?;
         let status = SessionStatus {
-            node: node.clone(),
+            node: node.to_owned(),
             pod_uid: peer.pod.uid.clone(),
             identity: peer.id.to_string(),
             remote,
@@ -156,20 +149,21 @@ impl Discovery {
             .not_after
             .duration_since(SystemTime::now())
             .unwrap_or_default();
-        let session = Session {
+        let begun = Begun {
             view,
             catalogs,
-            node,
+            requests,
+            node: node.to_owned(),
             expires: Instant::now() + left,
             stop: self.stop.clone(),
             registration,
             metrics: self.metrics.clone(),
         };
-        session.run(first, requests, out).await
+        Session::begin(begun, &first).map(Some)
     }
 
     /// What the peer's pod sees, once it is known.
-    async fn view(&self, peer: &Peer) -> Result<(View, watch::Receiver<Option<Arc<Catalog>>>), Status> {
+    async fn view(&self, peer: &Peer) -> Result<(View, Catalogs), Status> {
         let scope = Scope {
             namespace: peer.id.namespace().into(),
             service_account: peer.id.service_account().into(),
@@ -217,9 +211,87 @@ pub(super) fn foreign_node(claimed: &str, own: &str) -> Status {
     ))
 }
 
+/// A stream, from its opening to its end.
+struct Stream {
+    service: Discovery,
+    /// `namespace/pod`
+    node: String,
+    phase: Phase,
+}
+
+enum Phase {
+    Opened(Opened),
+    Running(Box<Session>),
+    Ended,
+}
+
+struct Opened {
+    peer: Arc<Peer>,
+    remote: String,
+    requests: Streaming<DeltaDiscoveryRequest>,
+}
+
+impl Stream {
+    fn new(service: Discovery, opened: Opened) -> Self {
+        let node = format!("{}/{}", opened.peer.id.namespace(), opened.peer.pod.pod);
+        service.metrics.connected.inc();
+        tracing::debug!(node, remote = opened.remote, "a sidecar's stream begins");
+        let phase = Phase::Opened(opened);
+        Self { service, node, phase }
+    }
+
+    /// What is said next; `None` at the end.
+    async fn next(&mut self) -> Option<Result<DeltaDiscoveryResponse, Status>> {
+        match self.said().await {
+            Ok(Some(response)) => Some(Ok(response)),
+            Ok(None) => {
+                self.phase = Phase::Ended;
+                None
+            }
+            Err(status) => {
+                // Its entry is gone before the sidecar hears of it.
+                self.phase = Phase::Ended;
+                tracing::info!(node = self.node, code = ?status.code(), reason = status.message(), "a sidecar's stream ended");
+                Some(Err(status))
+            }
+        }
+    }
+
+    async fn said(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+        loop {
+            match std::mem::replace(&mut self.phase, Phase::Ended) {
+                Phase::Opened(Opened {
+                    peer,
+                    remote,
+                    requests,
+                }) => {
+                    let begun = self.service.begin(&peer, &self.node, remote, requests).await?;
+                    let Some(session) = begun else { return Ok(None) };
+                    self.phase = Phase::Running(Box::new(session));
+                }
+                Phase::Running(mut session) => {
+                    let said = session.next().await;
+                    if matches!(said, Ok(Some(_))) {
+                        self.phase = Phase::Running(session);
+                    }
+                    return said;
+                }
+                Phase::Ended => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.service.metrics.connected.dec();
+        tracing::debug!(node = self.node, "a sidecar's stream is over");
+    }
+}
+
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Discovery {
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = BoxStream<'static, Result<DeltaDiscoveryResponse, Status>>;
 
     async fn delta_aggregated_resources(
         &self,
@@ -236,27 +308,20 @@ impl AggregatedDiscoveryService for Discovery {
                 Status::unauthenticated("configuration is given to callers with a workload certificate only"),
             ));
         };
-        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-        let service = self.clone();
         let remote = connection
             .remote
             .map(|remote| remote.to_string())
             .unwrap_or_default();
-        tokio::spawn(async move {
-            service.metrics.connected.inc();
-            let node = format!("{}/{}", peer.id.namespace(), peer.pod.pod);
-            tracing::debug!(node, remote, "a sidecar's stream begins");
-            let metrics = service.metrics.clone();
-            let result = service.serve(peer, remote, request.into_inner(), &sender).await;
-            metrics.connected.dec();
-            match result {
-                Ok(()) => tracing::debug!(node, "a sidecar's stream ended"),
-                Err(status) => {
-                    tracing::info!(node, code = ?status.code(), reason = status.message(), "a sidecar's stream ended");
-                    let _ = sender.send(Err(status)).await;
-                }
-            }
+        let opened = Opened {
+            peer,
+            remote,
+            requests: request.into_inner(),
+        };
+        // No task of its own: the connection asks for what is next, and it is written at once.
+        let stream = unfold(Stream::new(self.clone(), opened), |mut stream| async move {
+            let next = stream.next().await?;
+            Some((next, stream))
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(stream.boxed()))
     }
 }

@@ -1,5 +1,5 @@
-//! One stream. Enters: a proven sidecar's requests and catalogs. Leaves: responses, in the order of [`Kind::ALL`]. Never: a
-//! response that can't be written is piled up on: a slow reader slows its own task only.
+//! One stream. Enters: a proven sidecar's requests and catalogs. Leaves: responses, in the order of [`Kind::ALL`], each made when the
+//! connection asks for it. Never: a response that can't be written is piled up on: a slow reader slows its own stream only.
 
 use super::catalog::Catalog;
 use super::progress::Progress;
@@ -7,10 +7,11 @@ use super::registry::Registration;
 use super::subscription::{BadRequest, Outcome, Subscription};
 use super::view::View;
 use crate::metrics::{Metrics, kind_label};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use weft_proto::resource::Kind;
 use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -21,15 +22,34 @@ const GONE_GRACE: Duration = Duration::from_secs(60);
 /// Least time between two pushes of names: they concern everybody, and nobody in particular.
 const NAMES_EVERY: Duration = Duration::from_secs(1);
 
-/// What a stream sends.
-pub type Outbound = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
-
 /// A stream of one sidecar.
 pub struct Session {
+    view: View,
+    catalogs: Catalogs,
+    requests: tonic::Streaming<DeltaDiscoveryRequest>,
+    node: String,
+    expires: Instant,
+    stop: Pin<Box<dyn Future<Output = &'static str> + Send>>,
+    registration: Registration,
+    metrics: Arc<Metrics>,
+    state: State,
+    /// When it ends if nothing else happens.
+    end: Pin<Box<Sleep>>,
+    /// The kind that speaks next, of [`Kind::ALL`].
+    turn: usize,
+}
+
+/// Newer and newer catalogs.
+pub type Catalogs = watch::Receiver<Option<Arc<Catalog>>>;
+
+/// What a stream begins with.
+pub struct Begun {
     /// What its pod sees.
     pub view: View,
     /// Newer catalogs.
-    pub catalogs: watch::Receiver<Option<Arc<Catalog>>>,
+    pub catalogs: Catalogs,
+    /// What the sidecar says.
+    pub requests: tonic::Streaming<DeltaDiscoveryRequest>,
     /// `namespace/pod`, as its certificate says.
     pub node: String,
     /// When its certificate expires: a new stream needs a new one.
@@ -42,6 +62,7 @@ pub struct Session {
     pub metrics: Arc<Metrics>,
 }
 
+#[derive(Default)]
 struct State {
     subscriptions: [Option<Subscription>; Kind::ALL.len()],
     progress: [Progress; Kind::ALL.len()],
@@ -52,62 +73,72 @@ struct State {
 }
 
 impl Session {
-    /// Runs the stream to its end, starting with its first request. Returns why the control plane ended it.
+    /// Begins a stream with its first request.
     ///
     /// # Errors
     /// The status that the sidecar gets.
-    pub async fn run(
-        mut self,
-        first: DeltaDiscoveryRequest,
-        mut requests: tonic::Streaming<DeltaDiscoveryRequest>,
-        out: &Outbound,
-    ) -> Result<(), Status> {
-        let mut state = State {
-            subscriptions: Default::default(),
-            progress: Default::default(),
-            nonce: 0,
-            gone_at: None,
-            names_at: None,
+    pub fn begin(begun: Begun, first: &DeltaDiscoveryRequest) -> Result<Self, Status> {
+        let mut session = Self {
+            view: begun.view,
+            catalogs: begun.catalogs,
+            requests: begun.requests,
+            node: begun.node,
+            expires: begun.expires,
+            stop: Box::pin(begun.stop.wait()),
+            registration: begun.registration,
+            metrics: begun.metrics,
+            state: State::default(),
+            end: Box::pin(sleep_until(begun.expires)),
+            turn: 0,
         };
-        self.take(&mut state, &first)?;
-        let stop = self.stop.clone().wait();
-        let mut until = self.expires;
-        let end = sleep_until(until);
-        tokio::pin!(stop, end);
+        session.take(first)?;
+        Ok(session)
+    }
+
+    /// The next response, when there is one; `None`: the sidecar hung up.
+    ///
+    /// # Errors
+    /// Why the control plane ends the stream.
+    pub async fn next(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
         loop {
-            for kind in Kind::ALL {
-                if let Some(response) = self.next_response(&mut state, kind)
-                    && out.send(Ok(response)).await.is_err()
-                {
-                    return Ok(()); // the sidecar hung up
+            while let Some(kind) = Kind::ALL.get(self.turn) {
+                self.turn += 1;
+                if let Some(response) = self.next_response(*kind) {
+                    return Ok(Some(response));
                 }
             }
+            self.turn = 0;
             let kinds = Kind::ALL.into_iter().filter_map(|kind| {
-                let subscription = state.subscriptions[kind as usize].as_ref()?;
-                Some((kind, subscription, state.progress[kind as usize]))
+                let subscription = self.state.subscriptions[kind as usize].as_ref()?;
+                Some((kind, subscription, self.state.progress[kind as usize]))
             });
             self.registration.passed(kinds, self.view.catalog().sequence);
-            let gone = state.gone_at.map_or(self.expires, |since| since + GONE_GRACE);
+            let gone = self
+                .state
+                .gone_at
+                .map_or(self.expires, |since| since + GONE_GRACE);
             // A timer is set again only where it has to be: this is done for each change and each stream.
-            if until != self.expires.min(gone) {
-                until = self.expires.min(gone);
-                end.as_mut().reset(until);
+            let until = self.expires.min(gone);
+            if until != self.end.deadline() {
+                self.end.as_mut().reset(until);
             }
             tokio::select! {
-                request = requests.message() => match request? {
-                    Some(request) => self.take(&mut state, &request)?,
-                    None => return Ok(()),
-                },
+                // What is new goes out before answers to what is old are read.
+                biased;
                 changed = self.catalogs.changed() => {
                     if changed.is_err() {
                         return Err(Status::unavailable("the control plane is stopping; reconnect"));
                     }
-                    self.advance(&mut state);
+                    self.advance();
                 }
-                reason = &mut stop => return Err(Status::unavailable(reason)),
-                () = names_due(state.names_at) => state.names_at = None,
-                () = &mut end => {
-                    return Err(if state.gone_at.is_some() {
+                request = self.requests.message() => match request? {
+                    Some(request) => self.take(&request)?,
+                    None => return Ok(None),
+                },
+                reason = &mut self.stop => return Err(Status::unavailable(reason)),
+                () = names_due(self.state.names_at) => self.state.names_at = None,
+                () = &mut self.end => {
+                    return Err(if self.state.gone_at.is_some() {
                         Status::permission_denied("the certificate's pod is not in the mesh any more")
                     } else {
                         Status::unavailable("the certificate has expired; reconnect with the renewed one")
@@ -117,7 +148,7 @@ impl Session {
         }
     }
 
-    fn take(&mut self, state: &mut State, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
+    fn take(&mut self, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
         if let Some(node) = &request.node
             && !node.id.is_empty()
             && node.id != self.node
@@ -143,8 +174,8 @@ impl Session {
             BadRequest::Wildcard => Status::permission_denied(error.to_string()),
             _ => Status::invalid_argument(error.to_string()),
         };
-        let slot = &mut state.subscriptions[kind as usize];
-        let progress = &mut state.progress[kind as usize];
+        let slot = &mut self.state.subscriptions[kind as usize];
+        let progress = &mut self.state.progress[kind as usize];
         match slot {
             None => *slot = Some(Subscription::start(kind, request).map_err(refused)?),
             Some(subscription) => match subscription.request(request).map_err(refused)? {
@@ -177,39 +208,37 @@ impl Session {
         Ok(())
     }
 
-    fn advance(&mut self, state: &mut State) {
+    fn advance(&mut self) {
         let Some(catalog) = self.catalogs.borrow_and_update().clone() else {
             return;
         };
         let at = catalog.changed_at;
-        match self.view.advance(catalog) {
-            Some(changes) => {
-                for (kind, name) in changes {
-                    if let Some(subscription) = &mut state.subscriptions[kind as usize] {
-                        subscription.changed(&name, at);
-                    }
-                }
+        let subscriptions = &mut self.state.subscriptions;
+        let told = self.view.advance(catalog, |kind, name| {
+            if let Some(subscription) = &mut subscriptions[kind as usize] {
+                subscription.changed(name, at);
             }
-            None => {
-                for subscription in state.subscriptions.iter_mut().flatten() {
-                    subscription.changed_all(at);
-                }
+        });
+        if !told {
+            for subscription in subscriptions.iter_mut().flatten() {
+                subscription.changed_all(at);
             }
         }
-        state.gone_at = match (self.view.known(), state.gone_at) {
+        self.state.gone_at = match (self.view.known(), self.state.gone_at) {
             (true, _) => None,
             (false, since) => Some(since.unwrap_or_else(Instant::now)),
         };
     }
 
-    fn next_response(&self, state: &mut State, kind: Kind) -> Option<DeltaDiscoveryResponse> {
+    fn next_response(&mut self, kind: Kind) -> Option<DeltaDiscoveryResponse> {
+        let state = &mut self.state;
         let subscription = state.subscriptions[kind as usize].as_mut()?;
         if kind == Kind::Names && state.names_at.is_some() {
             return None;
         }
         let items = self.view.items(kind)?;
         let changed = subscription.since();
-        let response = subscription.respond(items, Instant::now(), || {
+        let response = subscription.respond(items, Instant::now, || {
             state.nonce += 1;
             state.nonce.to_string()
         });

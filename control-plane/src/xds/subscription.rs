@@ -249,17 +249,22 @@ impl Subscription {
     pub fn respond(
         &mut self,
         items: Layered<'_>,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
         nonce: impl FnOnce() -> String,
     ) -> Option<DeltaDiscoveryResponse> {
         if self.waiting.is_some() {
+            return None;
+        }
+        if !self.greet && !self.unsaid() {
+            // Every stream asks at every change.
+            self.since = None;
             return None;
         }
         if self.examine_all {
             self.examine = self.everything(items);
             self.examine_all = false;
         }
-        self.examine.append(&mut self.owed.clone());
+        self.examine.extend(self.owed.iter().cloned());
         let mut response = DeltaDiscoveryResponse::default();
         let mut size = 0;
         let most = if self.kind == Kind::Names {
@@ -309,7 +314,7 @@ impl Subscription {
         response.nonce = nonce();
         self.waiting = Some(Waiting {
             nonce: response.nonce.clone(),
-            since: since.unwrap_or(now),
+            since: since.unwrap_or_else(now),
             count: response.resources.len() + response.removed_resources.len(),
         });
         Some(response)

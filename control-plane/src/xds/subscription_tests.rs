@@ -61,7 +61,7 @@ fn start(request: &DeltaDiscoveryRequest) -> Subscription {
 }
 
 fn respond(subscription: &mut Subscription, items: &Items, nonce: &str) -> Option<DeltaDiscoveryResponse> {
-    subscription.respond(Layered::of(items), Instant::now(), || nonce.to_owned())
+    subscription.respond(Layered::of(items), Instant::now, || nonce.to_owned())
 }
 
 fn ack(subscription: &mut Subscription, nonce: &str) -> Outcome {

@@ -1,7 +1,7 @@
 //! What one pod may see. Enters: a catalog and who asks. Leaves: the items of each kind, by name. Never: anything of another
 //! pod's `Inbound` or policies.
 
-use super::catalog::{Catalog, Changes};
+use super::catalog::Catalog;
 use crate::translate::{Item, Items, Scope, Scoped};
 use std::sync::Arc;
 use weft_proto::resource::Kind;
@@ -35,33 +35,51 @@ impl View {
         }
     }
 
-    /// Moves on to a newer catalog. Returns what changed; `None`: anything may have.
-    pub fn advance(&mut self, catalog: Arc<Catalog>) -> Option<Changes> {
-        let mut changes: Option<Changes> = catalog
-            .changes_since(self.catalog.sequence)
-            .map(|changes| changes.cloned().collect());
+    /// Moves on to a newer catalog, and tells what changed. Returns false if anything else may have, too.
+    pub fn advance(&mut self, catalog: Arc<Catalog>, mut changed: impl FnMut(Kind, &Arc<str>)) -> bool {
+        let mut told = match catalog.changes_since(self.catalog.sequence) {
+            Some(changes) => {
+                changes.for_each(|(kind, name)| changed(*kind, name));
+                true
+            }
+            None => false,
+        };
         if !self.known || !catalog.shared.scoped_same(&self.catalog.shared, &self.scope) {
             let scoped = catalog.shared.scoped(&self.scope);
             self.known = scoped.is_some();
-            if let Some(new) = scoped {
-                match (&self.scoped, &mut changes) {
-                    (Some(old), Some(changes)) => {
+            if let Some(mut new) = scoped {
+                if new.gateway.is_none() {
+                    // What it served goes on.
+                    new.gateway = self.scoped.as_mut().and_then(|old| old.gateway.take());
+                } else if let (Some(None), Some(changes)) =
+                    (self.scoped.as_ref().map(|old| &old.gateway), &mut changes)
+                {
+                    changes.push((Kind::Gateway, "self".into()));
+                }
+                let nothing = Items::default();
+                match &self.scoped {
+                    Some(old) => {
                         for (kind, old, new) in [
                             (Kind::Inbound, &old.inbound, &new.inbound),
                             (Kind::Policy, &old.policies, &new.policies),
                             (Kind::Routes, &old.routes, &new.routes),
                             (Kind::Service, &old.services, &new.services),
+                            (
+                                Kind::Gateway,
+                                old.gateway.as_ref().unwrap_or(&nothing),
+                                new.gateway.as_ref().unwrap_or(&nothing),
+                            ),
                         ] {
-                            changes.extend(old.differing(new).map(|name| (kind, name.clone())));
+                            old.differing(new).for_each(|name| changed(kind, name));
                         }
                     }
-                    _ => changes = None,
+                    None => told = false,
                 }
                 self.scoped = Some(new);
             }
         }
         self.catalog = catalog;
-        changes
+        told
     }
 
     /// Whether the pod is in the mesh now.
@@ -76,16 +94,18 @@ impl View {
 
     /// The items of a kind; `None` while it can't be told which they are.
     pub fn items(&self, kind: Kind) -> Option<Layered<'_>> {
-        let own = self.scoped.as_ref().map(|scoped| match kind {
+        let scoped = self.scoped.as_ref()?;
+        let own = match kind {
             Kind::Inbound => Some(&scoped.inbound),
             Kind::Policy => Some(&scoped.policies),
             Kind::Routes => Some(&scoped.routes),
             Kind::Service => Some(&scoped.services),
-            Kind::TrustBundle | Kind::Names | Kind::Endpoints | Kind::Pod | Kind::Gateway => None,
-        });
+            Kind::Gateway => Some(scoped.gateway.as_ref()?),
+            Kind::TrustBundle | Kind::Names | Kind::Endpoints | Kind::Pod => None,
+        };
         Some(Layered {
             shared: self.catalog.shared.items(kind),
-            own: own?,
+            own,
         })
     }
 }
