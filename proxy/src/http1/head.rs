@@ -154,17 +154,17 @@ pub fn trim() {
 /// # Errors
 /// [`Malformed::LineEnd`] as soon as a bare LF is there, [`Malformed::TooLarge`] beyond the limit.
 pub fn may_be_complete(bytes: &[u8], seen: usize) -> Result<bool, Malformed> {
+    // What was seen may have ended within the last line end.
     let from = seen.saturating_sub(3);
-    let fresh = &bytes[from..];
-    let end = fresh.windows(4).position(|four| four == b"\r\n\r\n");
-    // What is behind the head is a body, in which a LF is a byte like any other.
-    let head = &fresh[..end.unwrap_or(fresh.len())];
-    // A CR just before `from` can't be lost: `from` overlaps what was seen by three bytes.
-    if seen == 0 && head.first() == Some(&b'\n') || has_bare_lf(head) {
-        return Err(Malformed::LineEnd);
-    }
-    if end.is_some() {
-        return Ok(true);
+    for at in memchr::memchr_iter(b'\n', &bytes[from..]) {
+        let at = from + at;
+        if at == 0 || bytes[at - 1] != b'\r' {
+            return Err(Malformed::LineEnd);
+        }
+        // What is behind the head is a body, in which a LF is a byte like any other.
+        if bytes[at + 1..].starts_with(b"\r\n") {
+            return Ok(true);
+        }
     }
     if bytes.len() >= MAX_HEAD {
         Err(Malformed::TooLarge)
@@ -357,6 +357,31 @@ impl Head {
         })
     }
 
+    /// Takes fields away, by name: they don't go on to the next hop.
+    pub fn take_away(&mut self, gone: impl Fn(&[u8]) -> bool) {
+        let Memory { bytes, fields } = &mut self.memory;
+        for field in fields.iter_mut() {
+            field.keep &= !gone(&bytes[range(field.name, field.name_len)]);
+        }
+    }
+
+    /// Adds a field, which goes on to the next hop. The value must be one that a field may have.
+    pub fn append(&mut self, name: &str, value: &str) {
+        let Memory { bytes, fields } = &mut self.memory;
+        // In the place of the empty line, which follows again.
+        let at = bytes.len() - 2;
+        bytes.truncate(at);
+        bytes.extend_from_slice(format!("{name}: {value}\r\n\r\n").as_bytes());
+        fields.push(Field {
+            name: at as u32,
+            name_len: name.len() as u32,
+            value: (at + name.len() + 2) as u32,
+            value_len: value.len() as u32,
+            kind: Kind::of(name.as_bytes()),
+            keep: true,
+        });
+    }
+
     /// The protocols of the Upgrade field, if the message asks for or agrees to one.
     pub fn upgrade_values(&self) -> impl Iterator<Item = &[u8]> {
         self.of_kind(Kind::Upgrade)
@@ -401,6 +426,41 @@ mod tests {
             let (head, length) = Head::response(text.as_bytes(), false, false).unwrap().unwrap();
             assert_eq!((head.reason(), length), (&b""[..], text.len()), "{text:?}");
             assert_eq!(head.framing, Framing::Close);
+        }
+    }
+
+    #[test]
+    fn a_head_is_complete_at_its_empty_line_however_it_comes() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\nof the next";
+        let end = text.find("\r\n\r\n").unwrap() + 4;
+        for (seen, length) in
+            (0..text.len()).flat_map(|seen| (seen..=text.len()).map(move |length| (seen, length)))
+        {
+            // What was seen was not a whole head.
+            if seen < end {
+                let bytes = &text.as_bytes()[..length];
+                assert_eq!(may_be_complete(bytes, seen), Ok(length >= end), "{seen} {length}");
+            }
+        }
+        for bad in [
+            "\nGET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\n",
+        ] {
+            let seen = (0..bad.len())
+                .rev()
+                .find(|seen| may_be_complete(&bad.as_bytes()[..*seen], 0).is_ok())
+                .unwrap();
+            assert_eq!(
+                may_be_complete(bad.as_bytes(), 0),
+                Err(Malformed::LineEnd),
+                "{bad:?}"
+            );
+            assert_eq!(
+                may_be_complete(bad.as_bytes(), seen),
+                Err(Malformed::LineEnd),
+                "{bad:?} after {seen}"
+            );
         }
     }
 

@@ -53,7 +53,8 @@ pub trait Handler {
 pub async fn serve(worker: &Worker, down: &mut Half, handler: &mut impl Handler, watch: &mut Watch) {
     loop {
         let next = match read_head(worker, down, watch).await {
-            Ok(Some(head)) => handler.handle(down, head, watch).await,
+            // A request's state is large, and exists only while there is one: an idle connection holds none of it.
+            Ok(Some(head)) => Box::pin(handler.handle(down, head, watch)).await,
             Ok(None) => Next::Done,
             Err(failure) => {
                 handler.unreadable(failure);
@@ -63,10 +64,10 @@ pub async fn serve(worker: &Worker, down: &mut Half, handler: &mut impl Handler,
         };
         match next {
             Next::Again => {}
-            Next::Linger => return linger(down).await,
+            Next::Linger => return Box::pin(linger(down)).await,
             Next::Abort => return down.io.reset_on_close(),
             Next::Done => {
-                let _ = timeout(LINGER.0, poll_fn(|cx| down.poll_finish(cx))).await;
+                let _ = Box::pin(timeout(LINGER.0, poll_fn(|cx| down.poll_finish(cx)))).await;
                 return;
             }
         }

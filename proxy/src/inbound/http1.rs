@@ -182,7 +182,7 @@ impl Inbound<'_> {
             let was_kept = kept.is_some();
             let mut up = match kept.take() {
                 Some(up) => up,
-                None => match app::fresh(worker, permit, address).await {
+                None => match Box::pin(app::fresh(worker, permit, address)).await {
                     Ok(up) => up,
                     Err(error) => {
                         tracing::debug!(%error, "the application takes no connection");
@@ -242,7 +242,7 @@ impl Inbound<'_> {
             };
             if response.upgrade {
                 let mut moved = Moved::default();
-                let end = tcp::splice(down, &mut up, &mut moved, &mut guard).await;
+                let end = Box::pin(tcp::splice(down, &mut up, &mut moved, &mut guard)).await;
                 if matches!(end, tcp::End::Stopped(Stop::Denied)) {
                     ended.flags = Failure::Denied.flag();
                 }

@@ -55,7 +55,8 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called) {
         None => CLIENT,
     };
     let calm = serve::serve(worker, stream, limits, &mut watch, |incoming| {
-        spawn_local(inbound.clone().handle(incoming));
+        // See `outbound::http2`.
+        spawn_local(Box::pin(inbound.clone().handle(incoming)));
     })
     .await;
     if !calm {

@@ -102,7 +102,7 @@ async fn staged(worker: &Rc<Worker>, accepted: Accepted) {
         let _ = policy::admission(worker, &caller);
         return refuse(&socket);
     };
-    let first = match opening(worker, &socket, mode, protocol).await {
+    let first = match Box::pin(opening(worker, &socket, mode, protocol)).await {
         Some(first) => first,
         None => return,
     };
@@ -116,12 +116,12 @@ async fn staged(worker: &Rc<Worker>, accepted: Accepted) {
             let stream = Stream::Plain(socket);
             match (first, protocol) {
                 (_, Protocol::Tcp | Protocol::Tls) | (First::Tls(_) | First::Opaque | First::Ended, _) => {
-                    opaque::serve(worker, stream, called, false).await;
+                    Box::pin(opaque::serve(worker, stream, called, false)).await;
                 }
                 (First::Http1, _) => http1::serve(worker, stream, called).await,
-                (First::Http2, _) => http2::serve(worker, stream, called).await,
+                (First::Http2, _) => Box::pin(http2::serve(worker, stream, called)).await,
                 // The application may speak first; should the caller turn out to be a sidecar after all, it is served as one.
-                (First::Silent, _) => opaque::serve(worker, stream, called, true).await,
+                (First::Silent, _) => Box::pin(opaque::serve(worker, stream, called, true)).await,
             }
         }
     }
@@ -157,7 +157,7 @@ async fn opening(worker: &Worker, socket: &TcpStream, mode: MtlsMode, protocol: 
 /// A sidecar calls: proves who it is, and is served as what it says it speaks.
 pub async fn mesh(worker: &Rc<Worker>, socket: TcpStream, caller: Caller, original: SocketAddr) {
     let accepting = worker.shared.identity.accept(socket);
-    let (peer, alpn, tls) = match timeout(HANDSHAKE, accepting).await {
+    let (peer, alpn, tls) = match Box::pin(timeout(HANDSHAKE, accepting)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(unverified)) => {
             worker
@@ -185,8 +185,8 @@ pub async fn mesh(worker: &Rc<Worker>, socket: TcpStream, caller: Caller, origin
     );
     match alpn {
         Alpn::H1 => http1::serve(worker, Stream::Server(tls), called).await,
-        Alpn::H2 => http2::serve(worker, Stream::Server(tls), called).await,
-        Alpn::Tcp => tunnel::serve(worker, tls, called).await,
+        Alpn::H2 => Box::pin(http2::serve(worker, Stream::Server(tls), called)).await,
+        Alpn::Tcp => Box::pin(tunnel::serve(worker, tls, called)).await,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::view::{Missing, Wanted};
 pub async fn target(worker: &Worker, original: SocketAddr) -> Target {
     match look(worker, original) {
         Ok(target) => target,
-        Err(missing) => learn(worker, original, missing).await,
+        Err(missing) => Box::pin(learn(worker, original, missing)).await,
     }
 }
 

@@ -115,7 +115,7 @@ impl Handler for Outbound<'_> {
             Cow::Owned(head.to_map())
         });
         let delayed = match route.delay() {
-            Some(delay) => self.delayed(down, &route, begun, delay, watch).await,
+            Some(delay) => Box::pin(self.delayed(down, &route, begun, delay, watch)).await,
             None => None,
         };
         let mut ended = match (&route.way, delayed) {
@@ -289,7 +289,7 @@ impl Outbound<'_> {
                     Poll::Ready(()) => Poll::Ready(Broken::ClientGone),
                     Poll::Pending => wait.poll(cx, None, || false).map(Broken::Stopped),
                 };
-                match hedge::race(&call, tried, after, ask, fault, guard).await {
+                match Box::pin(hedge::race(&call, tried, after, ask, fault, guard)).await {
                     Ok((won, Ok((connection, response)))) => {
                         tried = won;
                         early = Some(response);
@@ -439,9 +439,9 @@ impl Outbound<'_> {
             if response.upgrade {
                 let mut moved = Moved::default();
                 wait.forget();
-                tcp::splice(down, &mut connection.half, &mut moved, |cx| {
+                Box::pin(tcp::splice(down, &mut connection.half, &mut moved, |cx| {
                     wait.poll(cx, None, || false)
-                })
+                }))
                 .await;
                 tried.finish(worker, Outcome::Success);
                 ended.bytes = (moved.received, moved.sent);

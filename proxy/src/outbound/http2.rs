@@ -64,7 +64,8 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         peer,
     });
     let calm = serve::serve(worker, Stream::Plain(socket), CLIENT, &mut watch, |incoming| {
-        spawn_local(outbound.clone().handle(incoming));
+        // A task is moved when it is made and when it ends, and its memory is costly to align: it holds no more than this.
+        spawn_local(Box::pin(outbound.clone().handle(incoming)));
     })
     .await;
     if !calm {
@@ -134,7 +135,7 @@ impl Outbound {
             Cow::Borrowed(&asked.fields)
         });
         let delayed = match route.delay() {
-            Some(delay) => self.delayed(&mut exchange, &route, begun, delay).await,
+            Some(delay) => Box::pin(self.delayed(&mut exchange, &route, begun, delay)).await,
             None => None,
         };
         let mut ended = match (&route.way, delayed) {
@@ -305,7 +306,7 @@ impl Outbound {
                     Poll::Ready(()) => Poll::Ready(Broken::ClientGone),
                     Poll::Pending => wait.poll(cx, None, || false).map(Broken::Stopped),
                 };
-                match hedge::race(&call, tried, after, ask, fault, guard).await {
+                match Box::pin(hedge::race(&call, tried, after, ask, fault, guard)).await {
                     Ok((won, answer)) => {
                         tried = won;
                         raced = Some(answer.map(|(server, response)| {

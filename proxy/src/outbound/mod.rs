@@ -53,11 +53,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         .view()
         .usage(accepted.original.ip())
         .map(|usage| usage.hold());
-    let spoken = spoken(&worker, &accepted.socket, &target).await;
+    let spoken = Box::pin(spoken(&worker, &accepted.socket, &target)).await;
     match spoken {
+        // Apart, so that each connection takes the room of what it speaks only.
         Some(Spoken::Http1) => http1::serve(&worker, accepted, target).await,
-        Some(Spoken::Http2) => http2::serve(&worker, accepted, target).await,
-        Some(Spoken::Opaque) => opaque::serve(&worker, accepted, target).await,
+        Some(Spoken::Http2) => Box::pin(http2::serve(&worker, accepted, target)).await,
+        Some(Spoken::Opaque) => Box::pin(opaque::serve(&worker, accepted, target)).await,
         None => {}
     }
     drop(used);

@@ -132,6 +132,16 @@ impl Call<'_> {
         if !fresh && let Some(kept) = self.kept(&tried.place) {
             return Ok(kept);
         }
+        // Rare, and its state is large.
+        Box::pin(self.made(tried, fresh, bound)).await
+    }
+
+    async fn made(
+        &self,
+        tried: &mut Try,
+        fresh: bool,
+        bound: Option<Instant>,
+    ) -> Result<Connection, NoConnection> {
         let circuit = self.circuit().cloned();
         let overflow = |overflow| NoConnection::Overflow(tried.place.address(), overflow);
         let mut held = None;

@@ -123,18 +123,8 @@ impl SharedPool {
         if let Some(handle) = place.find(wanted) {
             return Ok(handle);
         }
-        let pending = wanted.circuit.map(|circuit| circuit.enter(Bound::Pending));
-        let _pending = pending
-            .transpose()
-            .map_err(|overflow| NoConnection::Overflow(wanted.address, overflow))?;
-        let connecting = place.connecting.lock().await;
-        if let Some(handle) = place.find(wanted) {
-            return Ok(handle);
-        }
-        let stream = connect().await?;
-        let handle = place.start(wanted, stream, self.alarm.clone()).await?;
-        drop(connecting);
-        Ok(handle)
+        // Rare, and its state is large.
+        Box::pin(place.join(wanted, connect, self.alarm.clone())).await
     }
 
     /// Connections for one use.
@@ -243,6 +233,27 @@ impl Place {
             connection.line.streams() < most && connection.may_take(now)
         })?;
         Some(roomy.lease())
+    }
+
+    /// A handle on the connection that somebody else is making, or on a new one.
+    async fn join(
+        &self,
+        wanted: Wanted<'_>,
+        connect: impl AsyncFnOnce() -> Result<Stream, NoConnection>,
+        alarm: Rc<Notify>,
+    ) -> Result<Lease, NoConnection> {
+        let pending = wanted.circuit.map(|circuit| circuit.enter(Bound::Pending));
+        let _pending = pending
+            .transpose()
+            .map_err(|overflow| NoConnection::Overflow(wanted.address, overflow))?;
+        let connecting = self.connecting.lock().await;
+        if let Some(handle) = self.find(wanted) {
+            return Ok(handle);
+        }
+        let stream = connect().await?;
+        let handle = self.start(wanted, stream, alarm).await?;
+        drop(connecting);
+        Ok(handle)
     }
 
     async fn start(

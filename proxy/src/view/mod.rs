@@ -11,6 +11,7 @@
 
 mod directory;
 mod known;
+mod members;
 mod parts;
 mod usage;
 mod writer;
@@ -34,6 +35,7 @@ pub use usage::{Hold, Usage};
 pub use writer::{Change, Refusal, Writer, check};
 
 use known::Known;
+use members::Pods;
 
 /// The view in force, for readers. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -58,7 +60,7 @@ pub struct View {
     /// How many requests this pod takes.
     pub limits: Arc<RateLimits>,
     names: Arc<Names>,
-    pods: Arc<RapidHashMap<IpAddr, Vec<Pod>>>,
+    pods: Arc<Pods>,
     known: Arc<RapidHashMap<IpAddr, Arc<Known>>>,
     directory: Arc<Directory>,
     absent: Arc<RapidHashSet<Wanted>>,
@@ -244,7 +246,7 @@ impl View {
             return Some(known.at(port));
         }
         let pods = self.pods.get(&address.to_canonical())?;
-        for pod in pods {
+        for pod in pods.iter() {
             for (service_port, target) in &pod.endpoint.ports {
                 if *target == port
                     && let Some(destination) = self.backend(&pod.service, *service_port, None)

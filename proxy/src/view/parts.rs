@@ -9,8 +9,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use weft_engine::route::RouteTable;
 use weft_engine::{Caller, Cluster, Plan, Settings};
-use weft_proto::model::{Endpoints, Routes, Service, ServiceName, Traffic};
+use weft_proto::model::{Routes, Service, ServiceName, Traffic};
 
+use super::members::Members;
 use super::{Destination, Entry, Usage};
 use crate::clock::Clock;
 
@@ -20,7 +21,7 @@ pub(super) struct Parts {
     pub(super) usage: Arc<Usage>,
     pub(super) service: Option<Service>,
     pub(super) routes: Option<(Arc<Routes>, Arc<RouteTable>)>,
-    pub(super) endpoints: Option<Endpoints>,
+    pub(super) endpoints: Option<Members>,
     clusters: HashMap<Key, Arc<ArcSwap<Cluster>>>,
 }
 
@@ -44,11 +45,20 @@ impl Parts {
     }
 
     /// Builds all clusters; `true`: there are others than before, or they are treated otherwise.
-    pub(super) fn build(&mut self, caller: Caller<'_>, settings: &Settings, clock: Clock) -> bool {
-        let (Some(service), Some(endpoints)) = (&self.service, &self.endpoints) else {
-            let had = !self.clusters.is_empty();
-            self.clusters.clear();
-            return had;
+    pub(super) fn build(
+        &mut self,
+        name: &ServiceName,
+        caller: Caller<'_>,
+        settings: &Settings,
+        clock: Clock,
+    ) -> bool {
+        let Some(members) = &mut self.endpoints else {
+            return self.cleared();
+        };
+        let endpoints = members.take(name);
+        let Some(service) = &self.service else {
+            members.keep(endpoints);
+            return self.cleared();
         };
         let before = self.clusters.len();
         let there = |(port, subset): &Key| {
@@ -65,7 +75,7 @@ impl Parts {
                 let previous = old.map(|cluster| cluster.load_full());
                 let traffic = traffic(service, &key, previous.as_deref());
                 let plan = Plan {
-                    endpoints,
+                    endpoints: &endpoints,
                     port: port.port,
                     subset,
                     traffic: &traffic,
@@ -79,7 +89,15 @@ impl Parts {
                 }
             }
         }
+        members.keep(endpoints);
         changed
+    }
+
+    /// Forgets all clusters; `true`: there were any.
+    fn cleared(&mut self) -> bool {
+        let had = !self.clusters.is_empty();
+        self.clusters.clear();
+        had
     }
 
     /// The Service for the view. Its clusters must be built.

@@ -19,7 +19,7 @@ use weft_proto::resource::{Kind, Resource};
 
 use super::known::Known;
 use super::parts::Parts;
-use super::{Directory, Names, Pod, Shared, Usage, View, Views, Wanted};
+use super::{Directory, Names, Shared, Usage, View, Views, Wanted, members};
 use crate::clock::Clock;
 
 /// One difference to what is in force.
@@ -261,7 +261,7 @@ impl Writer {
                 let parts = self.parts(&name);
                 // A Service is reachable once its endpoints are known, so that no caller meets an empty one meanwhile.
                 dirty.names |= parts.endpoints.is_none();
-                parts.endpoints = Some(endpoints);
+                parts.endpoints.get_or_insert_default().put(endpoints);
                 dirty.pods.insert(name.clone());
                 dirty.clusters.insert(name);
             }
@@ -322,7 +322,7 @@ impl Writer {
         };
         for name in std::mem::take(&mut dirty.clusters) {
             if let Some(parts) = self.services.get_mut(&name) {
-                dirty.names |= parts.build(caller, &self.settings, self.clock);
+                dirty.names |= parts.build(&name, caller, &self.settings, self.clock);
             }
         }
         let old = self.views.load_full();
@@ -339,7 +339,9 @@ impl Writer {
         let pods = if dirty.pods.is_empty() {
             old.pods.clone()
         } else {
-            Arc::new(self.pods(&old.pods, &dirty.pods))
+            let members = |name| self.services.get(name).and_then(|parts| parts.endpoints.as_ref());
+            let changed = dirty.pods.iter().map(|name| (name, members(name)));
+            Arc::new(members::pods(&old.pods, &changed.collect()))
         };
         let known = match dirty.known {
             true => Arc::new(self.known.clone()),
@@ -406,37 +408,5 @@ impl Writer {
             names.services.insert(name.clone(), entry);
         }
         names
-    }
-
-    fn pods(
-        &self,
-        old: &RapidHashMap<IpAddr, Vec<Pod>>,
-        changed: &BTreeSet<ServiceName>,
-    ) -> RapidHashMap<IpAddr, Vec<Pod>> {
-        let mut pods = old.clone();
-        pods.retain(|_, list| {
-            if list.iter().any(|pod| changed.contains(&pod.service)) {
-                list.retain(|pod| !changed.contains(&pod.service));
-            }
-            !list.is_empty()
-        });
-        for name in changed {
-            let endpoints = self.services.get(name).and_then(|parts| parts.endpoints.as_ref());
-            for endpoint in endpoints.iter().flat_map(|endpoints| &endpoints.endpoints) {
-                let endpoint = Arc::new(endpoint.clone());
-                for address in &endpoint.addresses {
-                    let list = pods.entry(address.to_canonical()).or_default();
-                    let at = list.partition_point(|pod| pod.service < *name);
-                    list.insert(
-                        at,
-                        Pod {
-                            service: name.clone(),
-                            endpoint: endpoint.clone(),
-                        },
-                    );
-                }
-            }
-        }
-        pods
     }
 }
