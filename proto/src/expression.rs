@@ -4,10 +4,13 @@
 //! and a sidecar refuses; unbounded work (expressions run in linear time and have a bounded size).
 
 use crate::convert::Invalid;
+use crate::model::{Answer, PathChange, RouteRule, StringMatch};
 use regex::bytes::{Regex, RegexBuilder};
 
 /// Longest expression, in bytes.
 pub const LONGEST: usize = 1_024;
+/// Most expressions of one Service's routes: each may take as much memory as some thousand plain rules.
+pub const MOST: usize = 1_000;
 /// Largest compiled expression, in bytes.
 const LARGEST: usize = 256 << 10;
 
@@ -37,6 +40,28 @@ pub fn anywhere(text: &str) -> Result<Regex, Invalid> {
         return Err(Invalid::new("regex", reason));
     }
     compile(text, false)
+}
+
+/// How many expressions a rule has; those of the routes of one Service are at most [`MOST`] together.
+pub fn count(rule: &RouteRule) -> usize {
+    let m = &rule.matches;
+    let single = [&m.path, &m.method, &m.authority, &m.scheme];
+    let lists = m.headers.iter().chain(&m.query).chain(&m.without_headers);
+    let origins = rule.cors.iter().flat_map(|cors| &cors.allow_origins);
+    let texts = single
+        .into_iter()
+        .flatten()
+        .chain(lists.map(|(_, value)| value))
+        .chain(origins);
+    let redirect = match &rule.answer {
+        Some(Answer::Redirect(redirect)) => redirect.path.as_ref(),
+        _ => None,
+    };
+    let edits = redirect.into_iter().chain(&rule.rewrite.path);
+    texts.filter(|text| matches!(text, StringMatch::Regex(_))).count()
+        + edits
+            .filter(|edit| matches!(edit, PathChange::Regex { .. }))
+            .count()
 }
 
 fn compile(text: &str, folded: bool) -> Result<Regex, Invalid> {

@@ -246,7 +246,8 @@ fn parse(path: &Path, findings: &mut Vec<Diagnostic>) -> (Vec<Object>, bool) {
     (objects, whole)
 }
 
-fn text(path: &Path) -> Result<String, String> {
+/// The text of a file, if it is not too large.
+pub(super) fn text(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(LARGEST_FILE + 1)
@@ -260,7 +261,7 @@ fn text(path: &Path) -> Result<String, String> {
 
 /// The documents of a YAML stream, each with the line where its content starts. A line that starts with `---` is
 /// always a boundary (YAML 1.2, section 9.1.2).
-fn documents(text: &str) -> Vec<(u32, String)> {
+pub(super) fn documents(text: &str) -> Vec<(u32, String)> {
     let mut documents: Vec<(u32, String)> = vec![(1, String::new())];
     for (number, line) in (1u32..).zip(text.split_inclusive('\n')) {
         let boundary = line

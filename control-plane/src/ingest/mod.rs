@@ -9,5 +9,7 @@ pub mod files;
 pub mod kube;
 /// The kinds of object that Weft knows.
 pub mod kind;
+/// Which line of a file a rule or a field is on.
+pub mod lines;
 /// Objects to intent.
 pub mod read;

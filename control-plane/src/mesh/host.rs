@@ -21,6 +21,19 @@ pub fn service(host: &str, own: &str, cluster_domain: &str) -> Option<ServiceNam
     (inside && labels(name) && labels(namespace)).then(|| ServiceName::new(namespace, name))
 }
 
+/// Whether a host with a wildcard is about a Service: `*` or the end of one of its names, for example `*.shop.svc.cluster.local`.
+pub fn covers(host: &str, service: &ServiceName, cluster_domain: &str) -> bool {
+    let Some(end) = host.strip_prefix('*') else {
+        return false;
+    };
+    let short = format!("{}.{}", service.name, service.namespace);
+    end.is_empty()
+        || ["", ".svc"]
+            .iter()
+            .any(|more| format!("{short}{more}").ends_with(end))
+        || format!("{short}.svc.{}", cluster_domain.to_ascii_lowercase()).ends_with(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +58,25 @@ mod tests {
         ] {
             let found = service(host, "shop", "cluster.local").map(|name| name.to_string());
             assert_eq!(found.as_deref(), wanted, "{host}");
+        }
+    }
+    #[test]
+    fn wildcards_end_names() {
+        let cart = ServiceName::new("shop", "cart");
+        for (host, wanted) in [
+            ("*", true),
+            ("*.shop", true),
+            ("*.shop.svc", true),
+            ("*.shop.svc.cluster.local", true),
+            ("*.svc.cluster.local", true),
+            ("*.cluster.local", true),
+            ("*art.shop.svc.cluster.local", true),
+            ("*.bank.svc.cluster.local", false),
+            ("*.com", false),
+            ("cart.shop", false),
+            ("*.cart.shop", false),
+        ] {
+            assert_eq!(covers(host, &cart, "cluster.local"), wanted, "{host}");
         }
     }
 }

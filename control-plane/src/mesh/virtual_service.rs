@@ -12,7 +12,8 @@ use weft_proto::model::{Origin, RouteMatch};
 pub struct VirtualService {
     /// Seconds since the epoch when it was made; `None` in a manifest.
     pub created: Option<i64>,
-    /// Lower-case hosts, each with its path in the object. None: others delegate to it.
+    /// Lower-case hosts, each with its path in the object; `*` and `*.suffix` are for every Service with such a name. None: others
+    /// delegate to it.
     pub hosts: Vec<(Arc<str>, Arc<str>)>,
     /// For whose callers it holds.
     pub export: Export,

@@ -26,7 +26,8 @@ pub(super) fn findings(mesh: &Mesh, item: &Item) -> Vec<Diagnostic> {
         }
         Item::VirtualService(one) => {
             let domain = &mesh.settings.cluster_domain;
-            for (name, field) in &one.hosts {
+            let exact = one.hosts.iter().filter(|(name, _)| !name.starts_with('*'));
+            for (name, field) in exact {
                 match host::service(name, &one.origin.namespace, domain) {
                     Some(name) => findings.extend(service(mesh, &one.origin, &name, field)),
                     None => findings.push(outside(&one.origin, name, field)),

@@ -8,11 +8,8 @@ use super::cors::CorsRule;
 use super::{CompiledAnswer, CompiledRule, RequestMatch};
 use crate::{Invalid, retry};
 use std::sync::Arc;
-use weft_proto::model::{Answer, Backend, HeaderChanges, PathChange, RouteMatch, RouteRule, StringMatch};
-use weft_proto::syntax;
-
-/// Most expressions of one Service's routes: each may take as much memory as some thousand plain rules.
-const MOST_EXPRESSIONS: usize = 1_000;
+use weft_proto::model::{Answer, Backend, HeaderChanges, RouteMatch, RouteRule};
+use weft_proto::{expression, syntax};
 
 impl CompiledRule {
     pub(super) fn compile(index: usize, rule: &RouteRule) -> Result<Self, Invalid> {
@@ -94,30 +91,13 @@ pub(super) fn weight(backends: &[Backend]) -> u64 {
 
 /// Refuses more expressions than one table may have.
 pub(super) fn bounded(rules: &[RouteRule]) -> Result<(), Invalid> {
-    let is_regex = |wanted: &StringMatch| matches!(wanted, StringMatch::Regex(_));
     let mut count = 0;
     for (index, rule) in rules.iter().enumerate() {
-        let m = &rule.matches;
-        let single = [&m.path, &m.method, &m.authority, &m.scheme];
-        let lists = m.headers.iter().chain(&m.query).chain(&m.without_headers);
-        let origins = rule.cors.iter().flat_map(|cors| &cors.allow_origins);
-        let texts = single
-            .into_iter()
-            .flatten()
-            .chain(lists.map(|(_, value)| value))
-            .chain(origins);
-        let redirect = match &rule.answer {
-            Some(Answer::Redirect(redirect)) => redirect.path.as_ref(),
-            _ => None,
-        };
-        let edits = redirect.into_iter().chain(&rule.rewrite.path);
-        count += texts.filter(|text| is_regex(text)).count()
-            + edits
-                .filter(|edit| matches!(edit, PathChange::Regex { .. }))
-                .count();
-        if count > MOST_EXPRESSIONS {
+        count += expression::count(rule);
+        if count > expression::MOST {
             let reason = format!(
-                "the routes of one Service have at most {MOST_EXPRESSIONS} regular expressions; merge some of them"
+                "the routes of one Service have at most {} regular expressions; merge some of them",
+                expression::MOST
             );
             return Err(Invalid::new(format!("rules[{index}]"), reason));
         }

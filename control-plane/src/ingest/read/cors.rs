@@ -95,5 +95,5 @@ fn origin(text: &str, at: &str, notes: &Notes) -> Option<StringMatch> {
         return Some(StringMatch::Exact(text.into()));
     }
     let escaped = regex::escape(text).replace(r"\*", "[^/]+");
-    syntax::regex(&escaped, at, notes).map(StringMatch::Regex)
+    syntax::regex_folded(&escaped, at, notes).map(StringMatch::Regex)
 }

@@ -2,10 +2,11 @@
 
 use crate::mesh::{DeclaredService, Labels};
 use std::collections::BTreeSet;
-use weft_proto::model::{ConnectionRule, Protocol, RouteRule, Routes, ServiceName};
+use weft_proto::expression;
+use weft_proto::model::{ConnectionRule, Origin, Protocol, RouteRule, Routes, ServiceName};
 
 /// Most rules of one Service that a sidecar takes, of each kind.
-pub(super) const MOST_RULES: usize = 10_000;
+pub(in crate::translate) const MOST_RULES: usize = 10_000;
 
 /// The ports that a rule is about: of requests, all that can carry some.
 pub(super) fn reach(service: &DeclaredService, limit: Option<u16>, requests: bool) -> Vec<u16> {
@@ -84,6 +85,19 @@ impl Layer {
             .into_iter()
             .flat_map(|(limit, requests)| reach(service, limit, requests))
             .collect()
+    }
+
+    /// Leaves out what is more than a sidecar takes. Returns the first rule whose expressions are too many.
+    pub(super) fn bound(&mut self) -> Option<Origin> {
+        self.rules.truncate(MOST_RULES);
+        self.connections.truncate(MOST_RULES);
+        let mut count = 0;
+        let too_many = self.rules.iter().position(|(_, rule)| {
+            count += expression::count(rule);
+            count > expression::MOST
+        })?;
+        let first = self.rules.drain(too_many..).next();
+        first.map(|(_, rule)| rule.origin)
     }
 
     /// Puts a layer below this one. Returns the ports that this one hides of it.

@@ -21,6 +21,7 @@ use layer::{Held, Layer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use virtual_service::VirtualServices;
+use weft_proto::expression;
 use weft_proto::model::{Routes, ServiceName};
 
 /// Routes of every Service that has some.
@@ -105,8 +106,19 @@ pub(super) fn routes(mesh: &Mesh, findings: &mut Vec<Diagnostic>) -> Translated 
                 }
             }
             virtual_services.below(&mut layer, service, namespace, findings);
-            layer.rules.truncate(layer::MOST_RULES);
-            layer.connections.truncate(layer::MOST_RULES);
+            if let Some(first) = layer.bound() {
+                let reason = format!(
+                    "the routes of Service {name} have more than {} regular expressions: this rule and those after it are left out",
+                    expression::MOST
+                );
+                let field = first.rule.clone();
+                let finding = Diagnostic::error("route-too-many", &first.with_rule("")).at(field);
+                findings.push(
+                    finding
+                        .because(reason)
+                        .so("merge some expressions, or match prefixes"),
+                );
+            }
             Held {
                 service: name.clone(),
                 layer,

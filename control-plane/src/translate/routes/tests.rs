@@ -6,7 +6,7 @@ use crate::mesh::{Change, Labels, Mesh};
 use crate::testing;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use weft_proto::model::{Origin, RouteRule, ServiceName};
+use weft_proto::model::{Answer, Origin, RouteRule, Routes, ServiceName};
 
 const ISTIO: &str = "networking.istio.io/v1";
 const GATEWAY: &str = "gateway.networking.k8s.io/v1";
@@ -279,6 +279,63 @@ fn delegates_that_multiply_are_bounded() {
     assert_eq!(
         super::routes(&mesh, &mut Vec::new()).producer[0].rules.len(),
         10_000
+    );
+    assert_eq!(codes(&mesh), ["route-too-many"]);
+}
+
+/// A host with a wildcard is about every Service with a cluster address that nothing narrower names.
+#[test]
+fn wildcards_are_for_what_nothing_narrower_names() {
+    let wide = |name: &str, day: u8, hosts: Value, status: u16| {
+        let http = json!([{"directResponse": {"status": status}}]);
+        object(
+            ISTIO,
+            "VirtualService",
+            name,
+            day,
+            &json!({"hosts": hosts, "http": http}),
+        )
+    };
+    let statuses = |objects: Vec<Change>| -> Vec<(String, u16)> {
+        let routes = super::routes(&mesh(objects), &mut Vec::new());
+        let status = |rule: &RouteRule| match rule.answer {
+            Some(Answer::Respond { status, .. }) => status,
+            _ => 0,
+        };
+        let of = |routes: &Routes| (routes.service.to_string(), status(&routes.rules[0]));
+        let mut all: Vec<_> = routes.producer.iter().map(of).collect();
+        all.sort();
+        all
+    };
+    let more = || vec![testing::service("api"), testing::service("cart")];
+    let all = || wide("shop/all", 1, json!(["*"]), 501);
+    let [api, cart, web] = ["shop/api", "shop/cart", "shop/web"].map(str::to_owned);
+    let mut objects = more();
+    objects.push(all());
+    let everywhere = [(api.clone(), 501), (cart.clone(), 501), (web.clone(), 501)];
+    assert_eq!(statuses(objects), everywhere);
+    let mut objects = more();
+    objects.extend([
+        all(),
+        wide("shop/some", 2, json!(["*i.shop.svc.cluster.local"]), 502),
+        wide("shop/web", 3, json!(["web.shop.svc.cluster.local"]), 503),
+    ]);
+    assert_eq!(statuses(objects), [(api, 502), (cart, 501), (web, 503)]);
+    assert_eq!(
+        codes(&mesh(vec![wide("shop/none", 1, json!(["*.example.com"]), 501)])),
+        ["virtual-service-host-missing"]
+    );
+}
+
+#[test]
+fn expressions_of_one_service_are_bounded() {
+    let http: Vec<Value> = (0..1_001)
+        .map(|i| json!({"match": [{"uri": {"regex": format!("/{i}")}}], "directResponse": {"status": 200}}))
+        .collect();
+    let mesh = mesh(vec![virtual_service("shop/a", 1, json!({"http": http}))]);
+    assert_eq!(
+        super::routes(&mesh, &mut Vec::new()).producer[0].rules.len(),
+        1_000
     );
     assert_eq!(codes(&mesh), ["route-too-many"]);
 }

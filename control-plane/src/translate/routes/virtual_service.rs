@@ -1,21 +1,33 @@
 //! Istio's VirtualServices: which one holds for whom, and its rules.
 //!
-//! Of several for one Service one holds for a caller: one of the caller's own namespace before one of the Service's before others, then
-//! the oldest, then the first by name.
+//! Of several for one Service one holds for a caller: one that names it before one with a wildcard, a longer wildcard before a shorter one;
+//! then one of the caller's own namespace before one of the Service's before others, then the oldest, then the first by name.
 
 use super::backend::{From, SHARE_REFUSED};
 use super::delegate::{self, Rule};
 use super::layer::{Layer, MOST_RULES};
 use crate::mesh::virtual_service::{Callers, VirtualMatch};
-use crate::mesh::{DeclaredService, Diagnostic, Export, Mesh, VirtualService, host};
+use crate::mesh::{DeclaredService, Diagnostic, Export, Mesh, ServiceType, VirtualService, host};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_proto::model::{ConnectionRule, ServiceName};
 
+/// Services with a cluster address that a wildcard is about.
+fn covered(mesh: &Mesh, host: &str) -> Vec<ServiceName> {
+    let all = mesh.services.values();
+    let addressed = all.filter(|service| service.service_type == ServiceType::Cluster);
+    let covered =
+        |service: &&Arc<DeclaredService>| host::covers(host, &service.name, &mesh.settings.cluster_domain);
+    addressed
+        .filter(covered)
+        .map(|service| service.name.clone())
+        .collect()
+}
+
 /// Every VirtualService, by the Services that its hosts name.
 pub(super) struct VirtualServices<'a> {
     mesh: &'a Mesh,
-    by_service: BTreeMap<ServiceName, Vec<&'a VirtualService>>,
+    by_service: BTreeMap<ServiceName, Vec<Named<'a>>>,
     /// Rules for requests, delegates followed.
     rules: BTreeMap<ServiceName, Vec<Rule<'a>>>,
     /// Those that others delegate to.
@@ -23,6 +35,17 @@ pub(super) struct VirtualServices<'a> {
     /// Those that hold for some caller of the Service at hand, and what hides them.
     chosen: BTreeSet<ServiceName>,
 }
+
+/// A VirtualService, and how it names a Service.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    /// 0: by its name; else the more, the shorter the wildcard is.
+    breadth: usize,
+    one: &'a VirtualService,
+}
+
+/// Longer than every host.
+const LONGEST_HOST: usize = 256;
 
 fn key(virtual_service: &VirtualService) -> ServiceName {
     ServiceName::new(&virtual_service.origin.namespace, &virtual_service.origin.name)
@@ -40,26 +63,23 @@ impl<'a> VirtualServices<'a> {
         for (name, virtual_service) in mesh.virtual_services.iter() {
             let namespace = &virtual_service.origin.namespace;
             for (host, field) in &virtual_service.hosts {
-                let service = host::service(host, namespace, &mesh.settings.cluster_domain);
-                match service.filter(|service| mesh.services.contains_key(service)) {
-                    Some(service) => {
-                        let all = this.by_service.entry(service).or_default();
-                        if !all.iter().any(|other| key(other) == *name) {
-                            all.push(virtual_service);
-                        }
+                let (services, breadth) = match host.starts_with('*') {
+                    true => (covered(mesh, host), LONGEST_HOST - host.len()),
+                    false => {
+                        let service = host::service(host, namespace, &mesh.settings.cluster_domain);
+                        let there = service.filter(|service| mesh.services.contains_key(service));
+                        (there.into_iter().collect(), 0)
                     }
-                    None => {
-                        let finding =
-                            Diagnostic::error("virtual-service-host-missing", &virtual_service.origin);
-                        let reason =
-                            format!("no Service of the cluster has the name {host}: nothing is routed by it");
-                        findings.push(
-                            finding
-                                .at(field)
-                                .because(reason)
-                                .so("create the Service, or correct the host"),
-                        );
-                    }
+                };
+                if services.is_empty() {
+                    let finding = Diagnostic::error("virtual-service-host-missing", &virtual_service.origin);
+                    let reason =
+                        format!("no Service of the cluster has the name {host}: nothing is routed by it");
+                    let finding = finding.at(field).because(reason);
+                    findings.push(finding.so("create the Service, or correct the host"));
+                }
+                for service in services {
+                    this.name(service, breadth, virtual_service);
                 }
             }
             if !virtual_service.hosts.is_empty() {
@@ -70,18 +90,33 @@ impl<'a> VirtualServices<'a> {
         this
     }
 
+    /// Notes that a host of a VirtualService is about a Service. Of several the narrowest counts.
+    fn name(&mut self, service: ServiceName, breadth: usize, one: &'a VirtualService) {
+        let all = self.by_service.entry(service).or_default();
+        match all.iter_mut().find(|other| std::ptr::eq(other.one, one)) {
+            Some(same) => same.breadth = same.breadth.min(breadth),
+            None => all.push(Named { breadth, one }),
+        }
+    }
+
     /// Every Service that a host names.
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.by_service.keys()
     }
 
-    fn of(&self, service: &ServiceName) -> &[&'a VirtualService] {
+    fn of(&self, service: &ServiceName) -> &[Named<'a>] {
         self.by_service.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that name a Service, not those that have a wildcard for it.
+    fn by_name(&self, service: &ServiceName) -> impl Iterator<Item = &'a VirtualService> {
+        let all = self.of(service).iter();
+        all.filter(|named| named.breadth == 0).map(|named| named.one)
     }
 
     /// Namespaces whose callers may have other rules for a Service than everybody.
     pub(super) fn namespaces(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<str>> {
-        self.of(service).iter().flat_map(|one| {
+        self.of(service).iter().map(|named| named.one).flat_map(|one| {
             let exported = match &one.export {
                 Export::All => &[][..],
                 Export::To(namespaces) => namespaces,
@@ -103,22 +138,23 @@ impl<'a> VirtualServices<'a> {
     }
 
     /// The one that holds for callers of a namespace (`None`: of one that no VirtualService names).
-    fn choose(&self, service: &ServiceName, namespace: Option<&Arc<str>>) -> Option<&'a VirtualService> {
-        let holds = |one: &&&VirtualService| match (&one.export, namespace) {
+    fn choose(&self, service: &ServiceName, namespace: Option<&Arc<str>>) -> Option<Named<'a>> {
+        let holds = |named: &&Named<'_>| match (&named.one.export, namespace) {
             (Export::All, _) => true,
             (Export::To(namespaces), Some(namespace)) => namespaces.contains(namespace),
             (Export::To(_), None) => false,
         };
-        let order = |one: &&&VirtualService| {
-            let origin = &one.origin;
+        let order = |named: &&Named<'_>| {
+            let origin = &named.one.origin;
             let near = match &origin.namespace {
                 own if Some(own) == namespace => 0,
                 own if *own == service.namespace => 1,
                 _ => 2,
             };
             (
+                named.breadth,
                 near,
-                one.created.unwrap_or(i64::MAX),
+                named.one.created.unwrap_or(i64::MAX),
                 origin.namespace.clone(),
                 origin.name.clone(),
             )
@@ -134,13 +170,14 @@ impl<'a> VirtualServices<'a> {
         namespace: Option<&Arc<str>>,
         findings: &mut Vec<Diagnostic>,
     ) {
-        let Some(one) = self.choose(&service.name, namespace) else {
+        let Some(Named { breadth, one }) = self.choose(&service.name, namespace) else {
             return;
         };
         self.chosen.insert(key(one));
         let lower = self.layer(one, &service.name, namespace, findings);
         let hidden = layer.over(&lower, service);
-        if let Some(port) = hidden.first() {
+        // What has a wildcard is meant for what nothing else is said of.
+        if let Some(port) = hidden.first().filter(|_| breadth == 0) {
             let all = hidden.len() == lower.ports(service).len();
             let upper = layer.rules.iter().map(|(_, rule)| &rule.origin);
             let mut upper = upper.chain(layer.connections.iter().map(|(_, rule)| &rule.origin));
@@ -187,7 +224,7 @@ impl<'a> VirtualServices<'a> {
             let from = |at| From {
                 mesh: self.mesh,
                 origin: &object,
-                parent: service,
+                parent: Some(service),
                 at,
             };
             let references = rule.then.backends.iter();
@@ -209,7 +246,7 @@ impl<'a> VirtualServices<'a> {
             let from = |at| From {
                 mesh: self.mesh,
                 origin: &one.origin,
-                parent: service,
+                parent: Some(service),
                 at,
             };
             let by_port = from(None).depends_on_port(rule.backends.iter());
@@ -244,7 +281,7 @@ impl<'a> VirtualServices<'a> {
 
     /// Hosts that name a Service without an address of its own.
     pub(super) fn no_address(&self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
-        for one in self.of(service) {
+        for one in self.by_name(service) {
             let reason = format!("Service {service} has no address of its own that a route could be for");
             let finding = Diagnostic::error("virtual-service-host-unsupported", &one.origin).at("spec.hosts");
             findings.push(
@@ -258,12 +295,12 @@ impl<'a> VirtualServices<'a> {
     /// Those that hold for no caller of a Service, because others do.
     pub(super) fn never_chosen(&mut self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
         let chosen = std::mem::take(&mut self.chosen);
-        for one in self.of(service).iter().filter(|one| !chosen.contains(&key(one))) {
+        for one in self.by_name(service).filter(|one| !chosen.contains(&key(one))) {
             let nobody = matches!(&one.export, Export::To(namespaces) if namespaces.is_empty());
             let other = self.choose(service, Some(&one.origin.namespace));
             let other = other.or_else(|| self.choose(service, None));
             let reason = match (nobody, other) {
-                (false, Some(other)) => format!(
+                (false, Some(Named { one: other, .. })) => format!(
                     "Service {service} has the VirtualService {}/{} too, which goes first: this one has no effect there",
                     other.origin.namespace, other.origin.name
                 ),

@@ -152,11 +152,18 @@ fn redirect(mut fields: Fields<'_>, notes: &Notes) -> Redirect {
     found
 }
 
+/// A path to redirect to or to send: the whole one, or after `%PREFIX()%` what takes the place of the prefix that was matched.
 fn full(path: &str, at: &str, notes: &Notes) -> Option<PathChange> {
-    if path.contains("%PREFIX()%") {
-        let reason = "Weft doesn't put the matched prefix into %PREFIX()%";
-        notes.unsupported(at, reason, "write the whole path");
-        return None;
+    if let Some(start) = path.strip_prefix("%PREFIX()%") {
+        let fits = start.is_empty() || syntax::path(start).is_some();
+        if !fits {
+            notes.invalid(
+                at,
+                "has no absolute path after %PREFIX()%",
+                "write it like %PREFIX()%/new",
+            );
+        }
+        return fits.then(|| PathChange::Prefix(start.into()));
     }
     let found = syntax::path(path);
     if found.is_none() {

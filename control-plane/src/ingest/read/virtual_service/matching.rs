@@ -90,6 +90,9 @@ fn without_port(found: StringMatch, at: &str, notes: &Notes) -> Option<StringMat
             Some(StringMatch::Exact(lower(host)))
         }
         StringMatch::Prefix(text) => Some(StringMatch::Prefix(lower(&text))),
+        StringMatch::Regex(pattern) => {
+            regex_folded(&pattern, &format!("{at}.regex"), notes).map(StringMatch::Regex)
+        }
         other => Some(other),
     }
 }

@@ -88,9 +88,12 @@ fn hosts(spec: &mut Fields<'_>, notes: &Notes) -> Vec<(Arc<str>, Arc<str>)> {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-.*_:".contains(&b);
         if host.is_empty() || host.len() > 253 || !host.bytes().all(fits) {
             notes.invalid(&at, "is no host", "write the Service's name");
-        } else if host.contains('*') {
-            let reason = "Weft routes by Services, one by one: nothing is routed by a host with a wildcard";
-            notes.unsupported(&at, reason, "name each Service");
+        } else if host.strip_prefix('*').unwrap_or(host).contains('*') {
+            notes.invalid(
+                &at,
+                "has a wildcard that isn't its first character",
+                "write it like *.shop",
+            );
         } else {
             hosts.push((host.to_ascii_lowercase().into(), at.into()));
         }

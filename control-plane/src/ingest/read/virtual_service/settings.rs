@@ -5,7 +5,7 @@ use super::super::duration::duration;
 use super::super::fields::{Fields, Notes};
 use super::super::route_filter::{few_changes, removals};
 use super::super::route_policy;
-use super::super::syntax::{bound, header_name, header_value, unchangeable};
+use super::super::syntax::{bound, header_name, header_value, regex_folded, unchangeable};
 use super::matching::text_match;
 use std::time::Duration;
 use weft_proto::model::{Abort, Cors, Fault, HeaderChanges, Retries, RetryOn, StringMatch};
@@ -286,7 +286,14 @@ pub(super) fn cors(fields: &mut Fields<'_>, notes: &Notes) -> Option<Cors> {
     let mut allow_origins: Vec<StringMatch> = policy
         .objects("allowOrigins")
         .into_iter()
-        .filter_map(|origin| text_match(Some(origin), notes))
+        .filter_map(|origin| {
+            let at = origin.at("regex");
+            match text_match(Some(origin), notes)? {
+                // Origins are compared whatever the case of their letters.
+                StringMatch::Regex(text) => regex_folded(&text, &at, notes).map(StringMatch::Regex),
+                other => Some(other),
+            }
+        })
         .collect();
     // Deprecated: exact ones.
     let old = policy.texts("allowOrigin").into_iter();
