@@ -51,6 +51,8 @@ pub mod circuit;
 pub mod health;
 /// How many requests a pod takes.
 pub mod limit;
+/// How many requests wait for the application at once.
+pub mod crowd;
 /// Deadlines that travel with a request.
 pub mod deadline;
 /// Why: the same decisions, with what spoke against everything else.

@@ -58,6 +58,8 @@ impl Parts {
             asked.log_level.unwrap_or(&self.template.proxy_log),
         ));
         own.extend(asked.workers.map(|count| plain(env::WORKERS, count.to_string())));
+        let concurrency = asked.inbound_concurrency.clone();
+        own.extend(concurrency.map(|bound| plain(env::INBOUND_CONCURRENCY, bound)));
         let resources = resources(&self.template, asked);
         let varying = [
             Json::from(self.digest.as_str()),

@@ -15,6 +15,7 @@
 //! | `sidecar.weft.dev/proxyCPULimit`, `…proxyMemoryLimit` | `sidecar.istio.io/…` | limit: a quantity, at least the request |
 //! | `sidecar.weft.dev/logLevel` | `sidecar.istio.io/logLevel` | off, error, warn(ing), info, debug, trace (critical: error) |
 //! | `sidecar.weft.dev/workers` | `concurrency` in `proxy.istio.io/config` (0: default) | 1 to 64 |
+//! | `sidecar.weft.dev/inboundConcurrency` | | 1 to 100,000, or `adaptive` |
 
 use ipnet::IpNet;
 use weft_proto::model::annotations::{self as names, Setting};
@@ -28,6 +29,8 @@ use crate::selection::{Selection, disjoint, lookup, ports, ranges, refuse};
 pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Most worker threads of one sidecar.
 pub const MAX_WORKERS: u64 = 64;
+/// Most requests that may be let wait for the application.
+pub const MAX_CONCURRENCY: u32 = 100_000;
 /// Longest `proxy.istio.io/config` that is read, in bytes.
 const MAX_PROXY_CONFIG: usize = 16 * 1024;
 
@@ -54,6 +57,8 @@ pub struct Overrides {
     pub log_level: Option<&'static str>,
     /// Worker threads, 1 to [`MAX_WORKERS`].
     pub workers: Option<u64>,
+    /// How many requests may wait for the application: a number up to [`MAX_CONCURRENCY`], or `adaptive`.
+    pub inbound_concurrency: Option<String>,
     /// What was seen and not acted on.
     pub warnings: Vec<String>,
 }
@@ -83,6 +88,7 @@ pub fn read(pod: &Pod<'_>) -> Result<Overrides, Refusal> {
         memory: resource(pod, names::PROXY_MEMORY, names::PROXY_MEMORY_LIMIT)?,
         log_level: log_level(pod)?,
         workers: None,
+        inbound_concurrency: inbound_concurrency(pod)?,
         warnings: unknown(pod),
     };
     asked.workers = workers(pod, &mut asked.warnings)?;
@@ -173,6 +179,21 @@ fn workers(pod: &Pod<'_>, warnings: &mut Vec<String>) -> Result<Option<u64>, Ref
         )),
         (own, istio) => Ok(own.or(istio)),
     }
+}
+
+fn inbound_concurrency(pod: &Pod<'_>) -> Result<Option<String>, Refusal> {
+    let Some((name, text)) = lookup(pod, names::INBOUND_CONCURRENCY)? else {
+        return Ok(None);
+    };
+    let text = text.trim();
+    let number = || text.parse().is_ok_and(|count| (1..=MAX_CONCURRENCY).contains(&count));
+    if text == "adaptive" || number() {
+        return Ok(Some(text.to_owned()));
+    }
+    Err(refuse(
+        name,
+        format!("{text:?} is neither adaptive nor a number from 1 to {MAX_CONCURRENCY}"),
+    ))
 }
 
 fn concurrency(pod: &Pod<'_>, warnings: &mut Vec<String>) -> Result<Option<u64>, Refusal> {
@@ -295,6 +316,11 @@ mod tests {
     #[test]
     fn malformed_or_contradictory_is_refused_by_name() {
         for (annotations, field, reason) in [
+            (
+                json!({"sidecar.weft.dev/inboundConcurrency": "0"}),
+                "sidecar.weft.dev/inboundConcurrency",
+                "\"0\" is neither adaptive nor",
+            ),
             (
                 json!({"traffic.weft.dev/excludeInboundPorts": "80,,81"}),
                 "traffic.weft.dev/excludeInboundPorts",

@@ -13,6 +13,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 use weft_engine::Tick;
+use weft_engine::crowd::Crowd;
 
 use crate::accept::hairpin::Hairpins;
 use crate::access::Line;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub hairpins: Hairpins,
     /// How threads tell each other of room for connections.
     pub bell: Bell,
+    /// Requests that wait for the application, if they are bounded.
+    pub crowd: Option<Arc<Crowd>>,
 }
 
 /// What one data-plane thread has.

@@ -47,6 +47,8 @@ pub enum Failure {
     Denied,
     /// As many requests or connections as may be are under way.
     Overflow,
+    /// As many requests as may be wait for the application.
+    Crowded,
     /// More requests than the pod takes.
     RateLimited,
     /// The sidecar ends.
@@ -68,6 +70,7 @@ impl Failure {
             | Self::Undelivered
             | Self::Reset
             | Self::Overflow
+            | Self::Crowded
             | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Response => StatusCode::BAD_GATEWAY,
@@ -94,6 +97,7 @@ impl Failure {
             | Self::Undelivered
             | Self::Reset
             | Self::Overflow
+            | Self::Crowded
             | Self::Ended => 14,
             Self::RateLimited => 8,
             Self::ClientGone => 1,
@@ -115,7 +119,7 @@ impl Failure {
             Self::Timeout | Self::Silent => "UT",
             Self::ClientGone => "DC",
             Self::Denied => "UAEX",
-            Self::Overflow => "UO",
+            Self::Overflow | Self::Crowded => "UO",
             Self::RateLimited => "RL",
             Self::Ended => "LR",
         }
@@ -146,6 +150,7 @@ impl Failure {
             Self::ClientGone => "the caller is gone\n",
             Self::Denied => "RBAC: access denied",
             Self::Overflow => "too many requests or connections to the service at once\n",
+            Self::Crowded => "as many requests as the application takes wait for its answer\n",
             Self::RateLimited => "too many requests\n",
             Self::Ended => "the sidecar ends\n",
         }

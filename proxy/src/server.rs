@@ -17,6 +17,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use weft_engine::crowd::Crowd;
 
 use crate::accept::hairpin::Hairpins;
 use crate::admin::Admin;
@@ -104,6 +105,11 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let writer = Writer::new(&settings.pod.namespace, engine, clock);
     let views = writer.views();
     telemetry.watch(views.clone());
+    let bound = settings.inbound_concurrency;
+    let crowd = bound.map(|bound| Arc::new(Crowd::new(bound, clock.now())));
+    if let Some(crowd) = &crowd {
+        telemetry.own().crowd(crowd.clone());
+    }
     let control_plane = ControlPlane::new(settings.clone());
     let authority = Authority::new(control_plane.clone(), settings.clone());
     let renewal = Renewal::new(identity.clone(), authority, settings.clone(), telemetry.clone());
@@ -125,6 +131,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         clock,
         hairpins: Hairpins::default(),
         bell: Default::default(),
+        crowd,
     };
     tracing::info!(
         pod = %settings.pod.name,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_engine::crowd;
 use weft_proto::model::annotations::{self as names, env};
 use weft_proto::model::probes::{self, AppPort, AppProbe};
 use weft_proto::model::{SpiffeId, TrustDomain};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub socket_mark: Option<u32>,
     /// Data-plane threads, 1 to [`MAX_WORKERS`].
     pub workers: usize,
+    /// How many requests may wait for the application; `None`: any number.
+    pub inbound_concurrency: Option<crowd::Bound>,
     /// Service-account token with audience `weft`; read anew for every use.
     pub token_file: PathBuf,
     /// PEM roots with which the control plane is verified before there is a trust bundle; read anew for every use.
@@ -215,6 +218,13 @@ impl Settings {
             Some(text) => vars.number(env::WORKERS, &text, 1, MAX_WORKERS as u64)? as usize,
             None => default_workers(),
         };
+        let inbound_concurrency = match vars.get(env::INBOUND_CONCURRENCY) {
+            Some(text) => Some(
+                text.parse::<crowd::Bound>()
+                    .map_err(|reason| vars.wrong(env::INBOUND_CONCURRENCY, reason))?,
+            ),
+            None => None,
+        };
         let minimum = vars.seconds(own::DRAIN_MINIMUM, 5)?;
         let maximum = vars.seconds(own::DRAIN_MAXIMUM, 25)?;
         let forget_after = match vars.seconds(own::FORGET_AFTER, 1_800)? {
@@ -233,6 +243,7 @@ impl Settings {
             control_plane,
             socket_mark,
             workers,
+            inbound_concurrency,
             token_file: vars.or(own::TOKEN_FILE, names::TOKEN_FILE).into(),
             ca_file: vars.or(own::CA_FILE, names::CA_FILE).into(),
             state_dir: vars.or(own::STATE_DIR, names::STATE_DIR).into(),

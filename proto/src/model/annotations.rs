@@ -154,11 +154,16 @@ pub const WORKERS: Setting = Setting {
     weft: "sidecar.weft.dev/workers",
     istio: None,
 };
+/// How many requests may wait for the application's answer at once: 1 to 100,000, or `adaptive`.
+pub const INBOUND_CONCURRENCY: Setting = Setting {
+    weft: "sidecar.weft.dev/inboundConcurrency",
+    istio: None,
+};
 /// Istio's per-pod proxy configuration (YAML). Only `concurrency` is read, as [`WORKERS`].
 pub const ISTIO_PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 /// Every annotation that Weft reads from a pod.
-pub const SETTINGS: [Setting; 12] = [
+pub const SETTINGS: [Setting; 13] = [
     EXCLUDE_INBOUND_PORTS,
     INCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
@@ -171,6 +176,7 @@ pub const SETTINGS: [Setting; 12] = [
     PROXY_MEMORY_LIMIT,
     LOG_LEVEL,
     WORKERS,
+    INBOUND_CONCURRENCY,
 ];
 
 /// Prefixes of annotations that speak about a sidecar. One that is none of [`SETTINGS`] gets a warning, not silence.
@@ -349,6 +355,8 @@ pub mod env {
     pub const LOG: &str = "WEFT_LOG";
     /// Worker threads of the sidecar. Unset: the sidecar decides.
     pub const WORKERS: &str = "WEFT_WORKERS";
+    /// How many requests may wait for the application's answer at once, or `adaptive`. Unset: any number.
+    pub const INBOUND_CONCURRENCY: &str = "WEFT_INBOUND_CONCURRENCY";
     /// For `weft init`: comma-separated inbound ports to intercept, `*` or unset for all, empty for none.
     pub const INCLUDE_INBOUND_PORTS: &str = "WEFT_INCLUDE_INBOUND_PORTS";
     /// For `weft init`: comma-separated inbound ports to leave alone.

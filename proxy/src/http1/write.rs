@@ -102,26 +102,27 @@ pub fn response(out: &mut Buffer, head: &Head, changes: ResponseChanges<'_>) {
     out.extend(b"\r\n");
 }
 
-/// Writes a whole answer of the sidecar's own. `to_head`: without the body; `mark`: a field that says a number
-/// besides.
+/// Writes a whole answer of the sidecar's own. `to_head`: without the body; `marks`: fields that say
+/// numbers besides.
 pub fn answer(
     out: &mut Buffer,
     status: http::StatusCode,
     body: &str,
     close: bool,
     to_head: bool,
-    mark: Option<(&'static str, u64)>,
+    marks: impl IntoIterator<Item = (&'static str, u64)>,
 ) {
     let reason = status.canonical_reason().unwrap_or("Error");
     let connection = if close { "connection: close\r\n" } else { "" };
-    let mark = mark
+    let marks: String = marks
+        .into_iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .unwrap_or_default();
+        .collect();
     let length = body.len();
     let text = if to_head { "" } else { body };
     out.extend(
         format!(
-            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n{mark}{connection}\r\n{text}",
+            "HTTP/1.1 {} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n{marks}{connection}\r\n{text}",
             status.as_u16()
         )
         .as_bytes(),

@@ -283,7 +283,12 @@ impl Exchange {
     }
 
     /// Answers a failure of this side's own; says the status. gRPC gets its own kind of answer.
-    pub fn refuse(&mut self, failure: Failure, grpc: bool, mark: Option<(&'static str, u64)>) -> u16 {
+    pub fn refuse(
+        &mut self,
+        failure: Failure,
+        grpc: bool,
+        marks: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> u16 {
         let Some(status) = failure.status() else {
             self.reset(Reason::CANCEL);
             return 0;
@@ -300,7 +305,7 @@ impl Exchange {
             fields.insert("content-type", http::HeaderValue::from_static("text/plain"));
             fields.insert("content-length", failure.text().len().into());
         }
-        if let Some((name, value)) = mark {
+        for (name, value) in marks {
             fields.insert(name, value.into());
         }
         match self.respond.send_response(response, grpc) {

@@ -12,8 +12,8 @@ use weft_engine::Class;
 use weft_engine::policy::Operation;
 use weft_engine::route::RequestHead;
 
-use super::limit::{self, RETRY_AFTER};
-use super::{Called, UNDELIVERED};
+use super::crowd::{self, Waiting};
+use super::{Called, limit};
 use crate::access::Line;
 use crate::changes::Changes;
 use crate::context::{Watch, Worker};
@@ -97,11 +97,11 @@ impl Handler for Inbound<'_> {
         };
         let ended = match policy::request(self.worker, &self.called.caller, &operation) {
             Ok(permit) => match self.room(&head, &asked) {
-                Ok(()) => {
-                    self.forward(down, &head, &asked, &operation, &permit, watch)
+                Ok(mut waiting) => {
+                    self.forward(down, &head, &asked, &operation, &permit, watch, &mut waiting)
                         .await
                 }
-                Err(seconds) => self.refused_until(down, &head, Failure::RateLimited, Some(seconds)),
+                Err((failure, seconds)) => self.refused_until(down, &head, failure, Some(seconds)),
             },
             Err(_) => self.refused(down, &head, Failure::Denied),
         };
@@ -145,8 +145,8 @@ impl Handler for Inbound<'_> {
 }
 
 impl Inbound<'_> {
-    /// Takes the request, if it is not too many; or says in how many seconds.
-    fn room(&self, head: &Head, asked: &Asked<'_>) -> Result<(), u64> {
+    /// Takes the request, if it is not too many; or says why not, and for how many seconds.
+    fn room(&self, head: &Head, asked: &Asked<'_>) -> Result<Waiting<'_>, (Failure, u64)> {
         static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
         let about = RequestHead {
             method: head.method(),
@@ -157,8 +157,11 @@ impl Inbound<'_> {
             headers: &NONE,
         };
         limit::take(self.worker, &self.called.caller, &about, || head.to_map())
+            .map_err(|seconds| (Failure::RateLimited, seconds))?;
+        Waiting::begin(self.worker, &self.called.caller).ok_or((Failure::Crowded, crowd::RETRY_AFTER))
     }
 
+    #[allow(clippy::too_many_arguments)] // all that is known of a request by now
     async fn forward(
         &self,
         down: &mut Half,
@@ -167,6 +170,7 @@ impl Inbound<'_> {
         operation: &Operation<'_>,
         permit: &Permit,
         watch: &mut Watch,
+        waiting: &mut Waiting<'_>,
     ) -> Ended {
         let worker = self.worker;
         let address = self.called.original;
@@ -222,6 +226,7 @@ impl Inbound<'_> {
                     return self.refused(down, head, failure(&broken));
                 }
             };
+            waiting.answered(response.status, None);
             let close = !head.keep_alive
                 || !exchange.request_is_sent()
                 || response.framing == Framing::Close
@@ -317,19 +322,13 @@ impl Inbound<'_> {
         // A plain caller that is denied may be one that mutual TLS has become a must for.
         let plain = failure == Failure::Denied && self.called.caller.peer.is_none();
         let close = head.framing != Framing::Empty || !head.keep_alive || head.upgrade || plain;
-        // Only another sidecar is told that the application has seen nothing: it may try another endpoint.
-        let mark = match failure {
-            Failure::Undelivered if self.called.caller.peer.is_some() => Some((UNDELIVERED, 1)),
-            Failure::RateLimited => retry_after.map(|seconds| (RETRY_AFTER, seconds)),
-            _ => None,
-        };
         write::answer(
             &mut down.output,
             status,
             failure.text(),
             close,
             head.method() == "HEAD",
-            mark,
+            super::marks(&self.called.caller, failure, retry_after),
         );
         let next = if close { Next::Linger } else { Next::Again };
         Ended {

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use weft_engine::policy::Operation;
 use weft_engine::route::RequestHead;
 
-use super::limit::{self, RETRY_AFTER};
-use super::{Called, UNDELIVERED, http1};
+use super::crowd::{self, Waiting};
+use super::{Called, UNDELIVERED, http1, limit};
 use crate::access::Line;
 use crate::changes::Changes;
 use crate::context::Worker;
@@ -117,14 +117,12 @@ impl Inbound {
         };
         let ended = match policy::request(worker, caller, &operation) {
             Ok(permit) => match self.room(&asked) {
-                Ok(()) => {
+                Ok(mut waiting) => {
                     let deadline = asked.deadline(begun, None);
-                    self.forward(&mut exchange, &asked, &operation, &permit, deadline)
+                    self.forward(&mut exchange, &asked, &operation, &permit, deadline, &mut waiting)
                         .await
                 }
-                Err(seconds) => {
-                    self.refused_until(&mut exchange, &asked, Failure::RateLimited, Some(seconds))
-                }
+                Err((failure, seconds)) => self.refused_until(&mut exchange, &asked, failure, Some(seconds)),
             },
             Err(_) => self.refused(&mut exchange, &asked, Failure::Denied),
         };
@@ -161,8 +159,8 @@ impl Inbound {
         drop(counted);
     }
 
-    /// Takes the request, if it is not too many; or says in how many seconds.
-    fn room(&self, asked: &Asked) -> Result<(), u64> {
+    /// Takes the request, if it is not too many; or says why not, and for how many seconds.
+    fn room(&self, asked: &Asked) -> Result<Waiting<'_>, (Failure, u64)> {
         let about = RequestHead {
             method: asked.method.as_str(),
             scheme: "http",
@@ -172,6 +170,8 @@ impl Inbound {
             headers: &asked.fields,
         };
         limit::take(&self.worker, &self.called.caller, &about, || asked.fields.clone())
+            .map_err(|seconds| (Failure::RateLimited, seconds))?;
+        Waiting::begin(&self.worker, &self.called.caller).ok_or((Failure::Crowded, crowd::RETRY_AFTER))
     }
 
     async fn forward(
@@ -181,6 +181,7 @@ impl Inbound {
         operation: &Operation<'_>,
         permit: &Permit,
         deadline: Option<Instant>,
+        waiting: &mut Waiting<'_>,
     ) -> Ended {
         let worker = &*self.worker;
         let address = self.called.original;
@@ -239,6 +240,7 @@ impl Inbound {
             flags: "-",
             bytes: (0, 0),
         };
+        waiting.answered(ended.code, ended.grpc_status);
         let mut flow = Flow::new(body, false, server.line().clone());
         let mut guard = |cx: &mut std::task::Context<'_>| self.guard(&mut watch, operation, deadline, cx);
         let forwarded = exchange
@@ -291,13 +293,8 @@ impl Inbound {
         failure: Failure,
         retry_after: Option<u64>,
     ) -> Ended {
-        // Only another sidecar is told that the application has seen nothing: it may try another endpoint.
-        let mark = match failure {
-            Failure::Undelivered if self.called.caller.peer.is_some() => Some((UNDELIVERED, 1)),
-            Failure::RateLimited => retry_after.map(|seconds| (RETRY_AFTER, seconds)),
-            _ => None,
-        };
-        let code = exchange.refuse(failure, asked.grpc, mark);
+        let marks = super::marks(&self.called.caller, failure, retry_after);
+        let code = exchange.refuse(failure, asked.grpc, marks);
         let grpc_status = asked.grpc.then(|| failure.grpc_status());
         Ended {
             code,

@@ -9,6 +9,8 @@
 
 pub mod http1;
 pub mod http2;
+/// How many requests wait for the application.
+pub mod crowd;
 /// How many requests the application takes.
 pub mod limit;
 /// Connections whose bytes are forwarded as they are.
@@ -24,11 +26,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use weft_engine::retry;
 use weft_proto::model::{MtlsMode, Protocol};
 
 use crate::accept::Accepted;
 use crate::context::Worker;
 use crate::detect::{self, First, Hello, Question};
+use crate::failure::Failure;
 use crate::identity::Alpn;
 use crate::policy::{self, Caller};
 use crate::recent::Side;
@@ -39,6 +43,36 @@ use crate::view::View;
 
 /// Field by which a sidecar says that the application has not seen the request. Only ever between sidecars.
 pub const UNDELIVERED: &str = "weft-undelivered";
+/// The value of [`UNDELIVERED`] when the application can't be connected to.
+pub const UNREACHABLE: u64 = 1;
+/// The value of [`UNDELIVERED`] when the application has enough to do: nothing is wrong with the pod.
+pub const BUSY: u64 = 2;
+
+/// What a sidecar that vouches that the application has not seen the request says by the value of [`UNDELIVERED`]. A pod that has enough to do
+/// is as one that refuses a stream: others may be asked, and nothing is held against it.
+pub fn not_seen(value: &[u8]) -> retry::Failure {
+    match value {
+        b"2" => retry::Failure::RefusedStream,
+        _ => retry::Failure::NotDelivered,
+    }
+}
+
+/// Fields of an answer of this side's own. Only another sidecar is told that the application has seen nothing: it may try another
+/// endpoint. `retry_after`: the seconds after which the caller may come back.
+fn marks(
+    caller: &Caller,
+    failure: Failure,
+    retry_after: Option<u64>,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    let undelivered = match failure {
+        Failure::Undelivered => Some((UNDELIVERED, UNREACHABLE)),
+        Failure::Crowded => Some((UNDELIVERED, BUSY)),
+        _ => None,
+    };
+    let undelivered = undelivered.filter(|_| caller.peer.is_some());
+    let again = retry_after.map(|seconds| (limit::RETRY_AFTER, seconds));
+    undelivered.into_iter().chain(again)
+}
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);

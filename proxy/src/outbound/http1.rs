@@ -38,7 +38,7 @@ use crate::http1::half::Half;
 use crate::http1::head::{Framing, Head};
 use crate::http1::serve::{self, Handler, Next};
 use crate::http1::write::{self, RequestChanges, ResponseChanges};
-use crate::inbound::UNDELIVERED;
+use crate::inbound::{UNDELIVERED, not_seen};
 use crate::request_id::{self, RequestId};
 use crate::stream::Stream;
 use crate::tcp::{self, Moved};
@@ -395,13 +395,11 @@ impl Outbound<'_> {
                 }
             };
             // The peer's sidecar vouches that the application has not seen the request.
-            let undelivered = response.status == 503
-                && tried.place.identity().is_some()
-                && response.values(UNDELIVERED).next().is_some();
-            let why = match undelivered {
-                true => Some(retry::Failure::NotDelivered),
-                false => call.failure(response.status, None),
-            };
+            let vouches = response.status == 503 && tried.place.identity().is_some();
+            let vouched = response.values(UNDELIVERED).next().filter(|_| vouches);
+            let vouched = vouched.map(not_seen);
+            let why = vouched.or_else(|| call.failure(response.status, None));
+            let busy = vouched == Some(retry::Failure::RefusedStream);
             if let Some(why) = why
                 && call.again(why, true, body_kept).await
             {
@@ -410,7 +408,11 @@ impl Outbound<'_> {
                 drop(connection);
                 continue;
             }
-            tried.answered(worker, response.status);
+            match busy {
+                // Nothing is wrong with the endpoint.
+                true => tried.flight = None,
+                false => tried.answered(worker, response.status),
+            }
             if !mirrored && let Some(body) = exchange.copy() {
                 self.mirror(head, changes, route, Some(&body));
                 mirrored = true;

@@ -38,7 +38,7 @@ use crate::http2::exchange::{Broken, Exchange, alone};
 use crate::http2::flow::Flow;
 use crate::http2::serve::{self, Incoming};
 use crate::identity::Alpn;
-use crate::inbound::UNDELIVERED;
+use crate::inbound::{UNDELIVERED, not_seen};
 use crate::request_id;
 use crate::stream::Stream;
 use crate::telemetry::{self, Edge};
@@ -405,14 +405,13 @@ impl Outbound {
                 }
             };
             let status = response.status().as_u16();
-            let undelivered =
-                tried.place.identity().is_some() && response.headers().contains_key(UNDELIVERED);
+            let vouches = tried.place.identity().is_some();
+            let vouched = response.headers().get(UNDELIVERED).filter(|_| vouches);
+            let vouched = vouched.map(|value| not_seen(value.as_bytes()));
+            let busy = vouched == Some(retry::Failure::RefusedStream);
             let trailers_only = response.body().is_end_stream();
             let grpc = grpc_status(response.headers()).filter(|_| trailers_only);
-            let why = match undelivered {
-                true => Some(retry::Failure::NotDelivered),
-                false => call.failure(status, grpc),
-            };
+            let why = vouched.or_else(|| call.failure(status, grpc));
             if let Some(why) = why {
                 let kept = exchange.request.is_kept() || exchange.request.is_empty();
                 if call.again(why, true, kept).await {
@@ -431,14 +430,12 @@ impl Outbound {
                 bytes: (0, 0),
             };
             ended.grpc_status = grpc_status(&head.headers);
-            tried.answered(
-                worker,
-                if ended.grpc_status == Some(14) {
-                    503
-                } else {
-                    status
-                },
-            );
+            match busy {
+                // Nothing is wrong with the endpoint.
+                true => tried.flight = None,
+                false if ended.grpc_status == Some(14) => tried.answered(worker, 503),
+                false => tried.answered(worker, status),
+            }
             head.headers.remove(UNDELIVERED);
             if route.is_mirrored() {
                 self.mirror(exchange, asked, route);

@@ -58,6 +58,11 @@ fn wrong_values_are_named() {
             "65",
             "WEFT_WORKERS: \"65\" is not a number from 1 to 64",
         ),
+        (
+            "WEFT_INBOUND_CONCURRENCY",
+            "auto",
+            "WEFT_INBOUND_CONCURRENCY: \"auto\" is neither adaptive nor a number from 1 to 100000",
+        ),
         ("WEFT_SOCKET_MARK", "0", "WEFT_SOCKET_MARK"),
         ("WEFT_LOG", "loud", "WEFT_LOG: \"loud\""),
         ("WEFT_ACCESS_LOG", "1", "WEFT_ACCESS_LOG"),

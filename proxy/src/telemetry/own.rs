@@ -12,6 +12,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use weft_engine::circuit::BOUNDS;
+use weft_engine::crowd::{Crowd, MOST};
 use weft_proto::resource::Kind;
 
 use super::series::NoLabels;
@@ -41,6 +42,8 @@ pub struct Own {
     pub hedges: AtomicU64,
     /// Requests to the application that were over a rate limit.
     pub rate_limited: AtomicU64,
+    /// Requests refused because as many as may be waited for the application.
+    pub crowded: AtomicU64,
     /// Endpoints put aside because of failures, as requests found out.
     pub ejections: AtomicU64,
     /// Connections whose first bytes did not come in time to tell the protocol.
@@ -79,11 +82,17 @@ pub struct Own {
     pub demand_failures: AtomicU64,
     /// Of those, sent on as they were: there was no answer in time, and as far as is known no sidecar there.
     pub demand_passed: AtomicU64,
+    crowd: OnceLock<Arc<Crowd>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     denied: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
 impl Own {
+    /// Shows how many requests wait for the application, and how many may.
+    pub fn crowd(&self, crowd: Arc<Crowd>) {
+        let _ = self.crowd.set(crowd);
+    }
+
     /// Counts something refused before policy, under a reason such as `plaintext` or `tls-version`.
     pub fn refused(&self, reason: &'static str) {
         *self
@@ -191,6 +200,13 @@ impl Collector for Page {
         )?;
         let help = "Services and pods that are subscribed to";
         gauge("weft_on_demand_subscriptions", help, now(&own.wanted))?;
+        if let Some(crowd) = own.crowd.get() {
+            let help = "Requests that wait for the application's answer";
+            gauge("weft_inbound_waiting_requests", help, crowd.waiting().into())?;
+            let limit = Some(crowd.limit()).filter(|limit| *limit < MOST);
+            let help = "Requests that may wait for the application's answer; 0: any number";
+            gauge("weft_inbound_concurrency_limit", help, limit.unwrap_or(0).into())?;
+        }
         let process = Process::read();
         gauge(
             "process_resident_memory_bytes",
@@ -236,6 +252,11 @@ impl Collector for Page {
             "weft_rate_limited_requests",
             "Requests to the application that were over a rate limit",
             sum(&own.rate_limited),
+        )?;
+        counter(
+            "weft_inbound_concurrency_refusals",
+            "Requests refused because as many as may be waited for the application",
+            sum(&own.crowded),
         )?;
         counter(
             "weft_detect_timeouts",

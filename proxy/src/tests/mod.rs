@@ -107,6 +107,7 @@ impl Sidecar {
             clock,
             hairpins: Default::default(),
             bell: Default::default(),
+            crowd: None,
         };
         let worker = Worker::new(shared);
         spawn_local(worker.clone().follow());
