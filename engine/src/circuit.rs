@@ -164,6 +164,20 @@ impl Circuit {
         self.gauge(bound).most.load(Relaxed) != u32::MAX
     }
 
+    /// Whether a connection that counts under `one` may serve who counts under `other`: they are the same, or neither has bounds.
+    pub fn may_share(one: Option<&Arc<Self>>, other: Option<&Arc<Self>>) -> bool {
+        let same = one.zip(other).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
+        let free = |circuit: Option<&Arc<Self>>| circuit.is_none_or(|circuit| !circuit.has_bounds());
+        same || (free(one) && free(other))
+    }
+
+    fn has_bounds(&self) -> bool {
+        let times = [&self.idle_timeout, &self.max_connection];
+        BOUNDS.iter().any(|bound| self.is_bound(*bound))
+            || self.requests_per_connection().is_some()
+            || times.iter().any(|cell| cell.load(Relaxed) != 0)
+    }
+
     /// Places in use that count under a bound.
     pub fn used(&self, bound: Bound) -> u32 {
         self.gauge(bound).used.load(Relaxed)
@@ -290,6 +304,21 @@ mod tests {
         circuit.tune(&Limits::default());
         assert_eq!(circuit.idle_timeout(), None);
         assert!(BOUNDS.iter().all(|bound| !circuit.is_bound(*bound)));
+    }
+
+    #[test]
+    fn only_what_has_no_bounds_is_shared() {
+        let circuits: [Arc<Circuit>; 3] = Default::default();
+        let [free, other, bound] = &circuits;
+        bound.tune(&Limits {
+            idle_timeout: Some(Duration::from_secs(5)),
+            ..Limits::default()
+        });
+        let share = |one, other| Circuit::may_share(one, other) && Circuit::may_share(other, one);
+        assert!(share(Some(free), Some(other)) && share(Some(free), None) && share(Some(bound), Some(bound)));
+        assert!(!Circuit::may_share(Some(free), Some(bound)) && !Circuit::may_share(Some(bound), None));
+        bound.tune(&Limits::default());
+        assert!(share(Some(bound), Some(free)) && share(Some(bound), None));
     }
 
     proptest! {

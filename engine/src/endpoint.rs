@@ -397,6 +397,12 @@ impl Live {
         self.failing.faded(now)
     }
 
+    /// What a good answer usually takes, in microseconds: its own, or one of the whole Service while it has given none; 0 if nothing is known.
+    pub(crate) fn usual(&self) -> u64 {
+        let own = self.mean.latest();
+        own.or_else(|| self.service.mean.latest()).unwrap_or(0.0) as u64
+    }
+
     pub(crate) fn penalty(&self) -> u64 {
         self.mean
             .latest()

@@ -262,7 +262,7 @@ impl InFlight {
         } else {
             let least = match cause {
                 // An application that refuses a bad request is not slow; but it doesn't look fast either.
-                Cause::ServerErrors => live.mean.latest().unwrap_or(0.0) as u64,
+                Cause::ServerErrors => live.usual(),
                 _ => live.penalty(),
             };
             live.peak.observe_peak(now, latency.max(least));

@@ -1,3 +1,6 @@
+/// Failures never look fast.
+mod failing;
+
 use crate::cluster::{Caller, Cluster, Plan, Settings};
 use crate::flight::Outcome;
 use crate::pick::{Class, Reason, Tried, Wish};
@@ -389,36 +392,6 @@ fn trials_of_hashed_endpoints_divert_nobody() {
         }
         assert!(trials > 0, "{algorithm:?}");
     }
-}
-
-#[test]
-fn failing_fast_is_no_load() {
-    let cluster = cluster(&[1, 1], Algorithm::LeastRequest);
-    let mut rng = rng();
-    let mut counts = [0; 2];
-    // Every third answer of the bad one is an error and comes at once; good ones take their time, so that they always look busier.
-    let mut open: Vec<(Tick, InFlight)> = Vec::new();
-    for n in 0..4_000u64 {
-        let now = Tick::from_millis(n * 2);
-        let (over, still) = open.into_iter().partition(|(at, _)| *at <= now);
-        open = still;
-        for (at, flight) in over {
-            let _ = flight.finish(at, Outcome::Success);
-        }
-        let mut picked = cluster
-            .pick(now, &mut rng, &Tried::none(), Class::Safe, &Wish::default())
-            .unwrap();
-        let bad = &*picked.endpoint.workload.pod == "pod-0";
-        counts[usize::from(!bad)] += 1;
-        let mut flight = picked.begin(now);
-        if bad && n % 3 == 0 {
-            flight.answered(now.plus(100), 503);
-            let _ = flight.finish(now.plus(100), Outcome::ServerError(503));
-        } else {
-            open.push((now.plus(5_000), flight));
-        }
-    }
-    assert!(counts[0] * 3 < counts[1], "{counts:?}");
 }
 
 #[test]

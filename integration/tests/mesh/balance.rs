@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("balance::every_algorithm_serves", every_algorithm_serves),
     ("balance::shares_of_localities", shares_of_localities),
     ("balance::hashes_stay_when_pods_go", hashes_stay_when_pods_go),
+    ("balance::what_is_hashed", what_is_hashed),
 ];
 
 const CLIENT: &str = "traffic/deployment/client";
@@ -193,4 +194,42 @@ spec:
         moved <= 4,
         "{moved} users moved whose pod is still there: {before:?} {after:?}"
     );
+}
+
+/// A cookie, which is set if it is missing; a parameter; the caller's address.
+fn what_is_hashed(mesh: &Mesh) {
+    let service = |name: &str, hash: &str| {
+        let hash = format!("{{consistentHash: {{{hash}}}, localityLbSetting: {{enabled: false}}}}");
+        service(mesh, name, &hash)
+    };
+    let _cookie = service("by-cookie", "httpCookie: {name: place, path: /, ttl: 1h}");
+    let mut places = BTreeMap::new();
+    for _ in 0..24 {
+        let answer = mesh.curl(CLIENT, &["-i", "http://by-cookie/"]).ok();
+        let cookie = crate::routing::field(&answer, "set-cookie").unwrap_or_else(|| panic!("{answer:?}"));
+        assert!(
+            cookie.contains("Path=/") && cookie.contains("Max-Age=3600"),
+            "{cookie}"
+        );
+        let header = format!("cookie: {}", cookie.split(';').next().unwrap());
+        let first = pod(mesh, &["-H", &header, "http://by-cookie/"]);
+        let again = mesh
+            .curl(CLIENT, &["-i", "-H", &header, "http://by-cookie/"])
+            .ok();
+        assert!(
+            again.body.contains(&format!("\"pod\":\"{first}\"")),
+            "{first}: {again:?}"
+        );
+        assert_eq!(crate::routing::field(&again, "set-cookie"), None, "{again:?}");
+        *places.entry(first).or_insert(0) += 1;
+    }
+    assert!(places.len() > 1, "new callers go everywhere: {places:?}");
+    let _parameter = service("by-parameter", "httpQueryParameterName: user");
+    let places = |user: usize| counts(mesh, 3, &[&format!("http://by-parameter/?x=1&user={user}")]);
+    let all: Vec<_> = (0..24).map(places).collect();
+    assert!(all.iter().all(|one| one.len() == 1), "{all:?}");
+    assert!(all.iter().any(|one| *one != all[0]), "{all:?}");
+    let _address = service("by-address", "useSourceIp: true");
+    let found = counts(mesh, 12, &["http://by-address/"]);
+    assert_eq!(found.len(), 1, "{found:?}");
 }

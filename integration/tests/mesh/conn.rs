@@ -83,6 +83,21 @@ impl Conn {
         }
     }
 
+    /// So many bytes.
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+        let end = Instant::now() + PATIENCE;
+        while self.pending.len() < length {
+            match self
+                .read
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
+                Ok(bytes) => self.pending.extend(bytes),
+                Err(why) => panic!("{why:?} after {} of {length} bytes", self.pending.len()),
+            }
+        }
+        self.pending.drain(..length).collect()
+    }
+
     /// A line.
     pub fn line(&mut self) -> String {
         self.read_until("\n").trim_end().to_owned()

@@ -69,7 +69,12 @@ impl Load {
             "--stream",
             "catalog.shop:7000",
         ];
-        let mut child = mesh.command(WEB, &argv).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(mesh, WEB, &argv)
+    }
+
+    /// `weft load` in a pod, with these arguments.
+    pub fn of(mesh: &Mesh, pod: &str, argv: &[&str]) -> Self {
+        let mut child = mesh.command(pod, argv).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let records: Arc<Mutex<Vec<Value>>> = Arc::default();
         let shared = records.clone();
@@ -229,6 +234,13 @@ fn a_region_cut_off_and_healed(mesh: &Mesh) {
     mesh.fault(Fault::Partition { nodes: Vec::new() });
     let healed = now();
     until_local(&load);
+    // And stays so: nothing flaps.
+    let back = now();
+    load.after(3_000);
+    for record in load.records().iter().filter(|record| began(record) > back) {
+        let stays = record["protocol"] == "stream" || record["zone"] == HOME_ZONE;
+        assert!(stays, "{} ms after: {record}", began(record) - back);
+    }
     let after: Vec<Value> = load
         .failures(false)
         .into_iter()

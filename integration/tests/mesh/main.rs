@@ -1,7 +1,7 @@
 //! The whole mesh through the real `weft` binary, in network namespaces.
 //!
 //! In order of travel: [`suite`] runs the tests and says how they ended, [`binary`] finds `weft`, [`mesh`] starts a sandbox and
-//! asks it, [`conn`] holds a connection made inside a pod, [`tool`] is what this binary does inside pods ([`attack`] and [`crowd`] among it), [`town`] is the manifests that most
+//! asks it, [`conn`] holds a connection made inside a pod, [`behaviour`] tells its pods how to answer, [`tool`] is what this binary does inside pods ([`attack`] and [`crowd`] among it), [`town`] is the manifests that most
 //! tests share. Then the tests, one file a capability.
 //!
 //! Tests need `curl`, `openssl` and `python3` of the host, and nothing else.
@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_types)] // outside any runtime: the clock of the machine
 
 mod attack;
+mod behaviour;
 mod binary;
 mod conn;
 mod crowd;
@@ -32,8 +33,11 @@ mod identity;
 mod inject;
 mod kubectl;
 mod leftovers;
+mod limits;
+mod locality;
 mod manifests;
 mod on_demand;
+mod outliers;
 mod pages;
 mod policy;
 mod protocols;
@@ -45,6 +49,7 @@ mod sandbox;
 mod simulate;
 mod status;
 mod traffic;
+mod tries;
 
 use std::process::ExitCode;
 
@@ -61,6 +66,20 @@ fn main() -> ExitCode {
         return tool::main(rest);
     }
     let mut suite = suite::Suite::new(&arguments);
+    // What keeps an eye on times has a lane of its own.
+    suite.group("regions", failover::start, &[failover::TESTS]);
+    suite.group(
+        "resilience",
+        resilience::start,
+        &[resilience::TESTS, limits::TESTS, outliers::TESTS, tries::TESTS],
+    );
+    suite.group(
+        "traffic",
+        traffic::start,
+        &[traffic::TESTS, balance::TESTS, locality::TESTS],
+    );
+    suite.alone(simulate::TESTS);
+    suite.beside();
     suite.group(
         "town",
         town::start,
@@ -77,23 +96,11 @@ fn main() -> ExitCode {
             inject::TESTS,
         ],
     );
-    suite.group("resilience", resilience::start, &[resilience::TESTS]);
     suite.group(
-        "hostile",
-        hostile_http2::start,
-        &[hostile_http2::TESTS, hostile_crowd::TESTS],
-    );
-    suite.group(
-        "regions",
+        "outages",
         failover::start,
-        &[
-            failover::TESTS,
-            on_demand::TESTS,
-            cluster_status::TESTS,
-            control::TESTS,
-        ],
+        &[on_demand::TESTS, cluster_status::TESTS, control::TESTS],
     );
-    suite.group("traffic", traffic::start, &[traffic::TESTS, balance::TESTS]);
     suite.group(
         "sandbox",
         sandbox::start,
@@ -101,7 +108,13 @@ fn main() -> ExitCode {
     );
     suite.group("pages", pages::start, &[pages::TESTS]);
     suite.alone(manifests::TESTS);
-    suite.alone(simulate::TESTS);
     suite.alone(leftovers::TESTS);
+    // Floods leave nothing to others.
+    suite.then();
+    suite.group(
+        "hostile",
+        hostile_http2::start,
+        &[hostile_http2::TESTS, hostile_crowd::TESTS],
+    );
     suite.finish()
 }

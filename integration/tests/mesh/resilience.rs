@@ -1,5 +1,6 @@
 //! Limits, retries, deadlines: what a mesh does so that one thing's failure doesn't become everyone's.
 
+use crate::behaviour::{Behaviour, seen};
 use crate::mesh::{Answer, Mesh, until};
 use crate::suite::Test;
 use crate::town::{CLIENT, OTHER, echo, namespace};
@@ -62,11 +63,12 @@ spec:
 ";
 
 /// A Deployment of the echo that stays ready whatever it was told to do.
-fn server(name: &str, replicas: u32) -> String {
+pub fn server(name: &str, replicas: u32) -> String {
     echo("shop", name, replicas, "").replace("httpGet: {path: /,", "httpGet: {path: /echo/seen,")
 }
 
-fn service(name: &str, app: &str, annotations: &str) -> String {
+/// A Service of the pods with a label `app`, for HTTP/1 (80), HTTP/2 (9090) and bytes (7000).
+pub fn service(name: &str, app: &str, annotations: &str) -> String {
     format!(
         r"
 ---
@@ -105,37 +107,11 @@ pub fn start() -> Mesh {
         service("checked", "three", checked),
         service("limited", "limited", "traffic.weft.dev/rateLimitPerIdentity: 5/m"),
         OBJECTS.to_owned(),
+        crate::outliers::objects(),
+        crate::limits::objects(),
+        crate::tries::objects(),
     ];
     Mesh::start("resilience", &parts.concat())
-}
-
-/// How a pod answers from now on; the usual way again when dropped.
-struct Behaviour<'a> {
-    mesh: &'a Mesh,
-    pod: String,
-}
-
-impl<'a> Behaviour<'a> {
-    fn of(mesh: &'a Mesh, pod: &str, query: &str) -> Self {
-        let behaviour = Self {
-            mesh,
-            pod: format!("shop/{pod}"),
-        };
-        behaviour.set(query);
-        behaviour
-    }
-
-    fn set(&self, query: &str) {
-        let url = format!("http://127.0.0.1:8080/echo/behaviour?{query}");
-        self.mesh.curl(&self.pod, &["-X", "PUT", &url]).ok();
-    }
-}
-
-impl Drop for Behaviour<'_> {
-    fn drop(&mut self) {
-        let url = "http://127.0.0.1:8080/echo/behaviour";
-        drop(self.mesh.curl(&self.pod, &["-X", "PUT", url]));
-    }
 }
 
 /// A gRPC call without a message, with the head of its answer.
@@ -155,22 +131,18 @@ fn grpc(mesh: &Mesh, host: &str, more: &[&str]) -> Answer {
     mesh.curl(CLIENT, &arguments)
 }
 
-fn pods(mesh: &Mesh, deployment: &str, count: usize) -> Vec<String> {
+/// The ready pods of a Deployment.
+pub fn pods(mesh: &Mesh, deployment: &str, count: usize) -> Vec<String> {
     let pods = mesh.ready("shop", deployment, count);
     pods.into_iter().map(|pod| pod.name).collect()
 }
 
-/// Requests that a pod's application has had.
-fn seen(mesh: &Mesh, pod: &str) -> u64 {
-    let answer = mesh.curl(&format!("shop/{pod}"), &["http://127.0.0.1:8080/echo/seen"]);
-    answer.ok().body.trim().parse().unwrap()
-}
-
 /// Requests that go on until they are answered, side by side.
-struct Slow(Vec<Child>);
+pub struct Slow(Vec<Child>);
 
 impl Slow {
-    fn start(mesh: &Mesh, count: usize, url: &str) -> Self {
+    /// So many, of the client's.
+    pub fn start(mesh: &Mesh, count: usize, url: &str) -> Self {
         let one = |_| {
             let argv = ["curl", "-sS", "--max-time", "60", "-o", "/dev/null", url];
             let mut command = mesh.command(CLIENT, &argv);
@@ -273,14 +245,14 @@ fn a_rule_retries_what_it_names(mesh: &Mesh) {
     // Without a rule a POST that was answered 503 is answered so. (All fail: one that failed before is avoided.)
     let sick: Vec<_> = pods
         .iter()
-        .map(|pod| Behaviour::of(mesh, pod, "status=503"))
+        .map(|pod| Behaviour::of(mesh, "shop", pod, "status=503"))
         .collect();
     until("a POST is answered as the application says", || {
         let answer = mesh.curl(CLIENT, &["-X", "POST", "-d", "x", "http://plain.shop/"]);
         (answer.status == 503).then_some(()).ok_or(format!("{answer:?}"))
     });
     drop(sick);
-    let _sick = Behaviour::of(mesh, &pods[0], "status=503");
+    let _sick = Behaviour::of(mesh, "shop", &pods[0], "status=503");
     let before = mesh.metric(CLIENT, "weft_retries_total", &[]);
     let mut answers = Vec::new();
     until("a retry under the rule", || {
@@ -314,7 +286,7 @@ fn load(mesh: &Mesh, target: &str, rate: u32, seconds: u32) -> Vec<Value> {
 
 fn no_retry_storm(mesh: &Mesh) {
     let pods = pods(mesh, "three", 3);
-    let all = || pods.iter().map(|pod| seen(mesh, pod)).sum::<u64>();
+    let all = || pods.iter().map(|pod| seen(mesh, "shop", pod)).sum::<u64>();
     for target in [
         // Weft's own rules, and a rule that asks for five retries.
         "GET=http://plain.shop/?status=503",
@@ -336,7 +308,7 @@ fn no_retry_storm(mesh: &Mesh) {
 
 fn a_grpc_deadline_passes(mesh: &Mesh) {
     let pod = &pods(mesh, "one", 1)[0];
-    let _slow = Behaviour::of(mesh, pod, "delay=20000");
+    let _slow = Behaviour::of(mesh, "shop", pod, "delay=20000");
     let begun = Instant::now();
     let answer = grpc(mesh, "one.shop", &["-H", "grpc-timeout: 700m"]);
     assert!(answer.body.contains("grpc-status: 4"), "{answer:?}");
@@ -356,7 +328,7 @@ fn ejected(mesh: &Mesh, cause: &str) -> f64 {
 fn checks_take_a_pod_out_and_back(mesh: &Mesh) {
     let pods = pods(mesh, "three", 3);
     mesh.curl(CLIENT, &["http://checked.shop/"]).ok();
-    let sick = Behaviour::of(mesh, &pods[1], "status=500");
+    let sick = Behaviour::of(mesh, "shop", &pods[1], "status=500");
     until("the checks find out", || {
         // Only checks: no request of a caller's tells.
         let count = ejected(mesh, "HealthCheck");
@@ -381,7 +353,7 @@ fn checks_take_a_pod_out_and_back(mesh: &Mesh) {
 fn a_slow_pod_is_hedged(mesh: &Mesh) {
     let pods = pods(mesh, "three", 3);
     mesh.curl(CLIENT, &["http://hedged.shop/"]).ok();
-    let _slow = Behaviour::of(mesh, &pods[2], "delay=30000");
+    let _slow = Behaviour::of(mesh, "shop", &pods[2], "delay=30000");
     until("a request is sent to a second pod", || {
         let begun = Instant::now();
         mesh.curl(CLIENT, &["http://hedged.shop/"]).ok();

@@ -1,6 +1,8 @@
 //! What routes do with many requests: copies, shares, sessions, faults that are counted.
 
+use crate::behaviour::ask;
 use crate::mesh::{Mesh, Temporary, until};
+use crate::routing::field;
 use crate::suite::Test;
 use crate::town::{CLIENT, OTHER, echo};
 use std::collections::BTreeSet;
@@ -8,8 +10,10 @@ use std::collections::BTreeSet;
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     ("routed::copies", copies),
+    ("routed::copies_of_some", copies_of_some),
     ("routed::shares", shares),
     ("routed::sessions", sessions),
+    ("routed::sessions_by_header", sessions_by_header),
     ("routed::faults_are_counted", faults_are_counted),
 ];
 
@@ -85,6 +89,60 @@ fn copies(mesh: &Mesh) {
     });
 }
 
+/// Half of the requests by a route of the Gateway API, a quarter by a VirtualService.
+fn copies_of_some(mesh: &Mesh) {
+    const ASKED: usize = 240;
+    let services = [
+        service("half", "server"),
+        service("quarter", "server"),
+        service("copied", "other"),
+    ]
+    .concat();
+    let _services = obeyed(mesh, &services);
+    let half = route(
+        "half",
+        "  - filters: [{type: RequestMirror, requestMirror: {percent: 50, backendRef: {name: copied, port: 80}}}]\n    \
+         backendRefs: [{name: half, port: 80}]\n",
+    );
+    let quarter = r"
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: quarter, namespace: shop}
+spec:
+  hosts: [quarter]
+  http:
+  - route: [{destination: {host: quarter}}]
+    mirrors: [{destination: {host: copied}, percentage: {value: 25}}]
+";
+    let _routes = obeyed(mesh, &[&half, quarter].concat());
+    let labels = ["reporter=\"destination\"", "source_workload=\"client\""];
+    let counted = || mesh.metric(OTHER, "istio_requests_total", &labels);
+    // Six standard deviations on either side.
+    for (name, bounds) in [("half", 74..=166), ("quarter", 20..=100)] {
+        answers(mesh, name);
+        let before = settled(counted);
+        let got = ask(mesh, CLIENT, name, "GET /", ASKED);
+        assert!(
+            got.iter()
+                .all(|got| got.status == 200 && got.pod.starts_with("server-")),
+            "{got:?}"
+        );
+        let copies = (settled(counted) - before) as usize;
+        assert!(bounds.contains(&copies), "{name}: {copies} of {ASKED}");
+    }
+}
+
+/// A count that no longer grows.
+fn settled(count: impl Fn() -> f64) -> f64 {
+    let mut last = [count(); 3];
+    until("all copies have been made", || {
+        last = [last[1], last[2], count()];
+        let same = last[0] == last[1] && last[1] == last[2];
+        same.then_some(last[2]).ok_or(format!("{last:?}"))
+    })
+}
+
 fn shares(mesh: &Mesh) {
     let services = [service("split", "server"), service("split-new", "other")].concat();
     let _services = obeyed(mesh, &services);
@@ -146,6 +204,34 @@ fn sessions(mesh: &Mesh) {
         pods.insert(first);
     }
     assert!(pods.len() > 1, "new clients go everywhere: {pods:?}");
+}
+
+fn sessions_by_header(mesh: &Mesh) {
+    let crew = [echo("shop", "party", 2, ""), service("party", "party")].concat();
+    let _crew = mesh.with(&crew);
+    mesh.ready("shop", "party", 2);
+    answers(mesh, "party");
+    let _route = obeyed(
+        mesh,
+        &route(
+            "party",
+            "  - sessionPersistence: {sessionName: x-stay, type: Header}\n    backendRefs: [{name: party, port: 80}]\n",
+        ),
+    );
+    for _ in 0..4 {
+        let answer = mesh.curl(CLIENT, &["-i", "http://party/"]).ok();
+        let session = field(&answer, "x-stay").unwrap_or_else(|| panic!("{answer:?}"));
+        let pod = answer
+            .body
+            .split("\"pod\":\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next());
+        let header = format!("x-stay: {session}");
+        for _ in 0..4 {
+            let again = mesh.curl(CLIENT, &["-H", &header, "http://party/"]).ok();
+            assert_eq!(again.echo()["pod"].as_str(), pod);
+        }
+    }
 }
 
 fn faults_are_counted(mesh: &Mesh) {

@@ -10,6 +10,7 @@ pub const TESTS: &[Test] = &[
     ("routing::http_route", http_route),
     ("routing::references_and_weights", references_and_weights),
     ("routing::the_gateway_api_goes_first", the_gateway_api_goes_first),
+    ("routing::grpc_route", grpc_route),
     ("routing::tcp_route", tcp_route),
     ("routing::tls_route", tls_route),
     ("routing::wrong_routes_are_refused", wrong_routes_are_refused),
@@ -281,6 +282,68 @@ spec:
     drop(above);
     wait(mesh);
     assert_eq!(get().status, 418);
+}
+
+/// By service, method and header of a call.
+fn grpc_route(mesh: &Mesh) {
+    let service = |name: &str, app: &str| {
+        format!(
+            "\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  selector: {{app: {app}}}\n  \
+             ports: [{{name: grpc, port: 9090, targetPort: http, appProtocol: grpc}}]\n"
+        )
+    };
+    let _services = obeyed(
+        mesh,
+        &[service("calls", "server"), service("calls-v2", "other")].concat(),
+    );
+    let _route = obeyed(
+        mesh,
+        r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: calls, port: 9090}]
+  rules:
+  - matches: [{method: {service: grpc.health.v1.Health, method: Check}, headers: [{name: x-new, value: 'yes'}]}]
+    filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: x-answered, value: new}]}}]
+    backendRefs: [{name: calls-v2, port: 9090}]
+  - matches: [{method: {service: grpc.health.v1.Health}}]
+    filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: x-answered, value: old}]}}]
+    backendRefs: [{name: calls, port: 9090}]
+",
+    );
+    let call = |path: &str, more: &[&str]| {
+        let url = format!("http://calls:9090/{path}");
+        let head = [
+            "-i",
+            "--http2-prior-knowledge",
+            "-X",
+            "POST",
+            "-H",
+            "te: trailers",
+        ];
+        let kind = ["-H", "content-type: application/grpc", &url];
+        mesh.curl(CLIENT, &[&head[..], more, &kind[..]].concat())
+    };
+    let new = ["-H", "x-new: yes"];
+    for (path, more, wanted) in [
+        ("grpc.health.v1.Health/Check", &new[..], Some("new")),
+        ("grpc.health.v1.Health/Check", &[][..], Some("old")),
+        ("grpc.health.v1.Health/Watch", &new[..], Some("old")),
+        ("another.Service/Check", &new[..], None),
+    ] {
+        let answer = call(path, more);
+        assert_eq!(
+            field(&answer, "x-answered").as_deref(),
+            wanted,
+            "{path}: {answer:?}"
+        );
+        if wanted.is_none() {
+            // UNIMPLEMENTED: no rule matches.
+            assert_eq!(field(&answer, "grpc-status").as_deref(), Some("12"), "{answer:?}");
+        }
+    }
 }
 
 fn tcp_route(mesh: &Mesh) {

@@ -27,11 +27,12 @@ const STRANGER: &str = "elsewhere/deployment/stranger";
 /// Enough to see every pod that gets any.
 const MANY: usize = 40;
 
-/// Pods `one` (two of them) on the client's node, `two` on another one of its zone, `three` in another zone.
+/// Pods `one` (two of them) on the client's node, `two` on another one of its zone, `three` in another zone; `south` and `west`
+/// in other regions.
 pub fn start() -> Mesh {
-    let node = |name: &str, zone: &str| {
+    let node = |name: &str, zone: &str, region: &str| {
         format!(
-            "\n---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{place: {name}, topology.kubernetes.io/region: r, topology.kubernetes.io/zone: {zone}}}}}\n"
+            "\n---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{place: {name}, topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}}}}}\n"
         )
     };
     let on = |namespace: &str, name: &str, replicas: u32, node: &str, labels: &str| {
@@ -45,6 +46,7 @@ pub fn start() -> Mesh {
             &format!("metadata: {{labels: {{app: {name}}}}}"),
             &format!("metadata: {{labels: {{app: {name}{labels}}}}}"),
         )
+        .replace("httpGet: {path: /,", "httpGet: {path: /echo/seen,")
     };
     let service = |name: &str, more: &str| {
         format!(
@@ -81,9 +83,11 @@ spec:
           readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
 ";
     let parts = [
-        node("a1", "a"),
-        node("a2", "a"),
-        node("b1", "b"),
+        node("a1", "a", "r"),
+        node("a2", "a", "r"),
+        node("b1", "b", "r"),
+        node("s1", "s", "s"),
+        node("w1", "w", "w"),
         namespace("traffic", true),
         namespace("elsewhere", true),
         on("traffic", "client", 1, "a1", ""),
@@ -91,7 +95,11 @@ spec:
         on("traffic", "one", 2, "a1", ", part: shop, version: v1"),
         on("traffic", "two", 1, "a2", ", part: shop, version: v2"),
         on("traffic", "three", 1, "b1", ", part: shop, version: v3"),
+        on("traffic", "south", 1, "s1", ", part: abroad"),
+        on("traffic", "west", 1, "w1", ", part: abroad"),
         service("zone", ""),
+        service("same", "  trafficDistribution: PreferSameZone\n"),
+        service("close", "  trafficDistribution: PreferClose\n"),
         service("node", "  trafficDistribution: PreferSameNode\n"),
         service("local", "  internalTrafficPolicy: Local\n"),
         service("sticky", "  sessionAffinity: ClientIP\n"),
@@ -143,7 +151,9 @@ fn reaches(mesh: &Mesh, caller: &str, arguments: &[&str], wanted: &[&str]) {
 }
 
 fn near_zones_then_nodes(mesh: &Mesh) {
-    reaches(mesh, CLIENT, &["http://zone/"], &["one", "two"]);
+    for host in ["zone", "same", "close"] {
+        reaches(mesh, CLIENT, &[&format!("http://{host}/")], &["one", "two"]);
+    }
     reaches(mesh, CLIENT, &["http://node/"], &["one"]);
 }
 

@@ -1,6 +1,7 @@
 //! Istio's VirtualServices, from manifests to what the next request gets.
 
-use crate::mesh::Mesh;
+use crate::behaviour::ask;
+use crate::mesh::{Mesh, until};
 use crate::routing::{field, obeyed, services, who};
 use crate::suite::Test;
 use crate::town::{CLIENT, OTHER};
@@ -11,6 +12,8 @@ pub const TESTS: &[Test] = &[
     ("virtual_services::rules", rules),
     ("virtual_services::by_caller", by_caller),
     ("virtual_services::delegates", delegates),
+    ("virtual_services::weights", weights),
+    ("virtual_services::by_server_name", by_server_name),
 ];
 
 fn rules(mesh: &Mesh) {
@@ -165,4 +168,60 @@ spec:
     assert_eq!(who(&get("/team/old").ok()), "server");
     assert_eq!(get("/loop").status, 500);
     assert_eq!(who(&get("/rest").ok()), "server");
+}
+
+fn weights(mesh: &Mesh) {
+    let _services = services(mesh);
+    let _routes = obeyed(
+        mesh,
+        r"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: weights, namespace: shop}
+spec:
+  hosts: [api]
+  http:
+  - route: [{destination: {host: api}, weight: 70}, {destination: {host: api-v2}, weight: 30}]
+",
+    );
+    let got = ask(mesh, CLIENT, "api", "GET /", 300);
+    assert!(got.iter().all(|got| got.status == 200), "{got:?}");
+    let new = got.iter().filter(|got| got.pod.starts_with("other-")).count();
+    // 90, and six standard deviations.
+    assert!((42..=138).contains(&new), "{new} of 300");
+}
+
+/// By the server name of the client's own TLS, which stays the application's.
+fn by_server_name(mesh: &Mesh) {
+    let _objects = obeyed(
+        mesh,
+        r"
+apiVersion: v1
+kind: Service
+metadata: {name: sni, namespace: shop}
+spec:
+  selector: {app: server}
+  ports: [{name: tls, port: 443, targetPort: tcp, appProtocol: tls}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: sni, namespace: shop}
+spec:
+  hosts: [sni]
+  tls:
+  - match: [{port: 443, sniHosts: ['*.sni.example']}]
+    route: [{destination: {host: tls, port: {number: 443}}}]
+",
+    );
+    let shown = |name: &str| {
+        let script = format!("openssl s_client -connect sni:443 -servername {name} </dev/null 2>&1");
+        String::from_utf8_lossy(&mesh.exec(CLIENT, &["sh", "-c", &script]).stdout).into_owned()
+    };
+    until("the name leads to the other Service", || {
+        let answer = shown("a.sni.example");
+        let there = answer.contains("BEGIN CERTIFICATE");
+        there.then_some(()).ok_or(answer)
+    });
+    let refused = shown("a.other.example");
+    assert!(!refused.contains("BEGIN CERTIFICATE"), "{refused}");
 }

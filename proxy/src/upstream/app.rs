@@ -45,7 +45,7 @@ pub fn kept(worker: &Worker, _permit: &Permit, address: SocketAddr, class: Class
     worker
         .pool
         .borrow_mut()
-        .take(Kind::App, address, None, 0, longest)
+        .take(Kind::App, address, None, 0, None, longest)
         .map(|(half, _)| half)
 }
 

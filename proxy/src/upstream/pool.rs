@@ -1,15 +1,17 @@
 //! HTTP/1 connections that wait for their next request.
 //!
 //! Enters: a connection whose last exchange ended in order. Leaves: the one that was used last, if it still stands. Never:
-//! a connection with unread bytes, of another identity, or of the time before its endpoint was found unreachable.
+//! a connection with unread bytes, of another identity, under other bounds, or of the time before its endpoint was found unreachable.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rapidhash::RapidHashMap;
 use tokio::time::Instant;
+use weft_engine::circuit::Circuit;
 use weft_proto::model::SpiffeId;
 
 use super::room::Tenure;
@@ -45,26 +47,29 @@ struct Idle {
 }
 
 impl Pool {
-    /// A connection to `address` that stands, was proven to be `identity`'s, not before `epoch`, and has not waited longer
-    /// than `longest`.
+    /// A connection to `address` that stands, was proven to be `identity`'s, not before `epoch`, may count under `circuit`, and has
+    /// not waited longer than `longest`.
     pub fn take(
         &mut self,
         kind: Kind,
         address: SocketAddr,
         identity: Option<&SpiffeId>,
         epoch: u32,
+        circuit: Option<&Arc<Circuit>>,
         longest: Duration,
     ) -> Option<(Half, Tenure)> {
         let list = self.idle.get_mut(&(kind, address))?;
         let now = Instant::now();
-        while let Some(mut idle) = list.pop() {
+        // Those of another Service of the same pod, if either has bounds, stay where they are.
+        while let Some(at) = list.iter().rposition(|idle| idle.tenure.may_serve(circuit)) {
+            let mut idle = list.remove(at);
             if idle.identity.as_ref() != identity || idle.epoch < epoch {
                 continue;
             }
             if now.duration_since(idle.since) > longest.min(IDLE) {
                 // The others have waited longer. They may still do for someone who is less careful.
                 if longest < IDLE {
-                    list.push(idle);
+                    list.insert(at, idle);
                     return None;
                 }
                 continue;

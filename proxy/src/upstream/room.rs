@@ -70,6 +70,11 @@ impl Tenure {
         !used_up && !old
     }
 
+    /// Whether it may take requests that count under `circuit`.
+    pub fn may_serve(&self, circuit: Option<&Arc<Circuit>>) -> bool {
+        Circuit::may_share(self.circuit.as_ref(), circuit)
+    }
+
     /// How long it may wait for a request, if the destination says.
     pub fn idle_timeout(&self) -> Option<Duration> {
         self.circuit.as_ref().and_then(|circuit| circuit.idle_timeout())
@@ -236,6 +241,7 @@ impl Call<'_> {
             place.address(),
             place.identity(),
             place.epoch(),
+            self.circuit(),
             Duration::MAX,
         )?;
         tenure.uses.set(tenure.uses.get().saturating_add(1));

@@ -230,7 +230,9 @@ impl Place {
         let now = Instant::now();
         let roomy = connections.iter().find(|connection| {
             let most = connection.handle.current_max_send_streams().min(MOST);
-            connection.line.streams() < most && connection.may_take(now)
+            connection.line.streams() < most
+                && connection.may_take(now)
+                && Circuit::may_share(connection.circuit.as_ref(), wanted.circuit)
         })?;
         Some(roomy.lease())
     }
