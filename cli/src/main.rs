@@ -17,6 +17,7 @@ mod down;
 mod echo;
 mod exec;
 mod explain;
+mod gateway;
 mod init;
 mod inject;
 mod injector;
@@ -74,6 +75,7 @@ enum Verb {
     Load(load::Load),
     Echo(echo::Echo),
     Proxy(proxy::Proxy),
+    Gateway(gateway::Gateway),
     Init(init::Init),
     ControlPlane(control_plane::ControlPlane),
     Injector(injector::Injector),
@@ -150,6 +152,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Load(args) => load::run(&args),
         Verb::Echo(args) => echo::run(&args),
         Verb::Proxy(args) => proxy::run(&args),
+        Verb::Gateway(args) => gateway::run(&args),
         Verb::Init(args) => init::run(&args),
         Verb::ControlPlane(args) => control_plane::run(&args),
         Verb::Injector(args) => injector::run(&args),

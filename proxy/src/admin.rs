@@ -12,6 +12,8 @@ use weft_engine::Cluster;
 use crate::clock::Clock;
 use crate::drain::{Drain, Stage};
 use crate::explain::page::Explainer;
+use crate::gateway::doors::Doors;
+use crate::gateway::page;
 use crate::identity::Identity;
 use crate::pages::{self, Page};
 use crate::telemetry::log;
@@ -20,6 +22,7 @@ use crate::xds::Report;
 
 const INDEX: &str = "\
 GET  /view                   services, endpoints, policies, this workload
+GET  /listeners              what a gateway serves, and which ports are open
 GET  /names                  every Service of the mesh by name
 GET  /certificates           identity, serial, validity
 GET  /config/versions        version of every resource, what was refused
@@ -50,6 +53,8 @@ pub struct Admin {
     pub clock: Clock,
     /// Answers why.
     pub explainer: Explainer,
+    /// Ports of a gateway.
+    pub doors: Doors,
 }
 
 impl Admin {
@@ -65,6 +70,7 @@ impl Admin {
             ("/", _, true) => pages::text(StatusCode::OK, INDEX),
             ("/healthz", _, true) => pages::text(StatusCode::OK, "ok\n"),
             ("/view", _, true) => pages::json(&self.view()),
+            ("/listeners", _, true) => pages::json(&self.listeners()),
             ("/names", _, true) => pages::json(&self.views.load().directory().names()),
             ("/certificates", _, true) => pages::json(&self.identity.status()),
             ("/config/versions", _, true) => pages::json(&self.configuration.to_json()),
@@ -138,6 +144,27 @@ impl Admin {
             "policyProblems": view.policies.problems().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "services": services,
         })
+    }
+
+    /// Never a key: of certificates, whose they are.
+    fn listeners(&self) -> Value {
+        let view = self.views.load_full();
+        let ports = view.gateway.iter().flat_map(|table| table.ports());
+        let ports: Vec<_> = ports
+            .map(|port| {
+                let listeners = port
+                    .sites()
+                    .into_iter()
+                    .map(|site| page::listener(&site.listener));
+                json!({
+                    "bind": port.bind,
+                    "open": self.doors.is_open(port.bind, 1),
+                    "error": self.doors.error(port.bind),
+                    "listeners": listeners.collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        json!({ "gateway": view.gateway.is_some(), "ports": ports })
     }
 
     fn service(&self, entry: &Arc<Entry>) -> Value {
@@ -243,6 +270,7 @@ mod tests {
             drain: Drain::new(DrainTimes::default()),
             quit: Arc::default(),
             clock,
+            doors: Doors::default(),
         }
     }
 
@@ -268,6 +296,7 @@ mod tests {
             "/healthz",
             "/view",
             "/names",
+            "/listeners",
             "/certificates",
             "/config/versions",
         ] {

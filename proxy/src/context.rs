@@ -21,7 +21,10 @@ use crate::alarm::Alarm;
 use crate::buffer;
 use crate::clock::Clock;
 use crate::drain::{Drain, Stage};
+use crate::gateway::doors::Doors;
+use crate::gateway::waiting::Waiting;
 use crate::http1::head;
+use crate::http2::lanes::Lanes;
 use crate::identity::Identity;
 use crate::outbound::mirror::Copies;
 use crate::outbound::scene::Scene;
@@ -37,6 +40,7 @@ use crate::upstream::shared::SharedPool;
 use crate::upstream::turn::Turns;
 use crate::view::{View, Views};
 use crate::xds::demand::Demand;
+use crate::{inbound, outbound};
 
 /// What all threads share.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct Shared {
     pub bell: Bell,
     /// Requests that wait for the application, if they are bounded.
     pub crowd: Option<Arc<Crowd>>,
+    /// Ports of a gateway.
+    pub doors: Doors,
 }
 
 /// What one data-plane thread has.
@@ -78,10 +84,16 @@ pub struct Worker {
     pub turns: Turns,
     /// HTTP/2 connections to other pods and to the application.
     pub http2: SharedPool,
+    /// What serves the streams of clients that call other pods.
+    pub outbound: Lanes<outbound::http2::Job>,
+    /// What serves the streams of those that call the application.
+    pub inbound: Lanes<inbound::http2::Job>,
     /// Tunnels for TCP connections to other pods.
     pub tunnels: Tunnels,
     /// Copies of requests that are under way.
     pub copies: Copies,
+    /// A gateway's connections that have not said yet what they want.
+    pub waiting: Waiting,
     /// Metric handles.
     pub edges: RefCell<Edges>,
     ring: Ring,
@@ -108,8 +120,11 @@ impl Worker {
             pool: RefCell::default(),
             turns: Turns::default(),
             http2: SharedPool::default(),
+            outbound: Lanes::default(),
+            inbound: Lanes::default(),
             tunnels: Tunnels::default(),
             copies: Copies::default(),
+            waiting: Waiting::default(),
             edges: RefCell::default(),
             ring: shared.recent.ring(),
             rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
@@ -231,6 +246,8 @@ impl Worker {
             every.tick().await;
             buffer::trim();
             head::trim();
+            self.outbound.trim();
+            self.inbound.trim();
             self.pool.borrow_mut().sweep(Instant::now());
             self.http2.sweep(Instant::now());
             // Tunnels count themselves.

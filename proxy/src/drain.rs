@@ -37,6 +37,8 @@ struct Inner {
     busy: AtomicUsize,
     idle: Notify,
     times: DrainTimes,
+    /// Callers hear of the end late: connections may come even if there are none.
+    expects: bool,
 }
 
 /// Counts as a live connection until it is dropped.
@@ -46,11 +48,21 @@ pub struct Busy(Drain);
 impl Drain {
     /// A switch that says [`Stage::Running`].
     pub fn new(times: DrainTimes) -> Self {
+        Self::with(times, false)
+    }
+
+    /// The same of a gateway, which waits the minimum in any case: whoever sends clients to it has not heard yet that it ends.
+    pub fn of_gateway(times: DrainTimes) -> Self {
+        Self::with(times, true)
+    }
+
+    fn with(times: DrainTimes, expects: bool) -> Self {
         Self(Arc::new(Inner {
             stage: watch::Sender::new(Stage::Running),
             busy: AtomicUsize::new(0),
             idle: Notify::new(),
             times,
+            expects,
         }))
     }
 
@@ -87,13 +99,13 @@ impl Drain {
         self.advance(Stage::Draining);
     }
 
-    /// Waits for the end: at once when there is no connection; else for at least the minimum, until the last connection
+    /// Waits for the end: at once when there is no connection (and this is no gateway); else for at least the minimum, until the last connection
     /// is gone, and at most for the maximum. Then everybody is told [`Stage::Ended`].
     pub async fn finish(&self) {
         self.start();
         let begun = Instant::now();
         let DrainTimes { minimum, maximum } = self.0.times;
-        if self.connections() > 0 {
+        if self.connections() > 0 || self.0.expects {
             let floor = begun + minimum.min(maximum);
             tokio::time::sleep_until(floor).await;
             let left = maximum.saturating_sub(minimum).max(Duration::from_millis(1));

@@ -21,6 +21,8 @@ pub enum Failure {
     Body(BadBody),
     /// The service has routes and none matches.
     NoRoute,
+    /// The host belongs to another listener than the server name of the connection's TLS.
+    Misdirected,
     /// A route matches and has nowhere to send to.
     NoBackend,
     /// The control plane did not say in time where the service is.
@@ -63,6 +65,7 @@ impl Failure {
             Self::Head(_) | Self::Path | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoBackend | Self::Unusable => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotLearned
             | Self::NoEndpoint
@@ -90,7 +93,7 @@ impl Failure {
             | Self::Unusable
             | Self::Response => 13,
             Self::HeadTimeout | Self::Timeout | Self::Silent => 4,
-            Self::NoRoute => 12,
+            Self::NoRoute | Self::Misdirected => 12,
             Self::NotLearned
             | Self::NoEndpoint
             | Self::Connect
@@ -110,7 +113,7 @@ impl Failure {
         match self {
             Self::Head(_) | Self::Path | Self::Body(_) => "DPE",
             Self::HeadTimeout => "SI",
-            Self::NoRoute | Self::NoBackend => "NR",
+            Self::NoRoute | Self::Misdirected | Self::NoBackend => "NR",
             Self::NotLearned | Self::Unusable => "NC",
             Self::NoEndpoint => "UH",
             Self::Connect | Self::Undelivered => "UF",
@@ -134,6 +137,9 @@ impl Failure {
             Self::HeadTimeout => "the request's head did not come in time\n",
             Self::Body(_) => "the request's body is not valid\n",
             Self::NoRoute => "no route matches this request\n",
+            Self::Misdirected => {
+                "the gateway serves this host to other connections only: the TLS server name is of another listener\n"
+            }
             Self::NoBackend => "the route has no backend that can be used\n",
             Self::NotLearned => {
                 "the control plane did not say in time where this service is, and it was not used before\n"
@@ -152,7 +158,7 @@ impl Failure {
             Self::Overflow => "too many requests or connections to the service at once\n",
             Self::Crowded => "as many requests as the application takes wait for its answer\n",
             Self::RateLimited => "too many requests\n",
-            Self::Ended => "the sidecar ends\n",
+            Self::Ended => "this proxy ends\n",
         }
     }
 

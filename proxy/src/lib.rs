@@ -24,7 +24,8 @@
 //! - [`worker`]: one thread, its listeners and what it owns ([`context`]).
 //! - [`accept`]: a socket, and where it was meant to go.
 //! - [`detect`]: what is spoken, by the first bytes.
-//! - [`outbound`]: from the application to endpoints. [`inbound`]: from callers to the application.
+//! - [`outbound`]: from the application to endpoints. [`inbound`]: from callers to the application. [`gateway`]: from clients outside the
+//!   mesh to endpoints, where the process is no sidecar but a gateway.
 //! - [`policy`]: the permit without which nothing reaches the application.
 //! - [`http1`], [`http2`], [`tcp`]: what is spoken between the two sides.
 //! - [`upstream`]: endpoints, tries, connections kept and new.
@@ -43,6 +44,7 @@ pub mod detect;
 pub mod drain;
 pub mod explain;
 pub mod failure;
+pub mod gateway;
 pub mod health;
 pub mod http1;
 pub mod http2;

@@ -32,7 +32,7 @@ use crate::identity::channel::ControlPlane;
 use crate::identity::renew::Renewal;
 use crate::prober::Prober;
 use crate::recent::{REQUESTS, Recent};
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use crate::telemetry::{Telemetry, log};
 use crate::view::Writer;
 use crate::xds::Client;
@@ -95,7 +95,11 @@ pub fn run(settings: Settings) -> Result<(), Fatal> {
 async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
     let clock = Clock::start();
     let telemetry = Telemetry::new(settings.log.access);
-    let drain = Drain::new(settings.drain);
+    let gateway = settings.role == Role::Gateway;
+    let drain = match gateway {
+        true => Drain::of_gateway(settings.drain),
+        false => Drain::new(settings.drain),
+    };
     let identity = Identity::new(settings.trust_domain.clone());
     let engine = weft_engine::Settings {
         seed: rand::random(),
@@ -132,6 +136,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         hairpins: Hairpins::default(),
         bell: Default::default(),
         crowd,
+        doors: Default::default(),
     };
     tracing::info!(
         pod = %settings.pod.name,
@@ -139,12 +144,19 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         control_plane = %settings.control_plane.host,
         workers = settings.workers,
         version = env!("CARGO_PKG_VERSION"),
-        "sidecar starts"
+        "{} starts",
+        if gateway { "gateway" } else { "sidecar" }
     );
 
     let quit = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    let health = Health::new(identity.clone(), views.clone(), drain.clone(), settings.clone());
+    let health = Health::new(
+        identity.clone(),
+        views.clone(),
+        drain.clone(),
+        settings.clone(),
+        shared.doors.clone(),
+    );
     for listener in open(settings.ports.health, false)? {
         let health = health.clone();
         tasks.spawn(pages::serve(listener, move |request| {
@@ -175,6 +187,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
             identity: settings.identity(),
             address: settings.pod.addresses.first().copied(),
         },
+        doors: shared.doors.clone(),
     };
     for listener in open(settings.ports.admin, true)? {
         let admin = admin.clone();
@@ -217,7 +230,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
         _ = terminate.recv() => tracing::warn!("told twice to end: not waiting for connections"),
         ended = tasks.join_next() => return Err(task(ended)),
     }
-    tracing::info!(connections = drain.connections(), "sidecar ends");
+    tracing::info!(connections = drain.connections(), "ends");
     Ok(())
 }
 

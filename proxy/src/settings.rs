@@ -19,6 +19,8 @@ pub const MAX_WORKERS: usize = 64;
 /// Everything that the sidecar is told before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What this process is.
+    pub role: Role,
     /// The pod.
     pub pod: Pod,
     /// The mesh's trust domain.
@@ -49,6 +51,16 @@ pub struct Settings {
     pub probes: Arc<[AppProbe]>,
     /// Ports that the application declares.
     pub app_ports: Arc<[AppPort]>,
+}
+
+/// What a process of the data plane is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Beside an application, whose connections it intercepts.
+    #[default]
+    Sidecar,
+    /// Between clients outside the mesh and its Services.
+    Gateway,
 }
 
 /// The pod that the sidecar serves.
@@ -125,7 +137,7 @@ pub struct DrainTimes {
 pub enum Invalid {
     /// A variable that must be set is not.
     #[error(
-        "environment variable {0} is not set; the injector sets it, so start the sidecar by an injected pod"
+        "environment variable {0} is not set; the injector sets it in injected pods, and the chart in a gateway's: start it that way"
     )]
     Missing(&'static str),
     /// A variable has a value that can't be used.
@@ -238,6 +250,7 @@ impl Settings {
             }
         };
         Ok(Self {
+            role: Role::Sidecar,
             pod,
             trust_domain,
             control_plane,

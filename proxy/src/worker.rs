@@ -12,7 +12,8 @@ use tokio::task::spawn_local;
 use crate::accept::{Dropped, Listener};
 use crate::context::{Shared, Worker};
 use crate::drain::Stage;
-use crate::{inbound, outbound};
+use crate::settings::Role;
+use crate::{gateway, inbound, outbound};
 
 /// The listening sockets of one thread.
 #[derive(Debug)]
@@ -24,28 +25,39 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Listens on both ports, over IPv4 and, where the pod has it, IPv6. Must be called within a runtime.
+    /// Listens on both ports, over IPv4 and, where the pod has it, IPv6; of a gateway, on none: those come with the view. Must be called within a runtime.
     ///
     /// # Errors
     /// The system's, with the port.
     pub fn bind(shared: &Shared) -> io::Result<Self> {
+        if shared.settings.role == Role::Gateway {
+            return Ok(Self {
+                outbound: Vec::new(),
+                inbound: Vec::new(),
+            });
+        }
         let ports = shared.settings.ports;
-        let both = |port: u16| {
-            let named = |error: io::Error| io::Error::new(error.kind(), format!("port {port}: {error}"));
-            let mut listeners = vec![Listener::bind(false, port).map_err(named)?];
-            match Listener::bind(true, port) {
-                Ok(listener) => listeners.push(listener),
-                // A kernel, or a pod, without IPv6 has nothing to intercept there.
-                Err(error) if error.raw_os_error().is_some_and(lacks_v6) => {}
-                Err(error) => return Err(named(error)),
-            }
-            io::Result::Ok(listeners)
-        };
         Ok(Self {
             outbound: both(ports.outbound)?,
             inbound: both(ports.inbound)?,
         })
     }
+}
+
+/// Listens on a port over IPv4 and, where there is such a thing, IPv6. Must be called within a runtime.
+///
+/// # Errors
+/// The system's, with the port.
+pub fn both(port: u16) -> io::Result<Vec<Listener>> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("port {port}: {error}"));
+    let mut listeners = vec![Listener::bind(false, port).map_err(named)?];
+    match Listener::bind(true, port) {
+        Ok(listener) => listeners.push(listener),
+        // A kernel, or a pod, without IPv6 has nobody to listen to there.
+        Err(error) if error.raw_os_error().is_some_and(lacks_v6) => {}
+        Err(error) => return Err(named(error)),
+    }
+    Ok(listeners)
 }
 
 /// `EAFNOSUPPORT`, `EADDRNOTAVAIL`.
@@ -83,6 +95,9 @@ pub async fn serve(shared: Shared, sockets: Sockets) {
     spawn_local(worker.clone().follow());
     spawn_local(worker.clone().sweep());
     spawn_local(worker.clone().give_way());
+    if worker.shared.settings.role == Role::Gateway {
+        spawn_local(gateway::listen::follow(worker.clone()));
+    }
     for listener in sockets.outbound {
         spawn_local(accept(worker.clone(), listener, false));
     }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::api::store::StoreError;
 use crate::api::{Api, Refusal, admission, allocate, object, serve};
 use crate::control::{SOCKET, server, state_directory};
-use crate::controllers::{self, Patience, namespace, node::LEASES};
+use crate::controllers::{self, Patience, balancer, namespace, node::LEASES};
 use crate::enter::Inside;
 use crate::fabric::Fabric;
 use crate::fault::{self, Island};
@@ -153,8 +153,9 @@ impl Sandbox {
             None => state_directory(&options.name).map_err(io_error("the state directory"))?,
         };
         prepare(&directory).map_err(io_error(directory.display().to_string()))?;
-        let networks = ["10.96.0.0/16", "fd00:10:96::/112"].map(|n| n.parse());
-        let networks: Vec<ipnet::IpNet> = networks.into_iter().filter_map(Result::ok).collect();
+        let networks = ["10.96.0.0/16", "fd00:10:96::/112"].into_iter();
+        let networks = networks.chain(balancer::NETWORKS).map(str::parse);
+        let networks: Vec<ipnet::IpNet> = networks.filter_map(Result::ok).collect();
         let own = [
             allocate::API_V4.into(),
             allocate::API_V6.into(),

@@ -54,7 +54,7 @@ fn compile(store: &Store) -> Vec<ServicePort> {
         .collect()
 }
 
-/// Every port of a Service at every cluster address.
+/// Every port of a Service at every cluster address, and at those of its load balancer.
 fn ports(service: &Value, slices: &[Arc<Value>]) -> Vec<ServicePort> {
     let mine: Vec<&Arc<Value>> = slices
         .iter()
@@ -62,10 +62,11 @@ fn ports(service: &Value, slices: &[Arc<Value>]) -> Vec<ServicePort> {
         .filter(|slice| object::label(slice, "kubernetes.io/service-name") == Some(object::name(service)))
         .collect();
     let mut found = Vec::new();
-    for address in list(service, "/spec/clusterIPs")
-        .iter()
-        .filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok())
-    {
+    let own = list(service, "/spec/clusterIPs").iter();
+    let own = own.map(|ip| (ip.as_str(), true));
+    let balancers = list(service, "/status/loadBalancer/ingress").iter();
+    let all = own.chain(balancers.map(|entry| (entry["ip"].as_str(), false)));
+    for (address, on_nodes) in all.filter_map(|(ip, own)| Some((ip?.parse::<IpAddr>().ok()?, own))) {
         for port in list(service, "/spec/ports") {
             let protocol = match string(port, "/protocol") {
                 Some("UDP") => Protocol::Udp,
@@ -85,7 +86,7 @@ fn ports(service: &Value, slices: &[Arc<Value>]) -> Vec<ServicePort> {
                 address,
                 protocol,
                 port: number,
-                node_port: self::number(port, "/nodePort"),
+                node_port: self::number(port, "/nodePort").filter(|_| on_nodes),
                 endpoints: mine.iter().flat_map(|slice| endpoints(slice, name)).collect(),
             });
         }
@@ -128,7 +129,8 @@ mod tests {
     fn ready_endpoints_of_the_named_port_at_each_address() {
         let service = json!({"metadata": {"namespace": "shop", "name": "cart"},
             "spec": {"clusterIPs": ["10.96.0.9", "fd00:10:96::9"],
-                     "ports": [{"name": "http", "port": 80, "nodePort": 30080}, {"name": "dns", "port": 53, "protocol": "UDP"}]}});
+                     "ports": [{"name": "http", "port": 80, "nodePort": 30080}, {"name": "dns", "port": 53, "protocol": "UDP"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "10.97.0.9"}]}}});
         let slice = |address: &str, ready: bool| {
             Arc::new(json!({"metadata": {"namespace": "shop", "name": "x",
                     "labels": {"kubernetes.io/service-name": "cart"}},
@@ -141,7 +143,11 @@ mod tests {
             slice("fd00:10:244:1::2", true),
         ];
         let ports = ports(&service, &slices);
-        assert_eq!(ports.len(), 4);
+        assert_eq!(ports.len(), 6);
+        assert_eq!(
+            (&ports[4].endpoints, ports[4].node_port),
+            (&ports[0].endpoints, None)
+        );
         assert_eq!(
             ports[0].endpoints,
             [

@@ -90,14 +90,13 @@ impl Listener {
         self.port
     }
 
-    /// The next connection. Returns within a moment even if there are no descriptors left. `own`: connections that this
-    /// sidecar makes to itself.
+    /// The next connection to the port itself. Returns within a moment even if there are no descriptors left.
     ///
     /// # Errors
-    /// [`Dropped`]; call it again.
-    pub async fn next(&self, own: Option<&Hairpins>) -> Result<Accepted, Dropped> {
-        let (socket, peer) = match self.socket.accept().await {
-            Ok(accepted) => accepted,
+    /// [`Dropped::Accept`]; call it again.
+    pub async fn accept(&self) -> Result<(TcpStream, SocketAddr), Dropped> {
+        match self.socket.accept().await {
+            Ok(accepted) => Ok(accepted),
             Err(error) => {
                 // What one connection did is over; what the system lacks needs a moment.
                 if !matches!(
@@ -106,9 +105,18 @@ impl Listener {
                 ) {
                     tokio::time::sleep(PAUSE).await;
                 }
-                return Err(Dropped::Accept(error));
+                Err(Dropped::Accept(error))
             }
-        };
+        }
+    }
+
+    /// The next connection that was meant for somewhere else, as [`Listener::accept`]. `own`: connections that this
+    /// sidecar makes to itself.
+    ///
+    /// # Errors
+    /// [`Dropped`]; call it again.
+    pub async fn next(&self, own: Option<&Hairpins>) -> Result<Accepted, Dropped> {
+        let (socket, peer) = self.accept().await?;
         let original = original_destination(&socket, peer.is_ipv6());
         let intercepted = original.filter(|original| original.port() != self.port);
         match intercepted.or_else(|| own?.take(peer)) {

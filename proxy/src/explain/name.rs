@@ -169,6 +169,7 @@ fn at(view: &View, original: SocketAddr, mut step: Step) -> (Step, Meant) {
         }
         Target::Unknown(address) => format!("{address}, which is no address of the mesh"),
         Target::Unlearned(service) => format!("Service {service}, of which nothing is known yet"),
+        Target::Listener(arrival) => format!("the gateway's own port {}", arrival.bind()),
     };
     if let Some(entry) = view.service_at(original.ip()) {
         step = step.because(&entry.service.origin);

@@ -11,7 +11,7 @@ use weft_engine::explain::route::{self as why, Chosen};
 use weft_engine::explain::{Arrival, Considered, End, Request, Stage, Step, endpoint};
 use weft_engine::route::{Choice, RequestHead};
 use weft_engine::{Class, Tick, Tried, Wish};
-use weft_proto::model::{Backend, Health, Origin, Protocol};
+use weft_proto::model::{Backend, Health, Origin, Protocol, ServiceName};
 
 use super::name::{self, Meant};
 use super::{Hop, Sender, Told};
@@ -79,19 +79,39 @@ pub fn outbound(scene: &Scene<'_>, now: Tick, sender: &Sender, request: &Request
         }
         Target::Pod(endpoint, address, _) => Place::Pod(endpoint.clone(), *address),
         Target::Unknown(address) => Place::Unknown(*address),
-        Target::Unlearned(service) => {
-            let end = End::Refused {
-                stage: Stage::Name,
-                status: Some(503),
-                why: format!("the control plane did not say in time where Service {service} is"),
-                because: None,
-                remedies: vec!["weft status says whether the control plane is reached".to_owned()],
-            };
-            return Told::ends(steps, end);
-        }
+        Target::Listener(_) => return Told::ends(steps, End::default()),
+        Target::Unlearned(service) => return Told::ends(steps, not_known(service, false)),
     };
     steps.push(tls(&place));
     arrive(steps, &place, sender, &routed.request, opaque)
+}
+
+/// What a request gets to a Service of which nothing is known. `refused`: what the control plane said of it can't be used.
+pub fn unlearned(service: &ServiceName, refused: bool) -> Told {
+    let what = format!("Service {service}, of which nothing is known that can be used");
+    Told::ends(vec![Step::new(Stage::Name, what)], not_known(service, refused))
+}
+
+fn not_known(service: &ServiceName, refused: bool) -> End {
+    let (failure, why, remedy) = match refused {
+        true => (
+            Failure::Unusable,
+            format!("what the control plane says of Service {service} can't be used"),
+            "weft status says what this sidecar refuses, and why",
+        ),
+        false => (
+            Failure::NotLearned,
+            format!("the control plane did not say in time where Service {service} is"),
+            "weft status says whether the control plane is reached",
+        ),
+    };
+    End::Refused {
+        stage: Stage::Name,
+        status: failure.status().map(|status| status.as_u16()),
+        why,
+        because: None,
+        remedies: vec![remedy.to_owned()],
+    }
 }
 
 /// Explains one request of an application that has no sidecar: kube-proxy sends its connection to any endpoint that is ready.
@@ -134,7 +154,7 @@ pub fn unmeshed(scene: &Scene<'_>, sender: &Sender, request: &Request) -> Told {
         }
         Target::Pod(endpoint, address, _) => Place::Pod(endpoint, address),
         Target::Unknown(address) => Place::Unknown(address),
-        Target::Unlearned(_) => return Told::ends(steps, End::default()),
+        Target::Unlearned(_) | Target::Listener(_) => return Told::ends(steps, End::default()),
     };
     let nobody = Sender {
         identity: None,

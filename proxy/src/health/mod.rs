@@ -5,6 +5,7 @@
 
 mod probe;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -22,9 +23,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use weft_proto::model::annotations::{APP_HEALTH_PREFIX, APP_LIFECYCLE_PREFIX, METRICS_PATH, READY_PATH};
 
 use crate::drain::{Drain, Stage};
+use crate::gateway::doors::Doors;
 use crate::identity::Identity;
 use crate::pages::{self, Page};
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use crate::telemetry::{CONTENT_TYPE, Telemetry};
 use crate::view::Views;
 
@@ -42,23 +44,47 @@ pub struct Health {
     views: Views,
     drain: Drain,
     settings: Arc<Settings>,
+    doors: Doors,
     turns: Arc<Semaphore>,
 }
 
 impl Health {
     /// Health of this sidecar.
-    pub fn new(identity: Identity, views: Views, drain: Drain, settings: Arc<Settings>) -> Self {
+    pub fn new(
+        identity: Identity,
+        views: Views,
+        drain: Drain,
+        settings: Arc<Settings>,
+        doors: Doors,
+    ) -> Self {
         Self {
             identity,
             views,
             drain,
             settings,
+            doors,
             turns: Arc::new(Semaphore::new(MAX_PROBES)),
         }
     }
 
     /// Why the sidecar isn't ready; `None`: it is.
-    pub fn unready(&self) -> Option<&'static str> {
+    pub fn unready(&self) -> Option<Cow<'static, str>> {
+        let gateway = self.settings.role == Role::Gateway;
+        if let Some(reason) = self.unready_itself() {
+            return Some(reason.into());
+        }
+        if !gateway {
+            return None;
+        }
+        match &self.views.load().gateway {
+            Some(table) => self.doors.missing(table, self.settings.workers).map(Cow::Owned),
+            None => Some(
+                "no listeners yet: the control plane has not said which, or where their Services are".into(),
+            ),
+        }
+    }
+
+    fn unready_itself(&self) -> Option<&'static str> {
         if self.drain.stage() != Stage::Running {
             Some("draining")
         } else if let Err(error) = self.identity.valid() {

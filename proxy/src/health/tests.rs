@@ -27,7 +27,13 @@ fn health(probes: &str) -> (Health, Writer, Drain) {
     let settings = settings(probes);
     let identity = Identity::new(settings.trust_domain.clone());
     (
-        Health::new(identity, writer.views(), drain.clone(), settings),
+        Health::new(
+            identity,
+            writer.views(),
+            drain.clone(),
+            settings,
+            Default::default(),
+        ),
         writer,
         drain,
     )

@@ -3,7 +3,7 @@
 //! Enters: a connection and its target. Leaves: the target, or the backend that a rule says. Never: a wait for bytes where no rule looks
 //! at them: on many ports the server speaks first.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use weft_engine::route::{Choice, RouteTable};
 use weft_proto::model::{Protocol, ServicePort};
 
-use super::route::destination;
+use super::route::at;
+use super::scene::Scene;
 use crate::context::Worker;
 use crate::detect;
 use crate::failure::Failure;
@@ -48,9 +49,25 @@ pub async fn choose(
         (true, Protocol::Tls) => detect::server_name(socket, Instant::now() + detect::PATIENCE).await,
         (true, _) => detect::server_name(socket, Instant::now() + detect::SILENCE).await,
     };
-    let choice = worker.random(|rng| table.connection(port, name.as_deref(), original.ip(), rng));
-    match choice {
-        Choice::Rule { backend, .. } => self::destination(worker, backend).ok_or(Failure::NoBackend),
+    worker.scene(|scene| decide(scene, name.as_deref(), original.ip(), own))
+}
+
+/// As [`choose`], whoever asks. `name`: the server name of the connection's TLS hello; no rule looks at it that needn't.
+///
+/// # Errors
+/// [`Failure::NoRoute`] or [`Failure::NoBackend`].
+pub fn decide(
+    scene: &Scene<'_>,
+    name: Option<&str>,
+    address: IpAddr,
+    own: &Target,
+) -> Result<Target, Failure> {
+    let Some((destination, table)) = ruled(own) else {
+        return Ok(own.clone());
+    };
+    let port = destination.port.port;
+    match scene.random(|rng| table.connection(port, name, address, rng)) {
+        Choice::Rule { backend, .. } => at(scene.view, backend).ok_or(Failure::NoBackend),
         Choice::Service => Ok(own.clone()),
         Choice::NoMatch => Err(Failure::NoRoute),
         Choice::Answer { .. } | Choice::Unavailable { .. } => Err(Failure::NoBackend),

@@ -20,11 +20,10 @@ use weft_engine::retry;
 use weft_engine::route::RequestHead;
 
 use self::end::{answered, judge, refused};
-use super::find;
+use super::entrance::Entrance;
 use super::mirror;
 use super::route::{Route, Way};
 use super::wait::Wait;
-use crate::accept::Accepted;
 use crate::access::Line;
 use crate::buffer::Buffer;
 use crate::context::{Watch, Worker};
@@ -49,17 +48,16 @@ use crate::upstream::edges;
 use crate::upstream::hedge;
 use crate::upstream::room::Connection;
 
-/// Serves a connection of the application's.
-pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
-    let mut down = Half::new(Stream::Plain(accepted.socket));
+/// Serves a client's connection.
+pub async fn serve(worker: &Rc<Worker>, stream: Stream, entrance: Entrance, target: Target) {
+    let mut down = Half::new(stream);
     let mut watch = worker.watch();
     let generation = worker.generation();
     let mut handler = Outbound {
         worker,
         target,
         generation,
-        original: accepted.original,
-        peer: accepted.peer,
+        entrance,
     };
     serve::serve(worker, &mut down, &mut handler, &mut watch).await;
 }
@@ -68,8 +66,7 @@ struct Outbound<'a> {
     worker: &'a Rc<Worker>,
     target: Target,
     generation: u64,
-    original: SocketAddr,
-    peer: SocketAddr,
+    entrance: Entrance,
 }
 
 /// How a request ended, for the metrics.
@@ -83,12 +80,13 @@ struct Ended {
 }
 
 impl Handler for Outbound<'_> {
-    async fn handle(&mut self, down: &mut Half, head: Head, watch: &mut Watch) -> Next {
+    async fn handle(&mut self, down: &mut Half, mut head: Head, watch: &mut Watch) -> Next {
         let begun = Instant::now();
         if self.generation != self.worker.generation() || matches!(self.target, Target::Unlearned(_)) {
-            self.target = find::target(self.worker, self.original).await;
+            self.target = self.entrance.target(self.worker).await;
             self.generation = self.worker.generation();
         }
+        self.entrance.mark(&mut head);
         let asked = match Asked::read(&head) {
             Ok(asked) => asked,
             Err(failure) => {
@@ -103,14 +101,14 @@ impl Handler for Outbound<'_> {
             http::HeaderMap::new()
         };
         let asking = || RequestHead {
-            scheme: "http",
+            scheme: self.entrance.scheme().unwrap_or("http"),
             method: head.method(),
             path: &asked.path,
             query: asked.query,
             host: head.authority(),
             headers: &fields,
         };
-        let source = self.peer.ip();
+        let source = self.entrance.peer.ip();
         let route = Route::choose(self.worker, &self.target, source, asking, || {
             Cow::Owned(head.to_map())
         });
@@ -136,7 +134,7 @@ impl Handler for Outbound<'_> {
         let duration = begun.elapsed();
         edge.record(outcome, duration, ended.bytes.0, ended.bytes.1);
         let line = Line {
-            direction: "outbound",
+            direction: self.entrance.direction(),
             method: head.method(),
             authority: head.authority(),
             path: &asked.path,
@@ -144,7 +142,7 @@ impl Handler for Outbound<'_> {
             flags: ended.flags,
             duration,
             bytes: ended.bytes,
-            peer: self.peer,
+            peer: self.entrance.peer,
             upstream: ended.upstream,
         };
         line.write(&self.worker.shared.telemetry);
@@ -162,7 +160,7 @@ impl Handler for Outbound<'_> {
             self.worker
                 .shared
                 .telemetry
-                .refused(reason, self.peer, &failure.text().trim_end());
+                .refused(reason, self.entrance.peer, &failure.text().trim_end());
         }
     }
 }

@@ -16,17 +16,15 @@ use std::time::Duration;
 
 use h2::RecvStream;
 use http::Response;
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 use weft_engine::route::RequestHead;
 use weft_engine::{Class, Outcome, retry};
 
 use self::end::{answered, judge, refused};
-use super::find;
+use super::entrance::Entrance;
 use super::mirror;
 use super::route::{Route, Way};
 use super::wait::Wait;
-use crate::accept::Accepted;
 use crate::access::Line;
 use crate::context::Worker;
 use crate::drain::Stage;
@@ -36,6 +34,7 @@ use crate::http2::CLIENT;
 use crate::http2::asked::Asked;
 use crate::http2::exchange::{Broken, Exchange, alone};
 use crate::http2::flow::Flow;
+use crate::http2::lanes;
 use crate::http2::serve::{self, Incoming};
 use crate::identity::Alpn;
 use crate::inbound::{UNDELIVERED, not_seen};
@@ -49,23 +48,17 @@ use crate::upstream::hedge;
 use crate::upstream::pool::Kind;
 use crate::upstream::shared::{Lease, Regret, Wanted};
 
-/// Serves a connection of the application's.
-pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
+/// Serves a client's connection.
+pub async fn serve(worker: &Rc<Worker>, stream: Stream, entrance: Entrance, target: Target) {
     let mut watch = worker.watch();
-    let Accepted {
-        socket,
-        peer,
-        original,
-    } = accepted;
+    let peer = entrance.peer;
     let outbound = Rc::new(Outbound {
         worker: worker.clone(),
         target: RefCell::new((worker.generation(), target)),
-        original,
-        peer,
+        entrance,
     });
-    let calm = serve::serve(worker, Stream::Plain(socket), CLIENT, &mut watch, |incoming| {
-        // A task is moved when it is made and when it ends, and its memory is costly to align: it holds no more than this.
-        spawn_local(Box::pin(outbound.clone().handle(incoming)));
+    let calm = serve::serve(worker, stream, CLIENT, &mut watch, |incoming| {
+        worker.outbound.run(Job(outbound.clone(), incoming));
     })
     .await;
     if !calm {
@@ -77,12 +70,22 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     }
 }
 
+/// A request to be served.
+#[derive(Debug)]
+pub struct Job(Rc<Outbound>, Incoming);
+
+impl lanes::Job for Job {
+    async fn run(self) {
+        self.0.handle(self.1).await;
+    }
+}
+
+#[derive(Debug)]
 struct Outbound {
     worker: Rc<Worker>,
     /// Looked up under a generation of the view.
     target: RefCell<(u64, Target)>,
-    original: SocketAddr,
-    peer: SocketAddr,
+    entrance: Entrance,
 }
 
 /// How a request ended, for the metrics.
@@ -115,13 +118,14 @@ impl Outbound {
                     worker
                         .shared
                         .telemetry
-                        .refused(reason, self.peer, &failure.text().trim_end());
+                        .refused(reason, self.entrance.peer, &failure.text().trim_end());
                 }
                 exchange.refuse(failure, false, None);
                 return tally.unreadable();
             }
         };
         asked.name(worker);
+        self.entrance.mark_http2(&mut asked);
         let target = self.target().await;
         let asking = || RequestHead {
             scheme: asked.uri.scheme_str().unwrap_or("http"),
@@ -131,7 +135,7 @@ impl Outbound {
             host: asked.authority(),
             headers: &asked.fields,
         };
-        let route = Route::choose(worker, &target, self.peer.ip(), asking, || {
+        let route = Route::choose(worker, &target, self.entrance.peer.ip(), asking, || {
             Cow::Borrowed(&asked.fields)
         });
         let delayed = match route.delay() {
@@ -161,7 +165,7 @@ impl Outbound {
         };
         edge.record(outcome, duration, ended.bytes.0, ended.bytes.1);
         let line = Line {
-            direction: "outbound",
+            direction: self.entrance.direction(),
             method: asked.method.as_str(),
             authority: asked.authority(),
             path: asked.uri.path(),
@@ -169,7 +173,7 @@ impl Outbound {
             flags: ended.flags,
             duration,
             bytes: ended.bytes,
-            peer: self.peer,
+            peer: self.entrance.peer,
             upstream: ended.upstream,
         };
         line.write(&worker.shared.telemetry);
@@ -188,7 +192,7 @@ impl Outbound {
                 return known.1.clone();
             }
         }
-        let target = find::target(&self.worker, self.original).await;
+        let target = self.entrance.target(&self.worker).await;
         *self.target.borrow_mut() = (self.worker.generation(), target.clone());
         target
     }

@@ -11,6 +11,8 @@
 pub mod answer;
 /// Which backend an opaque connection takes.
 pub mod connection;
+/// By which way a client came.
+pub mod entrance;
 /// Who is meant by an address.
 pub mod find;
 pub mod http1;
@@ -39,7 +41,9 @@ use weft_proto::model::Protocol;
 use crate::accept::Accepted;
 use crate::context::Worker;
 use crate::detect::{self, First, Question};
+use crate::stream::Stream;
 use crate::upstream::call::Target;
+use entrance::Entrance;
 
 /// How long the client of a port that speaks HTTP may take for its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(3600);
@@ -56,8 +60,20 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let spoken = Box::pin(spoken(&worker, &accepted.socket, &target)).await;
     match spoken {
         // Apart, so that each connection takes the room of what it speaks only.
-        Some(Spoken::Http1) => http1::serve(&worker, accepted, target).await,
-        Some(Spoken::Http2) => Box::pin(http2::serve(&worker, accepted, target)).await,
+        Some(Spoken::Http1) => {
+            let entrance = Entrance::address(accepted.peer, accepted.original);
+            http1::serve(&worker, Stream::Plain(accepted.socket), entrance, target).await;
+        }
+        Some(Spoken::Http2) => {
+            let entrance = Entrance::address(accepted.peer, accepted.original);
+            Box::pin(http2::serve(
+                &worker,
+                Stream::Plain(accepted.socket),
+                entrance,
+                target,
+            ))
+            .await;
+        }
         Some(Spoken::Opaque) => Box::pin(opaque::serve(&worker, accepted, target)).await,
         None => {}
     }

@@ -4,6 +4,7 @@
 //! identity. Never: a second endpoint once one is connected.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,10 +36,27 @@ use crate::upstream::edges;
 /// Serves a connection to its end.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
     let begun = Instant::now();
-    let chosen = connection::choose(worker, &accepted.socket, accepted.original, &target).await;
-    let mut down = Half::new(Stream::Plain(accepted.socket));
+    let Accepted {
+        socket,
+        peer,
+        original,
+    } = accepted;
+    let chosen = connection::choose(worker, &socket, original, &target).await;
+    carry(worker, Stream::Plain(socket), peer, "outbound", begun, &chosen).await;
+}
+
+/// Carries the bytes of a connection, whose target is chosen, to its end.
+pub async fn carry(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    peer: SocketAddr,
+    direction: &'static str,
+    begun: Instant,
+    chosen: &Result<Target, Failure>,
+) {
+    let mut down = Half::new(stream);
     let mut line = Line {
-        direction: "outbound",
+        direction,
         method: "-",
         authority: "",
         path: "",
@@ -46,14 +64,16 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         flags: "-",
         duration: begun.elapsed(),
         bytes: (0, 0),
-        peer: accepted.peer,
+        peer,
         upstream: None,
     };
-    let connecting = match &chosen {
-        Ok(target) => connected(worker, target).await,
+    let connecting = match chosen {
+        Ok(target) => connected(worker, target)
+            .await
+            .map(|connected| (connected, target)),
         Err(failure) => Err(*failure),
     };
-    let (mut tried, mut up, terms) = match connecting {
+    let ((mut tried, mut up, terms), target) = match connecting {
         Ok(connected) => connected,
         Err(failure) => {
             // What the application would see without a sidecar: its connection fails.
@@ -65,7 +85,6 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         }
     };
     tried.answered(worker, 200);
-    let target = chosen.as_ref().unwrap_or(&target);
     let edge = edges::of(worker, &tried.place, target.called());
     edge.tcp().opened.fetch_add(1, Relaxed);
     let mut moved = Moved::default();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use weft_engine::Wish;
+use weft_engine::policy::Operation;
 use weft_engine::retry;
 use weft_engine::route::session::{self, Held};
 use weft_engine::route::{Choice, CompiledRule, Fields, Found, RequestHead, RouteTable, fault};
@@ -21,6 +22,8 @@ use super::sticky;
 use crate::changes::Changes;
 use crate::context::Worker;
 use crate::failure::Failure;
+use crate::gateway::arrival::Arrival;
+use crate::policy;
 use crate::recent::{Journal, Side};
 use crate::upstream::call::{Place, Target};
 use crate::view::{Destination, View, Wanted};
@@ -87,6 +90,18 @@ impl Route {
                 false => Failure::NotLearned,
             }));
         }
+        if let Target::Listener(arrival) = target {
+            let head = head();
+            let operation = Operation {
+                method: head.method,
+                path: head.path,
+                host: head.host,
+            };
+            if policy::client(worker, source, arrival.bind(), &operation).is_err() {
+                return Self::ends(Way::Refuse(Failure::Denied));
+            }
+            return worker.scene(|scene| Self::decide(scene, target, source, || head, fields));
+        }
         worker.scene(|scene| Self::decide(scene, target, source, head, fields))
     }
 
@@ -101,6 +116,7 @@ impl Route {
         let destination = match target {
             Target::Service(destination) => destination,
             Target::Unlearned(_) => return Self::ends(Way::Refuse(Failure::NotLearned)),
+            Target::Listener(arrival) => return Self::arrived(scene, arrival, source, &head(), fields),
             Target::Pod(..) | Target::Unknown(_) => return Self::ends(Way::Straight),
         };
         let port = destination.port.port;
@@ -115,7 +131,7 @@ impl Route {
         match table.find(port, &head) {
             Found::Rule(rule) => {
                 route.rule = Some((table.clone(), rule.index));
-                route.obey(scene, destination, rule, &head);
+                route.obey(scene, Some(destination), rule, &head);
             }
             Found::Service => {}
             Found::NoMatch => route.way = Way::Refuse(Failure::NoRoute),
@@ -124,13 +140,45 @@ impl Route {
             Way::Straight if destination.traffic.balance.hash.is_some() => {
                 route.hash(scene, destination, source, &head, fields);
             }
-            Way::To(Target::Service(backend)) if backend.traffic.balance.hash.is_some() => {
-                let backend = backend.clone();
-                route.hash(scene, &backend, source, &head, fields);
-            }
-            _ => {}
+            _ => route.hash_backend(scene, source, &head, fields),
         }
         route
+    }
+
+    /// What becomes of a request of a client outside the mesh.
+    fn arrived<'b>(
+        scene: &Scene<'_>,
+        arrival: &Arrival,
+        source: IpAddr,
+        head: &RequestHead<'_>,
+        fields: impl FnOnce() -> Cow<'b, HeaderMap>,
+    ) -> Self {
+        let (table, index) = match arrival.rule(head) {
+            Ok(found) => found,
+            Err(failure) => return Self::ends(Way::Refuse(failure)),
+        };
+        let mut route = Self::ends(Way::Refuse(Failure::NoBackend));
+        if let Some(rule) = table.rules().get(index) {
+            route.rule = Some((table.clone(), index));
+            route.obey(scene, None, rule, head);
+            route.hash_backend(scene, source, head, fields);
+        }
+        route
+    }
+
+    fn hash_backend<'b>(
+        &mut self,
+        scene: &Scene<'_>,
+        source: IpAddr,
+        head: &RequestHead<'_>,
+        fields: impl FnOnce() -> Cow<'b, HeaderMap>,
+    ) {
+        if let Way::To(Target::Service(backend)) = &self.way
+            && backend.traffic.balance.hash.is_some()
+        {
+            let backend = backend.clone();
+            self.hash(scene, &backend, source, head, fields);
+        }
     }
 
     fn ends(way: Way) -> Self {
@@ -150,8 +198,14 @@ impl Route {
         self.extra.get_or_insert_default()
     }
 
-    /// Does what a rule says.
-    fn obey(&mut self, scene: &Scene<'_>, own: &Destination, rule: &CompiledRule, head: &RequestHead<'_>) {
+    /// Does what a rule says. `own`: whose rule it is; `None`: a gateway's.
+    fn obey(
+        &mut self,
+        scene: &Scene<'_>,
+        own: Option<&Destination>,
+        rule: &CompiledRule,
+        head: &RequestHead<'_>,
+    ) {
         self.request_timeout = rule.request_timeout;
         self.try_timeout = rule.backend_timeout;
         if let Some(cors) = &rule.cors {
@@ -404,11 +458,13 @@ impl Route {
 }
 
 /// The way to a backend.
-fn to(view: &View, own: &Destination, backend: &Backend) -> Way {
-    let same = backend.service == own.service
-        && backend.port == own.port.port
-        && backend.subset.as_deref() == own.subset.as_deref();
-    if same {
+fn to(view: &View, own: Option<&Destination>, backend: &Backend) -> Way {
+    let same = |own: &Destination| {
+        backend.service == own.service
+            && backend.port == own.port.port
+            && backend.subset.as_deref() == own.subset.as_deref()
+    };
+    if own.is_some_and(same) {
         return Way::Straight;
     }
     match at(view, backend) {

@@ -3,7 +3,7 @@
 //! Enters: a [`Caller`] and what it asks for. Leaves: a [`Permit`], without which nothing reaches the application. Never: a
 //! permit that outlives the policy it was given under: holders ask again when the view changes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weft_engine::policy::{self, Denial as Cause, Operation, Verdict};
@@ -61,6 +61,24 @@ pub fn request(worker: &Worker, caller: &Caller, operation: &Operation<'_>) -> R
     admitted(worker, &view, caller)?;
     let verdict = view.policies.request(&caller.engine(), caller.port, operation);
     settle(worker, caller, verdict)
+}
+
+/// May a client outside the mesh ask this of a gateway? It has no identity, and needs none by itself. `port`: the gateway's own.
+///
+/// # Errors
+/// [`Denied`], counted and logged.
+pub fn client(worker: &Worker, address: IpAddr, port: u16, operation: &Operation<'_>) -> Result<(), Denied> {
+    let view = worker.view();
+    if view.policies.is_empty() {
+        return Ok(());
+    }
+    let caller = Caller {
+        peer: None,
+        address: SocketAddr::new(address, 0),
+        port,
+    };
+    let verdict = view.policies.request(&caller.engine(), port, operation);
+    settle(worker, &caller, verdict).map(|_| ())
 }
 
 /// Whether plain text may come in at all, before anything is known of it.

@@ -30,6 +30,8 @@ pub struct Own {
     pub outbound_connections: AtomicI64,
     /// Open intercepted connections to the application.
     pub inbound_connections: AtomicI64,
+    /// Open connections of clients outside the mesh.
+    pub gateway_connections: AtomicI64,
     /// Connections kept open towards other sidecars and pods.
     pub pool_connections: AtomicI64,
     /// Connections that were opened for the pool.
@@ -169,6 +171,11 @@ impl Collector for Page {
             "weft_inbound_connections",
             "Open connections to the application",
             now(&own.inbound_connections),
+        )?;
+        gauge(
+            "weft_gateway_connections",
+            "Open connections of clients outside the mesh",
+            now(&own.gateway_connections),
         )?;
         gauge(
             "weft_pool_connections",

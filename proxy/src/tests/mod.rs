@@ -2,6 +2,7 @@
 //! redirection would say is said by the test.
 
 mod failover;
+mod gateway;
 mod hostile;
 mod http1;
 mod http2;
@@ -108,6 +109,7 @@ impl Sidecar {
             hairpins: Default::default(),
             bell: Default::default(),
             crowd: None,
+            doors: Default::default(),
         };
         let worker = Worker::new(shared);
         spawn_local(worker.clone().follow());

@@ -21,6 +21,7 @@ use super::connect::{LAST, NEAR, NoConnection, QUICK};
 use super::edges::Called;
 use crate::context::Worker;
 use crate::failure::Failure;
+use crate::gateway::arrival::Arrival;
 use crate::recent::Journal;
 use crate::view::{Destination, View};
 
@@ -105,6 +106,8 @@ pub enum Target {
     Unknown(SocketAddr),
     /// A Service that is there, but the control plane did not say in time how to reach it.
     Unlearned(ServiceName),
+    /// Whatever the gateway's rules say.
+    Listener(Arc<Arrival>),
 }
 
 impl Place {
@@ -175,14 +178,16 @@ impl Target {
         match self {
             Self::Service(destination) => Some(destination),
             Self::Pod(_, _, destination) => destination.as_ref(),
-            Self::Unknown(_) | Self::Unlearned(_) => None,
+            Self::Unknown(_) | Self::Unlearned(_) | Self::Listener(_) => None,
         }
     }
 
     /// Whether header fields decide where its requests go.
     pub fn looks_at_fields(&self) -> bool {
-        let Self::Service(destination) = self else {
-            return false;
+        let destination = match self {
+            Self::Service(destination) => destination,
+            Self::Listener(arrival) => return arrival.looks_at_fields(),
+            _ => return false,
         };
         let routes = destination.routes.as_ref();
         routes.is_some_and(|routes| routes.looks_at_fields())
@@ -273,6 +278,12 @@ impl<'a> Call<'a> {
             (Target::Unknown(address), _) => {
                 let place = Place::Unknown(*address);
                 return Ok((Try { place, flight: None }, None));
+            }
+            // Rules make it a Service, or nothing.
+            (Target::Listener(_), _) => {
+                return Err(NoTry::NoEndpoint(NoEndpoint::Empty {
+                    service: ServiceName::new("", ""),
+                }));
             }
             (Target::Unlearned(service), _) => {
                 return Err(NoTry::NoEndpoint(NoEndpoint::Empty {

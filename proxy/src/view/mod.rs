@@ -30,8 +30,10 @@ use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort, Traffic};
 
+use crate::gateway::table::Table;
 pub use directory::Directory;
 pub use usage::{Hold, Usage};
+
 pub use writer::{Change, Refusal, Writer, check};
 
 use known::Known;
@@ -59,6 +61,8 @@ pub struct View {
     pub policies: Arc<PolicySet>,
     /// How many requests this pod takes.
     pub limits: Arc<RateLimits>,
+    /// What a gateway serves. `None`: that isn't known, or isn't for this workload.
+    pub gateway: Option<Arc<Table>>,
     names: Arc<Names>,
     pods: Arc<Pods>,
     known: Arc<RapidHashMap<IpAddr, Arc<Known>>>,

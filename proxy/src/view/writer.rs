@@ -14,13 +14,14 @@ use weft_engine::limit::RateLimits;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_engine::{Caller, Settings};
-use weft_proto::model::{Inbound, Locality, Names as Shard, Policy, Routes, ServiceName};
+use weft_proto::model::{Gateway, Inbound, Locality, Names as Shard, Policy, Routes, ServiceName};
 use weft_proto::resource::{Kind, Resource};
 
 use super::known::Known;
 use super::parts::Parts;
 use super::{Directory, Names, Shared, Usage, View, Views, Wanted, members};
 use crate::clock::Clock;
+use crate::gateway::table::Table;
 
 /// One difference to what is in force.
 #[derive(Clone, Debug)]
@@ -59,6 +60,7 @@ pub fn check(change: &Change) -> Result<(), Refusal> {
     match &**resource {
         Resource::Routes(routes) => compile(routes).map(|_| ()),
         Resource::Inbound(inbound) => compile_limits(inbound, None).map(|_| ()),
+        Resource::Gateway(gateway) => compile_gateway(gateway, None).map(|_| ()),
         _ => Ok(()),
     }
 }
@@ -67,6 +69,15 @@ fn compile(routes: &Routes) -> Result<RouteTable, Refusal> {
     RouteTable::compile(routes).map_err(|invalid| Refusal {
         kind: Kind::Routes,
         name: routes.service.to_string(),
+        field: invalid.field,
+        reason: invalid.reason,
+    })
+}
+
+fn compile_gateway(gateway: &Gateway, previous: Option<&Table>) -> Result<Table, Refusal> {
+    Table::compile(gateway, previous).map_err(|invalid| Refusal {
+        kind: Kind::Gateway,
+        name: "self".to_owned(),
         field: invalid.field,
         reason: invalid.reason,
     })
@@ -92,6 +103,7 @@ pub struct Writer {
     complete: bool,
     inbound: Option<Arc<Inbound>>,
     limits: Arc<RateLimits>,
+    gateway: Option<Arc<Table>>,
     policies: BTreeMap<String, Policy>,
     services: BTreeMap<ServiceName, Parts>,
     shards: BTreeMap<u8, Arc<Shard>>,
@@ -136,6 +148,7 @@ impl Writer {
             complete: false,
             inbound: None,
             limits: Arc::default(),
+            gateway: None,
             policies: BTreeMap::new(),
             services: BTreeMap::new(),
             shards: BTreeMap::new(),
@@ -209,7 +222,11 @@ impl Writer {
 
     fn put(&mut self, resource: Resource, dirty: &mut Dirty, refused: &mut Vec<Refusal>) {
         match resource {
-            Resource::TrustBundle(_) | Resource::Gateway(_) => {}
+            Resource::TrustBundle(_) => {}
+            Resource::Gateway(gateway) => match compile_gateway(&gateway, self.gateway.as_deref()) {
+                Ok(table) => self.gateway = Some(Arc::new(table)),
+                Err(refusal) => refused.push(refusal),
+            },
             Resource::Inbound(inbound) => {
                 match compile_limits(&inbound, Some(&self.limits)) {
                     Ok(limits) => self.limits = Arc::new(limits),
@@ -271,7 +288,9 @@ impl Writer {
     fn remove(&mut self, kind: Kind, name: &str, dirty: &mut Dirty) {
         match kind {
             // One can't be without: the last stays in force.
-            Kind::TrustBundle | Kind::Inbound | Kind::Gateway => {}
+            Kind::TrustBundle | Kind::Inbound => {}
+            // There is no Gateway any more.
+            Kind::Gateway => self.gateway = Some(Arc::default()),
             Kind::Policy => dirty.policies |= self.policies.remove(name).is_some(),
             Kind::Names => {
                 let shard = u8::from_str_radix(name, 16);
@@ -362,6 +381,7 @@ impl Writer {
             inbound,
             policies,
             limits: self.limits.clone(),
+            gateway: self.gateway.clone(),
             names,
             pods,
             known,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use weft_proto::model::{Routes, ServiceName};
+use weft_proto::model::{ConnectionRule, Gateway, RouteRule, Routes, ServiceName};
 use weft_proto::resource::{Kind, Resource};
 
 use crate::view::{Change, Wanted};
@@ -26,6 +26,16 @@ pub struct Interest {
     pods: BTreeMap<IpAddr, Direct>,
     /// The pod's own addresses: always wanted.
     own: BTreeSet<IpAddr>,
+    gateway: Served,
+}
+
+/// What a gateway serves.
+#[derive(Debug, Default)]
+struct Served {
+    /// Comes into view with the Services behind it.
+    pending: Option<Change>,
+    /// Services behind what is in view or pending: always wanted.
+    backends: BTreeSet<ServiceName>,
 }
 
 /// A Service that is subscribed to.
@@ -42,6 +52,8 @@ struct Asked {
     pending: Vec<Change>,
     /// Where its routes lead besides itself.
     backends: Arc<[ServiceName]>,
+    /// The last answer about it can't be used: nobody waits for it.
+    refused: bool,
 }
 
 /// A pod that is subscribed to.
@@ -60,7 +72,44 @@ impl Interest {
             services: BTreeMap::new(),
             pods: own.iter().map(|address| (*address, Direct::new())).collect(),
             own,
+            gateway: Served::default(),
         }
+    }
+
+    /// What the control plane says of the gateway; of a removed one, the change says that. It comes into view with the Services that
+    /// it leads to. Returns what comes into view now.
+    pub fn serve(&mut self, change: Change) -> Vec<Change> {
+        let backends = match &change {
+            Change::Put(resource) => match &**resource {
+                Resource::Gateway(gateway) => behind(gateway),
+                _ => BTreeSet::new(),
+            },
+            _ => BTreeSet::new(),
+        };
+        for backend in &backends {
+            if !self.want(Wanted::Service(backend.clone())) {
+                tracing::warn!(%backend, most = MAX_WANTED, "the gateway leads to more Services than can be subscribed to");
+            }
+        }
+        self.gateway.backends = backends;
+        self.gateway.pending = Some(change);
+        let mut now = Vec::new();
+        self.release(&mut now);
+        now
+    }
+
+    /// The last answers about these resources can't be used. Returns what comes into view now, because nobody waits for them.
+    pub fn refuse<'a>(&mut self, kind: Kind, names: impl Iterator<Item = &'a str>) -> Vec<Change> {
+        for name in names {
+            if let Some(Wanted::Service(service)) = wanted(kind, name)
+                && let Some(asked) = self.services.get_mut(&service)
+            {
+                asked.refused = true;
+            }
+        }
+        let mut now = Vec::new();
+        self.release(&mut now);
+        now
     }
 
     /// Subscribes to something. `false`: there is no room.
@@ -228,6 +277,13 @@ impl Interest {
                 asked.shown = Some(asked.callable());
             }
         }
+        if self.gateway.pending.is_some() {
+            let said = |asked: &Asked| asked.refused || asked.settled() && !asked.unsaid();
+            let mut behind = self.gateway.backends.iter();
+            if behind.all(|name| self.services.get(name).is_none_or(said)) {
+                now.extend(self.gateway.pending.take());
+            }
+        }
     }
 
     /// A Service and all that its routes lead to.
@@ -257,7 +313,8 @@ impl Interest {
             .filter(|(name, asked)| !idle(&Wanted::Service((*name).clone()), asked.since))
             .map(|(name, _)| name.clone());
         let used: Vec<_> = used.collect();
-        let needed: BTreeSet<ServiceName> = used.iter().flat_map(|name| self.reached(name)).collect();
+        let used = used.iter().chain(&self.gateway.backends);
+        let needed: BTreeSet<ServiceName> = used.flat_map(|name| self.reached(name)).collect();
         let services = self.services.keys().filter(|name| !needed.contains(*name));
         let pods = self.pods.iter().filter(|(address, direct)| {
             !self.own.contains(*address) && idle(&Wanted::Pod(**address), direct.since)
@@ -295,6 +352,7 @@ impl Asked {
             shown: None,
             pending: Vec::new(),
             backends: Arc::default(),
+            refused: false,
         }
     }
 
@@ -315,6 +373,7 @@ impl Asked {
     }
 
     fn part(&mut self, kind: Kind, there: bool) {
+        self.refused = false;
         if let Some(index) = PARTS.iter().position(|part| *part == kind) {
             self.answered[index] = true;
             self.there[index] = there;
@@ -345,19 +404,34 @@ fn about(kind: Kind, change: &Change) -> Option<Wanted> {
 
 /// Services that routes lead to besides their own.
 fn elsewhere(routes: &Routes) -> Arc<[ServiceName]> {
-    let rules = routes.rules.iter();
-    let connections = routes.connections.iter();
-    let backends: BTreeSet<&ServiceName> = rules
-        .flat_map(|rule| {
-            let mirrors = rule.mirrors.iter().map(|mirror| &mirror.backend);
-            rule.backends.iter().chain(mirrors)
-        })
-        .chain(connections.flat_map(|rule| &rule.backends))
+    let services = led_to(&routes.rules, &routes.connections);
+    let backends: BTreeSet<&ServiceName> = services.filter(|service| **service != routes.service).collect();
+    backends.into_iter().cloned().collect()
+}
+
+/// Services that a gateway leads to.
+fn behind(gateway: &Gateway) -> BTreeSet<ServiceName> {
+    let listeners = gateway.listeners.iter();
+    let services = listeners.flat_map(|listener| {
+        let hosts = listener.hosts.iter();
+        let requests = hosts.flat_map(|host| led_to(&host.rules, &[]));
+        requests.chain(led_to(&[], &listener.connections))
+    });
+    services.cloned().collect()
+}
+
+fn led_to<'a>(
+    rules: &'a [RouteRule],
+    connections: &'a [ConnectionRule],
+) -> impl Iterator<Item = &'a ServiceName> {
+    let rules = rules.iter().flat_map(|rule| {
+        let mirrors = rule.mirrors.iter().map(|mirror| &mirror.backend);
+        rule.backends.iter().chain(mirrors)
+    });
+    let backends = rules.chain(connections.iter().flat_map(|rule| &rule.backends));
+    backends
         .filter(|backend| backend.invalid.is_none())
         .map(|backend| &backend.service)
-        .filter(|service| **service != routes.service)
-        .collect();
-    backends.into_iter().cloned().collect()
 }
 
 #[cfg(test)]

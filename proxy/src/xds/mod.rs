@@ -28,7 +28,7 @@ use weft_proto::wire::v1::Rejected;
 
 use crate::identity::Identity;
 use crate::identity::channel::ControlPlane;
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use crate::state::StateDir;
 use crate::telemetry::Telemetry;
 use crate::view::{self, Change, Refusal, Wanted, Writer};
@@ -205,6 +205,12 @@ impl Client {
                 }
             }
             changes = self.interest.answer(kind, changes, &removed);
+            if !read.refused.is_empty() {
+                let refused = read.refused.iter().map(|refusal| &*refusal.name);
+                changes.extend(self.interest.refuse(kind, refused));
+            }
+        } else if kind == Kind::Gateway {
+            changes = self.gateway(changes, &mut read.refused);
         }
         // Those who wait for what is refused must hear of it.
         if !changes.is_empty() || kind.on_demand() && !read.refused.is_empty() {
@@ -251,6 +257,38 @@ impl Client {
             SAVE_EVERY
         });
         (!refused.is_empty()).then(|| status(&refused))
+    }
+
+    /// A gateway comes into view with what it leads to; what can't be used of it is said at once.
+    fn gateway(&mut self, changes: Vec<Change>, refused: &mut Vec<Refusal>) -> Vec<Change> {
+        let mut good = changes
+            .into_iter()
+            .filter_map(|change| match view::check(&change) {
+                Ok(()) => Some(change),
+                Err(refusal) => {
+                    refused.push(refusal);
+                    None
+                }
+            });
+        // There is one at most.
+        let change = good.next();
+        drop(good);
+        match change {
+            Some(change) => {
+                let now = self.interest.serve(change);
+                self.count_interest();
+                now
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Kinds that this workload subscribes to.
+    fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
+        let role = self.settings.role;
+        Kind::ALL
+            .into_iter()
+            .filter(move |kind| *kind != Kind::Gateway || role == Role::Gateway)
     }
 
     fn save_within(&mut self, bound: Duration) {
@@ -349,10 +387,20 @@ impl Client {
         if self.report.lock().held.count(Kind::Inbound) > 0 {
             let changes = self.interest.restored();
             self.writer.apply(changes);
-            self.writer.complete();
+            self.complete();
             tracing::info!(resources, "took the configuration that was kept over the restart");
         }
         self.save_at = None;
+    }
+
+    /// What was said is all that there is to know of this workload.
+    fn complete(&mut self) {
+        let none = self.report.lock().held.count(Kind::Gateway) == 0;
+        if none && self.settings.role == Role::Gateway && self.writer.views().load().gateway.is_none() {
+            self.writer
+                .apply([Change::Remove(Kind::Gateway, "self".to_owned())]);
+        }
+        self.writer.complete();
     }
 
     /// Writes the snapshot, if anything changed since the last one and everything is there.

@@ -87,7 +87,7 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
     let asked = client.demand.take();
     client.want(asked);
     let mut subscribed = Subscribed::default();
-    for kind in Kind::ALL {
+    for kind in client.kinds() {
         subscribed.0[kind as usize] = client.interest.names(kind);
         // The channel has room for all of them.
         let _ = requests.try_send(first(client, kind));
@@ -111,7 +111,7 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
     let mut look = tokio::time::interval(idle.div_f64(8.0).clamp(LOOK_OFTEN, LOOK_SELDOM));
     tracing::info!("configuration stream open");
 
-    let mut sync = Sync::default();
+    let mut sync = Sync::new(client.kinds());
     loop {
         let timer = client.save_at.into_iter().chain(sync.deadline).min();
         tokio::select! {
@@ -139,12 +139,12 @@ async fn follow(client: &mut Client) -> Result<(), Ended> {
                 }
                 if sync.deadline.is_some_and(|at| at <= Instant::now()) {
                     sync.deadline = None;
-                    client.writer.complete();
+                    client.complete();
                 }
             }
         }
-        if sync.done() {
-            client.writer.complete();
+        if sync.done() && !client.writer.is_complete() {
+            client.complete();
         }
         for request in subscribed.changes(&client.interest) {
             if requests.send(request).await.is_err() {
@@ -224,13 +224,20 @@ fn answer(
 }
 
 /// Which kinds had their first response. The control plane answers every first request, even with nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sync {
     seen: [bool; Kind::ALL.len()],
     deadline: Option<Instant>,
 }
 
 impl Sync {
+    /// Waits for these kinds.
+    fn new(kinds: impl Iterator<Item = Kind>) -> Self {
+        let mut seen = [true; Kind::ALL.len()];
+        kinds.for_each(|kind| seen[kind as usize] = false);
+        Self { seen, deadline: None }
+    }
+
     fn seen(&mut self, kind: Kind, size: usize, accepted: bool) {
         let full = match kind {
             Kind::Names => FULL_NAMES,

@@ -2,6 +2,7 @@
 //!
 //! In: changes in the store. Out: writes to the store. Never: a connection to a pod, a process, a file.
 
+pub mod balancer;
 pub mod collect;
 pub mod daemonset;
 pub mod deployment;
@@ -47,6 +48,7 @@ pub fn start(api: &Arc<Api>, patience: Patience, tasks: &mut JoinSet<()>) {
     tasks.spawn(daemonset::run(Arc::clone(api)));
     tasks.spawn(job::run(Arc::clone(api)));
     tasks.spawn(endpoints::run(Arc::clone(api)));
+    tasks.spawn(balancer::run(Arc::clone(api)));
     tasks.spawn(node::run(Arc::clone(api), patience.node_grace));
     tasks.spawn(crate::schedule::run(Arc::clone(api)));
 }
