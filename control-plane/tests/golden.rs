@@ -13,17 +13,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weft_control_plane::ingest::files;
 use weft_control_plane::mesh::{Change, Diagnostic, Mesh, Settings, Store};
-use weft_control_plane::translate::{self, Scope, Shared};
+use weft_control_plane::translate::{self, Items, Scope, Shared};
 use weft_proto::model::{
-    Backend, ConnectionRule, Endpoint, HeaderChanges, Inbound, Operation, Origin, PeerAuthentication, Policy,
-    RouteRule, Routes, Source, StringMatch, Traffic, TrustDomain,
+    Backend, ConnectionRule, Endpoint, HeaderChanges, Inbound, Listener, Operation, Origin,
+    PeerAuthentication, Policy, RouteRule, Routes, Source, StringMatch, Traffic, TrustDomain, VirtualHost,
 };
 use weft_proto::resource::{Kind, Resource};
 
-const CASES: [&str; 8] = [
+const CASES: [&str; 9] = [
     "bad",
     "connections",
     "filters",
+    "gateway",
     "policies",
     "routes",
     "shop",
@@ -115,16 +116,19 @@ fn there_is_nothing_to_say_about_the_packaged_scenarios() {
 /// Every resource as text, through the path that the control plane takes.
 fn served(shared: &Shared, scope: &Scope) -> Vec<Resource> {
     let scoped = shared.scoped(scope);
+    let nothing = Items::default();
     let mut all = Vec::new();
     for kind in Kind::ALL {
         let own = scoped.as_ref().map(|scoped| match kind {
             Kind::Inbound => &scoped.inbound,
             Kind::Policy => &scoped.policies,
             Kind::Service => &scoped.services,
-            _ => &scoped.routes,
+            Kind::Gateway => scoped.gateway.as_ref().unwrap_or(&nothing),
+            Kind::Routes => &scoped.routes,
+            Kind::TrustBundle | Kind::Names | Kind::Endpoints | Kind::Pod => &nothing,
         });
         let mut items: BTreeMap<_, _> = shared.items(kind).iter().collect();
-        if let (Some(own), Kind::Inbound | Kind::Policy | Kind::Routes | Kind::Service) = (own, kind) {
+        if let Some(own) = own {
             items.extend(own.iter());
         }
         all.extend(items.into_values().map(|item| item.resource().clone()));
@@ -169,7 +173,8 @@ proptest! {
             let next = shared.next(Arc::new(store.mesh().clone()));
             if next.scoped_same(&shared, &scope) {
                 let of = |shared: &Shared| shared.scoped(&scope).map(|scoped| {
-                    [&scoped.inbound, &scoped.policies, &scoped.routes, &scoped.services].map(|items| {
+                    let gateway = scoped.gateway.clone().unwrap_or_default();
+                    [&scoped.inbound, &scoped.policies, &scoped.routes, &scoped.services, &gateway].map(|items| {
                         items.values().map(|item| item.resource().clone()).collect::<Vec<_>>()
                     })
                 });
@@ -211,6 +216,7 @@ fn show(resource: &Resource) -> Value {
         }),
         Resource::Endpoints(endpoints) => endpoints.endpoints.iter().map(show_endpoint).collect(),
         Resource::Routes(routes) => show_routes(routes),
+        Resource::Gateway(gateway) => gateway.listeners.iter().map(show_listener).collect(),
     };
     json!({"kind": format!("{:?}", resource.kind()), "name": resource.name(), "is": what})
 }
@@ -365,21 +371,36 @@ fn unless_default<T: Default + PartialEq + std::fmt::Debug>(value: &T) -> Option
     (*value != T::default()).then(|| format!("{value:?}"))
 }
 
-fn show_routes(routes: &Routes) -> Value {
-    let connection = |rule: &ConnectionRule| {
-        without_empty(json!({
-            "origin": show_origin(&rule.origin),
-            "port": rule.port,
-            "serverNames": rule.server_names,
-            "destinations": rule.destinations,
-            "backends": rule.backends.iter().map(show_backend).collect::<Vec<_>>(),
-        }))
+fn show_connection(rule: &ConnectionRule) -> Value {
+    without_empty(json!({
+        "origin": show_origin(&rule.origin),
+        "port": rule.port,
+        "serverNames": rule.server_names,
+        "destinations": rule.destinations,
+        "backends": rule.backends.iter().map(show_backend).collect::<Vec<_>>(),
+    }))
+}
+
+fn show_listener(listener: &Listener) -> Value {
+    let host = |host: &VirtualHost| {
+        let rules = host.rules.iter().map(show_route);
+        json!({"host": host.host.to_string(), "rules": rules.collect::<Vec<_>>()})
     };
+    without_empty(json!({
+        "origin": show_origin(&listener.origin),
+        "is": format!("{} {:?} {} -> {} {}", listener.name, listener.protocol, listener.port, listener.bind, listener.host),
+        "certificates": listener.certificates.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>(),
+        "hosts": listener.hosts.iter().map(host).collect::<Vec<_>>(),
+        "connections": listener.connections.iter().map(show_connection).collect::<Vec<_>>(),
+    }))
+}
+
+fn show_routes(routes: &Routes) -> Value {
     let rules: Vec<Value> = routes.rules.iter().map(show_route).collect();
     match routes.connections.is_empty() {
         true => json!(rules),
         false => {
-            json!({"rules": rules, "connections": routes.connections.iter().map(connection).collect::<Vec<_>>()})
+            json!({"rules": rules, "connections": routes.connections.iter().map(show_connection).collect::<Vec<_>>()})
         }
     }
 }

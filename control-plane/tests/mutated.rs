@@ -14,7 +14,7 @@ use weft_control_plane::translate::{self, Scope, Shared};
 use weft_proto::model::TrustDomain;
 use weft_proto::resource::{Kind, Resource};
 
-const CASES: [&str; 4] = ["connections", "filters", "routes", "virtual-services"];
+const CASES: [&str; 5] = ["connections", "filters", "gateway", "routes", "virtual-services"];
 
 static OBJECTS: LazyLock<Vec<(files::Object, bool)>> = LazyLock::new(|| {
     let mut all = Vec::new();
@@ -23,7 +23,16 @@ static OBJECTS: LazyLock<Vec<(files::Object, bool)>> = LazyLock::new(|| {
         let (objects, _) = files::load(&[folder]);
         let routes = |object: &files::Object| {
             object.origin.kind.ends_with("Route")
-                || matches!(&*object.origin.kind, "VirtualService" | "ReferenceGrant")
+                || matches!(
+                    &*object.origin.kind,
+                    "VirtualService"
+                        | "ReferenceGrant"
+                        | "Gateway"
+                        | "GatewayClass"
+                        | "Ingress"
+                        | "IngressClass"
+                        | "Secret"
+                )
         };
         all.extend(objects.into_iter().map(|object| {
             let changes = routes(&object);

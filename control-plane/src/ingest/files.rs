@@ -5,14 +5,15 @@
 
 use super::kind::{self, Kind};
 use super::read::{Metadata, read};
-use crate::mesh::{Change, Diagnostic, Key, Read};
+use crate::mesh::gateway::SecretProblem;
+use crate::mesh::{Change, Diagnostic, Key, Read, Settings, Store, TlsSecret};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_proto::model::Origin;
+use weft_proto::model::{Origin, TrustDomain};
 
 /// Most files that are read.
 const MOST_FILES: usize = 10_000;
@@ -70,7 +71,29 @@ fn complete(objects: &[Object], more: impl Fn(&Object) -> Option<Read>) -> Vec<C
         kind: kind.into(),
         objects,
     };
-    kinds.into_iter().map(replace).chain([Change::Synced]).collect()
+    let mut changes: Vec<Change> = kinds.into_iter().map(replace).chain([Change::Synced]).collect();
+    changes.extend(absent_secrets(&changes));
+    changes
+}
+
+/// Secrets that are referred to and are in no file: there is nowhere else to look for them.
+fn absent_secrets(changes: &[Change]) -> Vec<Change> {
+    let edge = |change: &Change| matches!(change, Change::Replace { kind, objects } if matches!(&**kind, "Gateway" | "Ingress") && !objects.is_empty());
+    if !changes.iter().any(edge) {
+        return Vec::new();
+    }
+    // Who is asked for names only asks no trust domain.
+    let Ok(domain) = TrustDomain::new("cluster.local") else {
+        return Vec::new();
+    };
+    let (mut store, _) = Store::new(Settings::new(domain));
+    store.apply(changes.iter().cloned());
+    let mesh = store.mesh();
+    let wanted = crate::translate::gateway::secrets(mesh).into_iter();
+    let absent = wanted.filter(|name| !mesh.tls_secrets.contains_key(name));
+    absent
+        .map(|name| Change::Put(Box::new(TlsSecret::without(&name, SecretProblem::Missing).read())))
+        .collect()
 }
 
 /// The pod that a workload would make, under the workload's name: manifests have no other pods that a selector could

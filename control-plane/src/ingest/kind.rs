@@ -28,6 +28,8 @@ pub enum Role {
     Required,
     /// Read where it is served.
     Optional,
+    /// Read one by one: those that something else refers to.
+    Referenced,
     /// Not acted on, which is said of every object of it: how bad that is, what it means, and what to do.
     Reported(Severity, &'static str, &'static str),
     /// Not the mesh's business.
@@ -88,12 +90,6 @@ const NOTHING: Role = Role::Reported(
     Warning,
     "Weft doesn't act on it",
     "remove it, or keep it for another mesh",
-);
-// Every cluster has these for somebody else.
-const EDGE: Role = Role::Reported(
-    Info,
-    "Weft runs no gateway: what another controller makes of it holds, and its traffic enters the mesh as that controller's",
-    "leave it to the controller of its class",
 );
 const CLUSTERS: Role = Role::Reported(
     Info,
@@ -179,11 +175,26 @@ pub static KINDS: &[Kind] = &[
     },
     Kind {
         versions: &["v1"],
-        ..reported("networking.k8s.io", "Ingress", "ingresses", EDGE)
+        role: Role::Reported(
+            Warning,
+            "Weft doesn't act on it: only the listeners of the Gateway itself are there",
+            "put its listeners into the Gateway",
+        ),
+        ..optional(GATEWAY, "ListenerSet", "listenersets")
     },
     Kind {
-        versions: &["v1", "v1beta1"],
-        ..reported(GATEWAY, "Gateway", "gateways", EDGE)
+        namespaced: false,
+        ..optional(GATEWAY, "GatewayClass", "gatewayclasses")
+    },
+    optional(GATEWAY, "Gateway", "gateways"),
+    Kind {
+        namespaced: false,
+        ..optional("networking.k8s.io", "IngressClass", "ingressclasses")
+    },
+    optional("networking.k8s.io", "Ingress", "ingresses"),
+    Kind {
+        role: Role::Referenced,
+        ..core("Secret", "secrets", true)
     },
     Kind {
         versions: &["v1alpha1", "v1beta1", "v1"],
@@ -211,7 +222,6 @@ pub static KINDS: &[Kind] = &[
     other("batch", "Job", "jobs", true),
     other("batch", "CronJob", "cronjobs", true),
     other("", "ConfigMap", "configmaps", true),
-    other("", "Secret", "secrets", true),
     other("", "ServiceAccount", "serviceaccounts", true),
     other("", "PersistentVolumeClaim", "persistentvolumeclaims", true),
     other("", "PersistentVolume", "persistentvolumes", false),
@@ -234,7 +244,6 @@ pub static KINDS: &[Kind] = &[
         "clusterrolebindings",
         false,
     ),
-    other("networking.k8s.io", "IngressClass", "ingressclasses", false),
     other("storage.k8s.io", "StorageClass", "storageclasses", false),
     other("scheduling.k8s.io", "PriorityClass", "priorityclasses", false),
     other("coordination.k8s.io", "Lease", "leases", true),
@@ -256,8 +265,6 @@ pub static KINDS: &[Kind] = &[
         "validatingwebhookconfigurations",
         false,
     ),
-    other(GATEWAY, "GatewayClass", "gatewayclasses", false),
-    other(GATEWAY, "ListenerSet", "listenersets", true),
 ];
 
 /// Why a kind isn't in the table.
@@ -313,7 +320,7 @@ impl Kind {
     /// What its objects are kept under: the kind, which is unique among those that Weft acts on, else the full name.
     pub fn table(&self) -> String {
         match self.role {
-            Role::Required | Role::Optional => self.kind.to_owned(),
+            Role::Required | Role::Optional | Role::Referenced => self.kind.to_owned(),
             Role::Reported(..) | Role::Other => format!("{}.{}", self.plural, self.group),
         }
     }
@@ -321,6 +328,15 @@ impl Kind {
     /// Whether its objects have a status of the Gateway API's routes.
     pub fn is_route(&self) -> bool {
         self.group == GATEWAY && matches!(self.kind, "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute")
+    }
+
+    /// Whether its objects have a status that Weft writes.
+    pub fn has_status(&self) -> bool {
+        let edge = matches!(
+            (self.group, self.kind),
+            (GATEWAY, "Gateway" | "GatewayClass") | ("networking.k8s.io", "Ingress")
+        );
+        edge || self.is_route()
     }
 
     /// Whether nothing may be served while objects of it can't be read: without its policies, callers could do more

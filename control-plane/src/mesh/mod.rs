@@ -17,17 +17,21 @@ pub mod virtual_service;
 pub mod policy;
 /// How callers treat endpoints, as declared.
 pub mod traffic;
+/// What comes in from outside, as declared.
+pub mod gateway;
 /// Applies changes and publishes snapshots.
 pub mod store;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use gateway::{Class, DeclaredGateway, Ingress, TlsSecret};
 pub use object::{
     ContainerPort, DeclaredPort, DeclaredService, Labels, Namespace, Node, Pod, ServiceType, Slice,
     SliceEndpoint, SlicePort, TargetPort,
 };
 pub use policy::{AuthorizationPolicy, DeclaredAction, DeclaredRule, DeclaredSource, PeerAuth, Selection};
 pub use route::{
-    Action, BackendRef, ConnectionSpec, ReferenceGrant, Route, RouteParent, RouteRuleSpec, Target,
+    Action, BackendRef, ConnectionSpec, GatewayParent, ReferenceGrant, Route, RouteParent, RouteRuleSpec,
+    Target,
 };
 pub use store::{Change, Item, Key, Read, Store, Table};
 pub use traffic::{
@@ -89,6 +93,16 @@ pub struct Mesh {
     pub virtual_services: Table<ServiceName, VirtualService>,
     /// By namespace and name.
     pub grants: Table<ServiceName, ReferenceGrant>,
+    /// GatewayClasses, by name.
+    pub gateway_classes: Table<Arc<str>, Class>,
+    /// By namespace and name.
+    pub gateways: Table<ServiceName, DeclaredGateway>,
+    /// IngressClasses, by name.
+    pub ingress_classes: Table<Arc<str>, Class>,
+    /// By namespace and name.
+    pub ingresses: Table<ServiceName, Ingress>,
+    /// Secrets that Gateways and Ingresses refer to, by namespace and name. One that isn't here hasn't been looked for yet.
+    pub tls_secrets: Table<ServiceName, TlsSecret>,
     /// By namespace and name.
     pub destination_rules: Table<ServiceName, DestinationRule>,
     /// By namespace and name.
@@ -117,6 +131,11 @@ impl Mesh {
             routes: Table::default(),
             virtual_services: Table::default(),
             grants: Table::default(),
+            gateway_classes: Table::default(),
+            gateways: Table::default(),
+            ingress_classes: Table::default(),
+            ingresses: Table::default(),
+            tls_secrets: Table::default(),
             destination_rules: Table::default(),
             backend_policies: Table::default(),
             peer_authentications: Table::default(),
@@ -125,13 +144,10 @@ impl Mesh {
         }
     }
 
-    /// Every finding of reading, sorted and each once.
+    /// Every finding of reading, sorted and each once; not those about others' Gateways, Ingresses and routes.
     pub fn findings(&self) -> Vec<Diagnostic> {
-        let mut all: Vec<_> = self
-            .findings
-            .values()
-            .flat_map(|list| list.iter().cloned())
-            .collect();
+        let concerning = self.findings.iter().filter(|(key, _)| self.concerns_key(key));
+        let mut all: Vec<_> = concerning.flat_map(|(_, list)| list.iter().cloned()).collect();
         all.sort();
         all.dedup();
         all

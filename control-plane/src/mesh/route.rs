@@ -5,7 +5,8 @@ use super::traffic::Rates;
 use std::sync::Arc;
 use std::time::Duration;
 use weft_proto::model::{
-    Answer, Cors, Fault, HeaderChanges, Origin, Retries, Rewrite, RouteMatch, ServiceName, Session,
+    Answer, Cors, Fault, HeaderChanges, HostPattern, Origin, Retries, Rewrite, RouteMatch, ServiceName,
+    Session,
 };
 
 /// A route object.
@@ -17,6 +18,10 @@ pub struct Route {
     pub generation: Option<i64>,
     /// The Services it is attached to.
     pub parents: Vec<RouteParent>,
+    /// The Gateways it is attached to.
+    pub gateways: Vec<GatewayParent>,
+    /// For requests: the hosts that it is for, at Gateways. Empty: every host. Of a TLSRoute they are in its rules.
+    pub hosts: Vec<HostPattern>,
     /// Its rules for requests, in order, without those that Weft can't evaluate.
     pub rules: Vec<RouteRuleSpec>,
     /// Its rules for opaque connections, in order.
@@ -35,6 +40,19 @@ pub struct RouteParent {
     /// Only this port of it, by number.
     pub port: Option<u16>,
     /// Only this port of it, by name.
+    pub section: Option<Arc<str>>,
+    /// Path of the reference in the object, for messages.
+    pub field: Arc<str>,
+}
+
+/// A Gateway that a route is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayParent {
+    /// The Gateway.
+    pub gateway: ServiceName,
+    /// Only listeners on this port.
+    pub port: Option<u16>,
+    /// Only the listener of this name.
     pub section: Option<Arc<str>>,
     /// Path of the reference in the object, for messages.
     pub field: Arc<str>,
@@ -141,13 +159,26 @@ impl Target {
     }
 }
 
-/// A `ReferenceGrant`: who may refer to the Services of its namespace.
+/// A `ReferenceGrant`: who may refer to the Services and Secrets of its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferenceGrant {
-    /// Kinds of route and namespaces that may refer.
+    /// Kinds of route (or `Gateway`) and namespaces that may refer.
     pub from: Vec<(Arc<str>, Arc<str>)>,
     /// Names of Services; `None`: every Service of the namespace.
     pub to: Vec<Option<Arc<str>>>,
+    /// Names of Secrets; `None`: every Secret of the namespace.
+    pub secrets: Vec<Option<Arc<str>>>,
     /// Where it came from.
     pub origin: Origin,
+}
+
+impl ReferenceGrant {
+    /// Whether objects of a kind and namespace may refer to a Service (or, of `secrets`, to a Secret) of the grant's namespace.
+    pub fn allows(&self, kind: &str, namespace: &str, names: &[Option<Arc<str>>], name: &str) -> bool {
+        let from = self
+            .from
+            .iter()
+            .any(|(from, space)| **from == *kind && **space == *namespace);
+        from && names.iter().any(|to| to.as_ref().is_none_or(|to| **to == *name))
+    }
 }

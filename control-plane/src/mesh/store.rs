@@ -4,8 +4,9 @@
 //! from anywhere.
 
 use super::{
-    AuthorizationPolicy, BackendPolicy, DeclaredService, DestinationRule, Diagnostic, Mesh, Namespace, Node,
-    PeerAuth, Pod, ReferenceGrant, Route, Settings, Slice, VirtualService,
+    AuthorizationPolicy, BackendPolicy, Class, DeclaredGateway, DeclaredService, DestinationRule, Diagnostic,
+    Ingress, Mesh, Namespace, Node, PeerAuth, Pod, ReferenceGrant, Route, Settings, Slice, TlsSecret,
+    VirtualService,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -95,6 +96,16 @@ pub enum Item {
     VirtualService(VirtualService),
     /// A ReferenceGrant.
     Grant(ReferenceGrant),
+    /// A GatewayClass.
+    GatewayClass(Class),
+    /// A Gateway.
+    Gateway(DeclaredGateway),
+    /// An IngressClass.
+    IngressClass(Class),
+    /// An Ingress.
+    Ingress(Ingress),
+    /// A Secret of type `kubernetes.io/tls`.
+    TlsSecret(TlsSecret),
     /// A DestinationRule.
     DestinationRule(Box<DestinationRule>),
     /// An XBackendTrafficPolicy.
@@ -286,6 +297,17 @@ impl Store {
             Item::Route(new) => (mesh.routes.set(&key, Some(new)), Urgency::Soon),
             Item::VirtualService(new) => (mesh.virtual_services.set(&name, Some(new)), Urgency::Soon),
             Item::Grant(new) => (mesh.grants.set(&name, Some(new)), Urgency::Soon),
+            Item::GatewayClass(new) => (mesh.gateway_classes.set(&key.name, Some(new)), Urgency::Soon),
+            Item::Gateway(new) => (mesh.gateways.set(&name, Some(new)), Urgency::Soon),
+            Item::IngressClass(new) => (mesh.ingress_classes.set(&key.name, Some(new)), Urgency::Soon),
+            Item::Ingress(new) => (mesh.ingresses.set(&name, Some(new)), Urgency::Soon),
+            Item::TlsSecret(new) => {
+                let new = match mesh.tls_secrets.get(&name) {
+                    Some(old) => old.followed_by(new),
+                    None => new,
+                };
+                (mesh.tls_secrets.set(&name, Some(new)), Urgency::Soon)
+            }
             Item::DestinationRule(new) => (mesh.destination_rules.set(&name, Some(*new)), Urgency::Soon),
             Item::BackendPolicy(new) => (mesh.backend_policies.set(&name, Some(new)), Urgency::Soon),
             Item::PeerAuth(new) => (mesh.peer_authentications.set(&name, Some(new)), Urgency::Now),
@@ -307,6 +329,11 @@ impl Store {
             kind if is_route(kind) => mesh.routes.set(key, None),
             "VirtualService" => mesh.virtual_services.set(&name, None),
             "ReferenceGrant" => mesh.grants.set(&name, None),
+            "GatewayClass" => mesh.gateway_classes.set(&key.name, None),
+            "Gateway" => mesh.gateways.set(&name, None),
+            "IngressClass" => mesh.ingress_classes.set(&key.name, None),
+            "Ingress" => mesh.ingresses.set(&name, None),
+            "Secret" => mesh.tls_secrets.set(&name, None),
             "DestinationRule" => mesh.destination_rules.set(&name, None),
             "XBackendTrafficPolicy" => mesh.backend_policies.set(&name, None),
             "PeerAuthentication" => mesh.peer_authentications.set(&name, None),
@@ -334,6 +361,11 @@ impl Store {
                 .cloned()
                 .collect(),
             "ReferenceGrant" => mesh.grants.keys().map(spaced).collect(),
+            "GatewayClass" => mesh.gateway_classes.keys().map(cluster).collect(),
+            "Gateway" => mesh.gateways.keys().map(spaced).collect(),
+            "IngressClass" => mesh.ingress_classes.keys().map(cluster).collect(),
+            "Ingress" => mesh.ingresses.keys().map(spaced).collect(),
+            "Secret" => mesh.tls_secrets.keys().map(spaced).collect(),
             "DestinationRule" => mesh.destination_rules.keys().map(spaced).collect(),
             "XBackendTrafficPolicy" => mesh.backend_policies.keys().map(spaced).collect(),
             "PeerAuthentication" => mesh.peer_authentications.keys().map(spaced).collect(),
@@ -401,93 +433,4 @@ fn loses_addresses(old: &Slice, new: &Slice) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use weft_proto::model::{Origin, TrustDomain};
-
-    fn store() -> (Store, watch::Receiver<Arc<Mesh>>) {
-        Store::new(Settings::new(TrustDomain::new("cluster.local").unwrap()))
-    }
-
-    fn namespace(name: &str) -> Read {
-        let item = Namespace {
-            labels: Default::default(),
-            origin: Origin::object("Namespace", "", name),
-        };
-        Read {
-            key: Key::new("Namespace", "", name),
-            item: Some(Item::Namespace(item)),
-            findings: vec![],
-        }
-    }
-
-    #[test]
-    fn nothing_is_published_before_every_kind_is_listed() {
-        let (mut store, mut snapshots) = store();
-        store.apply([Change::Put(Box::new(namespace("a")))]);
-        assert!(!snapshots.has_changed().unwrap());
-        store.apply([Change::Synced]);
-        let mesh = snapshots.borrow_and_update().clone();
-        assert!(mesh.synced && mesh.namespaces.contains_key("a") && mesh.version == 1);
-    }
-
-    #[test]
-    fn a_change_that_changes_nothing_publishes_nothing_and_tables_are_shared() {
-        let (mut store, mut snapshots) = store();
-        store.apply([Change::Put(Box::new(namespace("a"))), Change::Synced]);
-        let first = snapshots.borrow_and_update().clone();
-        store.apply([Change::Put(Box::new(namespace("a")))]);
-        assert!(!snapshots.has_changed().unwrap());
-        store.apply([Change::Put(Box::new(namespace("b")))]);
-        let second = snapshots.borrow_and_update().clone();
-        assert!(second.pods.same(&first.pods) && !second.namespaces.same(&first.namespaces));
-        assert!(Arc::ptr_eq(&second.namespaces["a"], &first.namespaces["a"]));
-    }
-
-    #[test]
-    fn a_list_removes_what_it_lacks_and_an_unreadable_object_keeps_its_last_good_state() {
-        let (mut store, mut snapshots) = store();
-        store.apply([
-            Change::Put(Box::new(namespace("a"))),
-            Change::Put(Box::new(namespace("b"))),
-            Change::Synced,
-        ]);
-        let bad = Read {
-            item: None,
-            ..namespace("a")
-        };
-        store.apply([Change::Replace {
-            kind: "Namespace".into(),
-            objects: vec![bad],
-        }]);
-        let mesh = snapshots.borrow_and_update().clone();
-        assert_eq!(
-            mesh.namespaces.keys().map(|name| &**name).collect::<Vec<_>>(),
-            ["a"]
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn additions_are_gathered_and_removals_are_not() {
-        let (store, mut snapshots) = store();
-        let (sender, changes) = mpsc::channel(16);
-        let task = tokio::spawn(store.run(changes));
-        sender.send(Change::Synced).await.unwrap();
-        snapshots.changed().await.unwrap();
-        let start = Instant::now();
-        sender.send(Change::Put(Box::new(namespace("a")))).await.unwrap();
-        sender.send(Change::Put(Box::new(namespace("b")))).await.unwrap();
-        snapshots.changed().await.unwrap();
-        assert_eq!(snapshots.borrow_and_update().namespaces.len(), 2);
-        assert!(start.elapsed() >= GATHER);
-        let start = Instant::now();
-        sender
-            .send(Change::Remove(Key::new("Namespace", "", "a")))
-            .await
-            .unwrap();
-        snapshots.changed().await.unwrap();
-        assert_eq!(start.elapsed(), std::time::Duration::ZERO);
-        drop(sender);
-        task.await.unwrap();
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What doesn't fit together: selectors that select nothing, ports that nobody has, objects that collide.
 
+use super::gateway::Gateways;
 use super::workload::target_port;
 use super::{policies, routes, rule_findings};
 use crate::mesh::{Diagnostic, Labels, Mesh, Pod, Selection, ServiceType, TargetPort, in_namespace, object};
@@ -12,6 +13,7 @@ use weft_proto::model::{Origin, ServiceName};
 pub(super) fn findings(mesh: &Mesh) -> Vec<Diagnostic> {
     let mut all = mesh.findings();
     routes::routes(mesh, &mut all);
+    Gateways::new(mesh).findings(mesh, &mut all);
     services(mesh, &mut all);
     slices(mesh, &mut all);
     rule_findings::rules(mesh, &mut all);

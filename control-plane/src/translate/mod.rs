@@ -25,6 +25,8 @@ mod policies;
 mod inbound;
 mod workload;
 mod findings;
+/// What gateways serve.
+pub mod gateway;
 
 pub use item::{Item, Items, Wire};
 pub use scope::Scope;
@@ -54,6 +56,7 @@ pub struct Shared {
     consumer_routes: BTreeMap<Arc<str>, Items>,
     /// Those that depend on callers' labels.
     labelled_routes: Arc<Labelled>,
+    gateways: Arc<gateway::Gateways>,
     findings: Arc<OnceLock<Arc<Vec<Diagnostic>>>>,
 }
 
@@ -68,6 +71,8 @@ pub struct Scoped {
     pub routes: Items,
     /// Services as the sidecar's namespace sees them instead of the shared ones of the same name.
     pub services: Items,
+    /// The one resource `self` of a gateway, none of other pods; `None`: it can't be told yet, and what was served stays in force.
+    pub gateway: Option<Items>,
 }
 
 impl Shared {
@@ -136,8 +141,20 @@ impl Shared {
             }
             _ => routes(&mesh, last),
         };
+        let gateways = match last {
+            Some(last) if gateway::Gateways::unchanged(&last.mesh, &mesh) => last.gateways.clone(),
+            last => {
+                let new = gateway::Gateways::new(&mesh);
+                match last {
+                    // The very same, so that nobody has to compare.
+                    Some(last) if *last.gateways == new => last.gateways.clone(),
+                    _ => Arc::new(new),
+                }
+            }
+        };
         Self {
             mesh,
+            gateways,
             trust,
             names,
             services,
@@ -157,7 +174,7 @@ impl Shared {
     }
 
     /// Items of a kind that are the same for everybody: all but (where [`Scoped`] has the same name) Routes and
-    /// Services. Empty for Inbound and Policy.
+    /// Services. Empty for Inbound, Policy and Gateway.
     pub fn items(&self, kind: Kind) -> &Items {
         match kind {
             Kind::TrustBundle => &self.trust,
@@ -192,6 +209,13 @@ impl Shared {
             policies: Items::from_resources(policies, None),
             routes: self.own_routes(pod),
             services: self.services.of(&self.mesh, pod),
+            gateway: match self.gateways.of(&self.mesh, pod) {
+                None => Some(Items::default()),
+                Some(served) => {
+                    let served = served.ok().map(Resource::Gateway);
+                    served.map(|served| Items::from_resources([served], None))
+                }
+            },
         })
     }
 
@@ -223,6 +247,7 @@ impl Shared {
             && old.peer_authentications.same(&new.peer_authentications)
             && old.authorization_policies.same(&new.authorization_policies)
             && Arc::ptr_eq(&last.asked, &self.asked)
+            && Arc::ptr_eq(&last.gateways, &self.gateways)
             && old.settings == new.settings;
         if nothing {
             return true;
@@ -268,6 +293,12 @@ impl Shared {
                 || !rules::selects_callers(old, &scope.namespace)
                     && !rules::selects_callers(new, &scope.namespace))
             && (Arc::ptr_eq(&last.asked, &self.asked) || last.asked.same(&self.asked, &scope.namespace))
+            && (Arc::ptr_eq(&last.gateways, &self.gateways) || !gateway::serves(pods.1))
+    }
+
+    /// Gateways and Ingresses, judged.
+    pub fn gateways(&self) -> &Arc<gateway::Gateways> {
+        &self.gateways
     }
 
     /// Everything that is wrong, found while reading or translating; sorted, each once. Worked out when first asked
@@ -358,7 +389,11 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
             pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, &inbound::Asked::new(mesh), pod))),
             None,
         ),
-        Kind::Gateway => Items::default(),
+        Kind::Gateway => {
+            let gateways = gateway::Gateways::new(mesh);
+            let served = pod.and_then(|pod| gateways.of(mesh, pod)).and_then(Result::ok);
+            Items::from_resources(served.map(Resource::Gateway), None)
+        }
         Kind::Policy => {
             let policies = pod.map(|pod| policies::policies(mesh, pod)).unwrap_or_default();
             Items::from_resources(policies.into_iter().map(Resource::Policy), None)

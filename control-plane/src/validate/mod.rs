@@ -163,6 +163,9 @@ pub fn judge(request: &Request, mesh: &Mesh) -> Opinion {
     let found = read(known, &metadata, object, origin);
     let mut findings = found.findings;
     if let Some(item) = &found.item {
+        if !mesh.concerns(item) {
+            return Opinion::default();
+        }
         findings.extend(depends::findings(mesh, item));
     }
     let (wrong, rest): (Vec<_>, Vec<_>) = findings

@@ -50,11 +50,7 @@ impl View {
             if let Some(mut new) = scoped {
                 if new.gateway.is_none() {
                     // What it served goes on.
-                    new.gateway = self.scoped.as_mut().and_then(|old| old.gateway.take());
-                } else if let (Some(None), Some(changes)) =
-                    (self.scoped.as_ref().map(|old| &old.gateway), &mut changes)
-                {
-                    changes.push((Kind::Gateway, "self".into()));
+                    new.gateway = self.scoped.as_ref().and_then(|old| old.gateway.clone());
                 }
                 let nothing = Items::default();
                 match &self.scoped {

@@ -33,7 +33,7 @@ pub(super) async fn served(client: &kube::Client) -> Served {
     };
     let mut lists = BTreeMap::new();
     for (index, kind) in KINDS.iter().enumerate() {
-        if matches!(kind.role, Role::Required | Role::Other) {
+        if matches!(kind.role, Role::Required | Role::Referenced | Role::Other) {
             continue;
         }
         let versions: Vec<String> = groups

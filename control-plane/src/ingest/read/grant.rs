@@ -1,4 +1,4 @@
-//! Gateway API ReferenceGrant: who may refer to the Services of its namespace.
+//! Gateway API ReferenceGrant: who may refer to the Services and Secrets of its namespace.
 
 use super::fields::{Fields, Notes};
 use crate::mesh::ReferenceGrant;
@@ -11,6 +11,7 @@ pub(super) fn read(body: &Value, notes: &Notes) -> ReferenceGrant {
     let mut grant = ReferenceGrant {
         from: vec![],
         to: vec![],
+        secrets: vec![],
         origin: notes.object().clone(),
     };
     let mut root = Fields::new(body, "", notes);
@@ -33,8 +34,10 @@ pub(super) fn read(body: &Value, notes: &Notes) -> ReferenceGrant {
             to.text("kind").unwrap_or_default(),
         );
         let name: Option<Arc<str>> = to.text("name").filter(|name| !name.is_empty()).map(Into::into);
-        if matches!((group, kind), ("" | "core", "Service")) {
-            grant.to.push(name);
+        match (group, kind) {
+            ("" | "core", "Service") => grant.to.push(name),
+            ("" | "core", "Secret") => grant.secrets.push(name),
+            _ => {}
         }
         to.finish();
     }

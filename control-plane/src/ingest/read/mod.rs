@@ -22,6 +22,9 @@ mod route_backend;
 mod route_policy;
 mod route_connection;
 mod grant;
+mod gateway;
+mod ingress;
+mod secret;
 mod virtual_service;
 mod destination_rule;
 mod backend_policy;
@@ -57,7 +60,7 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
             findings: notes.into_findings(),
         };
     }
-    if matches!(kind.role, Role::Required | Role::Optional) {
+    if matches!(kind.role, Role::Required | Role::Optional | Role::Referenced) {
         for (field, text) in [
             ("metadata.name", &origin.name),
             ("metadata.namespace", &origin.namespace),
@@ -89,6 +92,11 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
         "TLSRoute" => Ok(Item::Route(route_connection::tls(metadata, body, &notes))),
         "VirtualService" => Ok(virtual_service::read(metadata, body, &notes)),
         "ReferenceGrant" => Ok(Item::Grant(grant::read(body, &notes))),
+        "GatewayClass" => Ok(gateway::class(metadata, body, &notes)),
+        "Gateway" if kind.role == Role::Optional => Ok(gateway::read(metadata, body, &notes)),
+        "IngressClass" => Ok(ingress::class(metadata, body, &notes)),
+        "Ingress" => Ok(ingress::read(metadata, body, &notes)),
+        "Secret" => Ok(secret::read(body, &notes)),
         "DestinationRule" => Ok(destination_rule::read(metadata, body, &notes)),
         "XBackendTrafficPolicy" => Ok(Item::BackendPolicy(backend_policy::read(metadata, body, &notes))),
         "PeerAuthentication" => Ok(peer::read(metadata, body, &notes)),

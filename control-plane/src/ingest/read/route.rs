@@ -1,4 +1,4 @@
-//! Gateway API HTTPRoute and GRPCRoute with a Service as parent (GEP-1426).
+//! Gateway API HTTPRoute and GRPCRoute with Services (GEP-1426) and Gateways as parents.
 //!
 //! A match that can't be evaluated is left out, and with its last match a rule.
 
@@ -9,11 +9,13 @@ use super::route_backend::backends;
 use super::route_filter::{self, Filtered};
 use super::route_match::{grpc_match, http_match};
 use super::route_policy;
-use crate::mesh::{Diagnostic, Route, RouteParent, RouteRuleSpec};
+use crate::mesh::{Diagnostic, GatewayParent, Route, RouteParent, RouteRuleSpec};
 use serde_json::Value;
 use std::sync::Arc;
-use weft_proto::model::{Answer, PathChange, Retries, RouteMatch, ServiceName, StringMatch};
+use weft_proto::model::{Answer, HostPattern, PathChange, Retries, RouteMatch, ServiceName, StringMatch};
 
+/// Most hosts of one route.
+const MOST_HOSTS: usize = 256;
 /// Most conditions of each kind in one match that a sidecar takes.
 const MOST_CONDITIONS: usize = 128;
 
@@ -29,10 +31,7 @@ fn requests(metadata: &Metadata, body: &Value, notes: &Notes, grpc: bool) -> Rou
     let (mut route, Some(mut spec)) = head(metadata, body, notes) else {
         return empty(metadata, notes);
     };
-    if !spec.list("hostnames").is_empty() {
-        let reason = "has no meaning for a route of a Service (GEP-1426)";
-        notes.not_acted_on("spec.hostnames", reason, "match the header `host` instead");
-    }
+    hosts(&mut spec, &mut route, notes);
     let annotations = Annotations::new(metadata, &OF_ROUTES, notes);
     route.rates = annotations.rates();
     let hedge_after = annotations.hedge_after();
@@ -54,11 +53,36 @@ fn requests(metadata: &Metadata, body: &Value, notes: &Notes, grpc: bool) -> Rou
     route
 }
 
+/// Which hosts it is for, at Gateways. If none can be read, it is attached to no Gateway: it must not be for every host.
+fn hosts(spec: &mut Fields<'_>, route: &mut Route, notes: &Notes) {
+    let listed = spec.texts("hostnames");
+    let all = listed.len();
+    if all == 0 {
+        return;
+    }
+    if route.gateways.is_empty() {
+        let reason = "has no meaning for a route of a Service (GEP-1426)";
+        notes.not_acted_on("spec.hostnames", reason, "match the header `host` instead");
+    }
+    for (at, name) in listed {
+        match HostPattern::parse(name).filter(|host| *host != HostPattern::Any) {
+            Some(host) if route.hosts.len() < MOST_HOSTS => route.hosts.push(host),
+            Some(_) => notes.invalid(&at, format!("is after the {MOST_HOSTS}th"), "use fewer"),
+            None => notes.invalid(&at, "is no host name", "write a DNS name, or `*.` and one"),
+        }
+    }
+    if route.hosts.is_empty() {
+        route.gateways.clear();
+    }
+}
+
 fn empty(metadata: &Metadata, notes: &Notes) -> Route {
     Route {
         created: metadata.created,
         generation: metadata.generation,
         parents: vec![],
+        gateways: vec![],
+        hosts: vec![],
         rules: vec![],
         connections: vec![],
         rates: Default::default(),
@@ -78,23 +102,21 @@ pub(super) fn head<'a>(
     let Some(mut spec) = root.object("spec") else {
         return (route, None);
     };
-    route.parents = spec
-        .objects("parentRefs")
-        .into_iter()
-        .filter_map(|fields| parent(fields, notes))
-        .collect();
-    if route.parents.is_empty() {
-        // A gateway's route: not the mesh's, and nothing to say about it.
+    for fields in spec.objects("parentRefs") {
+        parent(fields, &mut route, notes);
+    }
+    if route.parents.is_empty() && route.gateways.is_empty() {
+        // Another implementation's: nothing to say about it.
         return (route, None);
     }
     root.finish();
-    // About gateways.
+    // Weft has no gateway that routes are attached to without naming it.
     spec.ignore(&["useDefaultGateways"]);
     (route, Some(spec))
 }
 
-/// `None` for what isn't a Service.
-fn parent(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteParent> {
+/// Nothing for what is neither a Service nor a Gateway.
+fn parent(mut fields: Fields<'_>, route: &mut Route, notes: &Notes) {
     let group = fields.text("group").unwrap_or("gateway.networking.k8s.io");
     let kind = fields.text("kind").unwrap_or("Gateway");
     let namespace = fields
@@ -102,22 +124,34 @@ fn parent(mut fields: Fields<'_>, notes: &Notes) -> Option<RouteParent> {
         .unwrap_or(&notes.object().namespace)
         .to_owned();
     let name = fields.text("name");
-    if !matches!((group, kind), ("" | "core", "Service")) {
-        return None;
-    }
+    let of_service = match (group, kind) {
+        ("" | "core", "Service") => true,
+        ("gateway.networking.k8s.io", "Gateway") => false,
+        _ => return,
+    };
     let (port, section) = (fields.port("port"), fields.text("sectionName").map(Into::into));
     let field: Arc<str> = fields.path().into();
     fields.finish();
-    let name = name.or_else(|| {
-        notes.invalid(&field, "names no Service", "add the name");
-        None
-    })?;
-    Some(RouteParent {
-        service: ServiceName::new(&namespace, name),
-        port,
-        section,
-        field,
-    })
+    let Some(name) = name else {
+        notes.invalid(&field, format!("names no {kind}"), "add the name");
+        return;
+    };
+    let name = ServiceName::new(&namespace, name);
+    if of_service {
+        route.parents.push(RouteParent {
+            service: name,
+            port,
+            section,
+            field,
+        });
+    } else {
+        route.gateways.push(GatewayParent {
+            gateway: name,
+            port,
+            section,
+            field,
+        });
+    }
 }
 
 /// The name of a rule: its own, or its place.

@@ -1,4 +1,4 @@
-//! Gateway API TCPRoute and TLSRoute with a Service as parent: where opaque connections go.
+//! Gateway API TCPRoute and TLSRoute with Services and Gateways as parents: where opaque connections go.
 
 use super::Metadata;
 use super::annotations::Annotations;

@@ -54,7 +54,7 @@ fn pages(objects: &[Object]) -> BTreeMap<(&'static str, &'static str), Page> {
     let mut pages: BTreeMap<_, Page> = BTreeMap::new();
     for object in objects {
         let kind: &'static Kind = object.kind;
-        if !matches!(kind.role, Role::Required | Role::Optional) {
+        if !matches!(kind.role, Role::Required | Role::Optional | Role::Referenced) {
             continue;
         }
         let page = pages.entry((kind.group, kind.kind)).or_default();
@@ -197,7 +197,7 @@ fn the_page_of_fields_is_what_the_readers_ask_for() {
     // Every kind that is read has an example or a structure.
     for kind in KINDS
         .iter()
-        .filter(|kind| matches!(kind.role, Role::Required | Role::Optional))
+        .filter(|kind| matches!(kind.role, Role::Required | Role::Optional | Role::Referenced))
     {
         assert!(
             pages.contains_key(&(kind.group, kind.kind)),

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use weft_proto::model::{Backend, Mirror, Origin, RouteMatch, RouteRule, ServiceName, StringMatch};
 
 /// Who refers.
-pub(super) struct From<'a> {
-    pub(super) mesh: &'a Mesh,
+pub(in crate::translate) struct From<'a> {
+    pub(in crate::translate) mesh: &'a Mesh,
     /// The route.
-    pub(super) origin: &'a Origin,
-    /// The Service whose route it is: a reference to itself gives away nothing.
-    pub(super) parent: &'a ServiceName,
+    pub(in crate::translate) origin: &'a Origin,
+    /// The Service whose route it is, if it is one's: a reference to itself gives away nothing.
+    pub(in crate::translate) parent: Option<&'a ServiceName>,
     /// The port that callers use, for Istio's references to Services of many ports.
-    pub(super) at: Option<u16>,
+    pub(in crate::translate) at: Option<u16>,
 }
 
 /// What becomes of connections to a backend that can't be used.
-pub(super) const SHARE_REFUSED: &str = "this backend's share of connections is refused";
+pub(in crate::translate) const SHARE_REFUSED: &str = "this backend's share of connections is refused";
 
 /// Why a reference can't be used: code, reason, what to do.
 type Refused = (&'static str, String, &'static str);
 
 /// What a rule does, with its references resolved.
-pub(super) struct Resolved<'a> {
+pub(in crate::translate) struct Resolved<'a> {
     action: &'a Action,
     backends: Vec<Backend>,
     mirrors: Vec<Mirror>,
@@ -30,7 +30,11 @@ pub(super) struct Resolved<'a> {
 
 impl From<'_> {
     /// Resolves the references of a rule.
-    pub(super) fn action<'a>(&self, action: &'a Action, findings: &mut Vec<Diagnostic>) -> Resolved<'a> {
+    pub(in crate::translate) fn action<'a>(
+        &self,
+        action: &'a Action,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Resolved<'a> {
         let backends = action.backends.iter();
         let mirrors = action.mirrors.iter().filter_map(|(backend, millionths)| {
             let backend = self.reference(backend, "copies aren't sent", findings);
@@ -60,7 +64,7 @@ impl From<'_> {
     }
 
     /// Finds a backend's Service and port; one that isn't there can't be used, and `so` says what that means.
-    pub(super) fn reference(
+    pub(in crate::translate) fn reference(
         &self,
         backend: &BackendRef,
         so: &str,
@@ -145,26 +149,20 @@ impl From<'_> {
     /// ReferenceGrant allows. Istio's routes need no grants.
     fn granted(&self, name: &ServiceName) -> bool {
         let origin = self.origin;
-        if name.namespace == origin.namespace || name == self.parent || &*origin.kind == "VirtualService" {
+        if name.namespace == origin.namespace
+            || Some(name) == self.parent
+            || &*origin.kind == "VirtualService"
+        {
             return true;
         }
-        crate::mesh::in_namespace(&self.mesh.grants, &name.namespace).any(|(_, grant)| {
-            let from = grant
-                .from
-                .iter()
-                .any(|(kind, namespace)| **kind == *origin.kind && **namespace == *origin.namespace);
-            let to = grant
-                .to
-                .iter()
-                .any(|to| to.as_ref().is_none_or(|to| **to == *name.name));
-            from && to
-        })
+        crate::mesh::in_namespace(&self.mesh.grants, &name.namespace)
+            .any(|(_, grant)| grant.allows(&origin.kind, &origin.namespace, &grant.to, &name.name))
     }
 }
 
 impl Resolved<'_> {
     /// The rule for one match.
-    pub(super) fn rule(
+    pub(in crate::translate) fn rule(
         &self,
         origin: Origin,
         port: Option<u16>,

@@ -57,7 +57,7 @@ pub(super) fn layer(
         let from = From {
             mesh,
             origin: &route.origin,
-            parent: name,
+            parent: Some(name),
             at: None,
         };
         for (i, rule) in route.rules.iter().enumerate() {
@@ -188,7 +188,7 @@ fn parent_port<'a>(
 /// Gateway API, HTTPRouteRule: exact path, longest prefix, method, most headers, most query parameters; then the
 /// oldest route, then the first by name, then the first rule. Expressions stand between exact and prefix.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Precedence<'a> {
+pub(in crate::translate) struct Precedence<'a> {
     path: Reverse<(u8, usize, usize)>,
     method: Reverse<bool>,
     headers: Reverse<usize>,
@@ -202,7 +202,8 @@ struct Precedence<'a> {
 }
 
 impl<'a> Precedence<'a> {
-    fn new(route: &'a Route, matches: &RouteMatch, rule: usize, nth: usize) -> Self {
+    /// Of one match of a rule.
+    pub(in crate::translate) fn new(route: &'a Route, matches: &RouteMatch, rule: usize, nth: usize) -> Self {
         let path = match &matches.path {
             Some(StringMatch::Exact(path)) => (3, path.chars().count(), 0),
             Some(StringMatch::Regex(path)) => (2, path.chars().count(), 0),
@@ -228,7 +229,7 @@ impl<'a> Precedence<'a> {
 
 /// The most exact server name, then the oldest route, then the first by name.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Order<'a> {
+pub(in crate::translate) struct Order<'a> {
     name: Reverse<(u8, usize)>,
     created: i64,
     route: (&'a str, &'a str, &'a str),
@@ -237,7 +238,8 @@ struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    fn new(route: &'a Route, name: Option<&Arc<str>>, rule: usize) -> Self {
+    /// Of one name of a rule.
+    pub(in crate::translate) fn new(route: &'a Route, name: Option<&Arc<str>>, rule: usize) -> Self {
         let exact = match name {
             None => (0, 0),
             Some(name) => (if name.starts_with('*') { 1 } else { 2 }, name.len()),

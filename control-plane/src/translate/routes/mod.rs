@@ -5,13 +5,13 @@
 //! it holds for the ports of which they say nothing (decision 0012).
 
 /// References to Services.
-mod backend;
+pub(super) mod backend;
 /// VirtualServices that delegate to others.
 mod delegate;
 /// Routes of the Gateway API.
-mod gateway;
+pub(super) mod gateway;
 /// Sources of rules, one above the other.
-mod layer;
+pub(super) mod layer;
 /// VirtualServices.
 mod virtual_service;
 
