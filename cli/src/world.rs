@@ -10,7 +10,7 @@ use weft_control_plane::ingest::files::{self, Object};
 use weft_control_plane::ingest::{kind, read::Metadata};
 use weft_control_plane::mesh::{Diagnostic, Mesh, Settings, Store};
 use weft_injector::containers::Parts;
-use weft_injector::json::Json;
+use weft_injector::json::{Arena, Json};
 use weft_injector::{Decision, Template};
 use weft_proto::model::annotations::TRUST_DOMAIN;
 use weft_proto::model::{Origin, TrustDomain};
@@ -45,7 +45,8 @@ pub fn expand(objects: Vec<Object>, mut findings: Vec<Diagnostic>) -> anyhow::Re
     let parts = Parts::new(Template::default());
     let inject = |pod: &Value, namespace: &str| {
         let text = pod.to_string();
-        let read: Json<'_> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let arena = Arena::of(text.len());
+        let read = Json::read(&text, &arena).map_err(|error| error.to_string())?;
         let verdict = weft_injector::verdict::judge(&read, namespace, None, &parts);
         match (verdict.decision, verdict.changed) {
             (Decision::Refuse(refusal), _) => Err(refusal.to_string()),

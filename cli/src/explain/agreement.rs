@@ -1,11 +1,14 @@
 //! Explaining and deciding are the same: on random requests over random manifests, with the same view and seed, the explanation names
 //! the rule, the endpoint and the verdict that the sidecar's own code then takes.
 
+/// What there is, and what is asked.
+mod manifests;
+
 use super::offline::Sides;
 use crate::world;
+use manifests::{manifests, request};
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt as _, SeedableRng as _};
-use serde_json::{Value, json};
+use rand::{RngExt as _, SeedableRng as _};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,6 +26,7 @@ use weft_proxy::context::{Shared, Worker};
 use weft_proxy::drain::Drain;
 use weft_proxy::explain::{Sender, inbound, outbound};
 use weft_proxy::identity::{Identity, Peer};
+use weft_proxy::outbound::connection;
 use weft_proxy::outbound::route::{Route, Way};
 use weft_proxy::outbound::scene::Scene;
 use weft_proxy::policy::{self, Caller};
@@ -33,155 +37,6 @@ use weft_proxy::upstream::call::{Ask, Call, Target};
 /// Meshes, and requests in each.
 const MESHES: u64 = 20;
 const REQUESTS: usize = 500;
-
-const PATHS: [&str; 6] = ["/", "/items", "/items/1", "/admin", "/a%2Fb", "/Items"];
-const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
-
-fn one<'a, T: ?Sized>(rng: &mut impl Rng, of: &[&'a T]) -> &'a T {
-    of[rng.random_range(0..of.len())]
-}
-
-fn maybe(rng: &mut impl Rng, percent: u32) -> bool {
-    rng.random_range(0..100) < percent
-}
-
-/// Manifests of three services, with whatever rules come.
-fn manifests(rng: &mut StdRng) -> Value {
-    let mut items = vec![
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"weft.dev/injection": "enabled"}}}),
-    ];
-    for zone in ["a", "b", "c", "d"] {
-        let region = if zone < "c" { "eu" } else { "us" };
-        items.push(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node-{zone}"), "labels": {
-            "topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": format!("{region}-{zone}")}}}));
-    }
-    for name in ["s0", "s1", "s2"] {
-        items.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "shop"}}));
-        items.push(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"}, "spec": {
-            "replicas": rng.random_range(1..6), "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": {"serviceAccountName": name, "containers": [
-                {"name": "c", "image": "c", "ports": [{"name": "http", "containerPort": 8080}, {"name": "tcp", "containerPort": 9000}]}]}}}}));
-        items.push(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": {
-            "selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"},
-                {"name": "tcp", "port": 7000, "targetPort": "tcp"}]}}));
-        if maybe(rng, 70) {
-            items.push(route(rng, name));
-        }
-        if maybe(rng, 60) {
-            items.push(destination_rule(rng, name));
-        }
-        for number in 0..rng.random_range(0..3) {
-            items.push(policy(rng, name, number));
-        }
-        if maybe(rng, 30) {
-            let mode = one(rng, &["STRICT", "PERMISSIVE", "DISABLE"]);
-            items.push(json!({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": "shop"},
-                "spec": {"selector": {"matchLabels": {"app": name}}, "mtls": {"mode": mode}}}));
-        }
-    }
-    json!({"apiVersion": "v1", "kind": "List", "items": items})
-}
-
-fn route(rng: &mut StdRng, service: &str) -> Value {
-    let rules: Vec<Value> = (0..rng.random_range(1..5))
-        .map(|_| {
-            let mut matches = json!({});
-            if maybe(rng, 60) {
-                let kind = one(rng, &["Exact", "PathPrefix"]);
-                matches["path"] = json!({"type": kind, "value": one(rng, &["/", "/items", "/admin"])});
-            }
-            if maybe(rng, 30) {
-                matches["headers"] = json!([{"name": "user", "value": one(rng, &["jane", "joe"])}]);
-            }
-            if maybe(rng, 20) {
-                matches["method"] = json!(one(rng, &METHODS));
-            }
-            if maybe(rng, 20) {
-                matches["queryParams"] = json!([{"name": "x", "value": "1"}]);
-            }
-            let backends: Vec<Value> = (0..rng.random_range(1..4))
-                .map(|_| json!({"name": one(rng, &["s0", "s1", "s2", "gone"]), "port": 80, "weight": rng.random_range(0..4)}))
-                .collect();
-            let mut rule = json!({"matches": [matches], "backendRefs": backends});
-            match rng.random_range(0..6) {
-                0 => {
-                    rule["filters"] = json!([{"type": "RequestRedirect", "requestRedirect": {"hostname": "other.example", "statusCode": 302}}]);
-                    rule["backendRefs"] = json!([]);
-                }
-                1 => {
-                    rule["filters"] = json!([{"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/admin"}}}]);
-                }
-                _ => {}
-            }
-            rule
-        })
-        .collect();
-    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": service, "namespace": "shop"},
-        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": service, "port": 80}], "rules": rules}})
-}
-
-fn destination_rule(rng: &mut StdRng, service: &str) -> Value {
-    let balance = match rng.random_range(0..4) {
-        0 => json!({"consistentHash": {"httpHeaderName": "user"}}),
-        1 => json!({"simple": "ROUND_ROBIN"}),
-        2 => json!({"simple": "LEAST_REQUEST"}),
-        _ => json!({"simple": "RANDOM"}),
-    };
-    json!({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": service, "namespace": "shop"},
-        "spec": {"host": service, "trafficPolicy": {"loadBalancer": balance}}})
-}
-
-fn policy(rng: &mut StdRng, service: &str, number: u32) -> Value {
-    let rules: Vec<Value> = (0..rng.random_range(0..4))
-        .map(|_| {
-            let mut rule = json!({});
-            if maybe(rng, 60) {
-                let field = one(rng, &["principals", "notPrincipals"]);
-                let who = format!("cluster.local/ns/shop/sa/{}", one(rng, &["s0", "s1", "s2", "*"]));
-                rule["from"] = json!([{"source": {field: [who]}}]);
-            }
-            if maybe(rng, 60) {
-                let mut operation = json!({});
-                if maybe(rng, 50) {
-                    operation[one(rng, &["methods", "notMethods"])] = json!([one(rng, &METHODS)]);
-                }
-                if maybe(rng, 50) {
-                    operation[one(rng, &["paths", "notPaths"])] =
-                        json!([one(rng, &["/items*", "/admin", "*"])]);
-                }
-                if maybe(rng, 20) {
-                    operation["ports"] = json!([one(rng, &["8080", "9000"])]);
-                }
-                if operation != json!({}) {
-                    rule["to"] = json!([{"operation": operation}]);
-                }
-            }
-            rule
-        })
-        .collect();
-    json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": {"name": format!("{service}-{number}"), "namespace": "shop"},
-        "spec": {"selector": {"matchLabels": {"app": service}}, "action": one(rng, &["ALLOW", "DENY"]), "rules": rules}})
-}
-
-fn request(rng: &mut StdRng) -> Request {
-    let host = one(rng, &["s0", "s1.shop", "s2.shop.svc.cluster.local"]);
-    let url = match maybe(rng, 10) {
-        true => format!("tcp://{host}:7000"),
-        false => format!(
-            "http://{host}{}{}",
-            one(rng, &PATHS),
-            one(rng, &["", "?x=1", "?x=2"])
-        ),
-    };
-    let headers = match maybe(rng, 40) {
-        true => vec![format!("user: {}", one(rng, &["jane", "joe", "jim"]))],
-        false => Vec::new(),
-    };
-    let mut request = Request::read(&url, Some(one(rng, &METHODS)), &headers).unwrap();
-    request.seed = Some(rng.random());
-    request
-}
 
 /// A sidecar's data-plane thread, without its sockets.
 fn worker(sides: &Sides, pod: &Pod) -> Rc<Worker> {
@@ -202,8 +57,10 @@ fn worker(sides: &Sides, pod: &Pod) -> Rc<Worker> {
         telemetry: Telemetry::new(false),
         clock: sides.clock,
         recent: Default::default(),
+        crowd: None,
         hairpins: Default::default(),
         bell: Default::default(),
+        doors: Default::default(),
     })
 }
 
@@ -215,7 +72,8 @@ fn live(
     outcome: Outcome,
 ) -> Result<SocketAddr, u16> {
     let own = Target::find(&worker.view(), original);
-    let opaque = !request.is_http() || matches!(own.protocol(), Protocol::Tcp | Protocol::Tls);
+    let declared = matches!(own.protocol(), Protocol::Tcp | Protocol::Tls);
+    let opaque = !request.is_http() || declared || connection::is_opaque(&own);
     let policy = retry::Policy::default();
     let fields = request.fields().unwrap();
     let head = RequestHead {
@@ -230,8 +88,14 @@ fn live(
     let class = if safe { Class::Safe } else { Class::Unsafe };
     let source = worker.shared.settings.pod.addresses[0];
     let route = (!opaque).then(|| Route::choose(worker, &own, source, || head, || Cow::Borrowed(&fields)));
+    let name = (request.scheme == "https").then_some(&*request.host);
+    let connected = |own: &Target| worker.scene(|scene| connection::decide(scene, name, original.ip(), own));
+    let backend;
     let (target, wish, retries) = match &route {
-        None => (&own, Wish::default(), &policy),
+        None => {
+            backend = connected(&own).map_err(|_| 0_u16)?;
+            (&backend, Wish::default(), &policy)
+        }
         Some(route) => match &route.way {
             Way::Answer(answer) => return Err(answer.status),
             Way::Refuse(failure) => return Err(failure.status().map_or(0, |status| status.as_u16())),
@@ -287,7 +151,9 @@ async fn explaining_and_deciding_are_the_same() {
         let file = folder.path().join("mesh.json");
         std::fs::write(&file, manifests(&mut rng).to_string()).unwrap();
         let sides = Sides::new(world::load(std::slice::from_ref(&file)).unwrap().mesh);
-        let pods: Vec<Arc<Pod>> = sides.mesh.pods.values().cloned().collect();
+        let all = sides.mesh.pods.values();
+        let addresses: Vec<String> = all.clone().map(|pod| pod.addresses[0].to_string()).collect();
+        let pods: Vec<Arc<Pod>> = all.filter(|pod| pod.meshed).cloned().collect();
         let workers: BTreeMap<String, Rc<Worker>> = pods
             .iter()
             .map(|pod| (pod.name.to_string(), worker(&sides, pod)))
@@ -296,7 +162,7 @@ async fn explaining_and_deciding_are_the_same() {
             tokio::time::advance(Duration::from_millis(rng.random_range(0..30))).await;
             let caller = &pods[rng.random_range(0..pods.len())];
             let worker = &workers[&caller.name.to_string()];
-            let request = request(&mut rng);
+            let request = request(&mut rng, &addresses);
             let seed = request.seed.unwrap();
             let outcome = match rng.random_range(0..10) {
                 0 => Outcome::Refused,
@@ -323,13 +189,22 @@ async fn explaining_and_deciding_are_the_same() {
             match (&told.hop, done) {
                 (Some(hop), Ok(address)) => assert_eq!(hop.address, address, "{}", about()),
                 (None, Err(status)) => assert_eq!(said(&told.explanation), Err(status), "{}", about()),
+                (None, Ok(outside)) => {
+                    assert!(matches!(told.explanation.end, End::Leaves { .. }), "{}", about());
+                    assert_eq!(outside.ip(), address, "{}", about());
+                }
                 (_, done) => panic!("{done:?}, {}", about()),
             }
             let Some(hop) = told.hop.as_ref() else {
                 ended += 1;
                 continue;
             };
-            let callee = &workers[&format!("{}/{}", hop.namespace, hop.pod)];
+            // Without a sidecar there is nobody to ask.
+            let Some(callee) = workers.get(&format!("{}/{}", hop.namespace, hop.pod)) else {
+                assert!(hop.arrival.identity.is_none(), "{}", about());
+                reached += 1;
+                continue;
+            };
             let explanation = inbound(&callee.view().clone(), &hop.arrival);
             is_sound(&explanation);
             let id = sender.identity.clone().unwrap();
@@ -367,6 +242,9 @@ async fn explaining_and_deciding_are_the_same() {
 }
 
 fn service(sides: &Sides, host: &str) -> IpAddr {
+    if let Ok(address) = host.parse() {
+        return address;
+    }
     let name = host.split('.').next().unwrap_or_default();
     let service = sides
         .mesh

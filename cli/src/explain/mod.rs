@@ -7,6 +7,8 @@
 mod live;
 /// From manifests.
 mod offline;
+/// Lines of rules.
+mod origins;
 /// A request that was served.
 mod served;
 

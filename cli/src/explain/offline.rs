@@ -3,6 +3,7 @@
 //! Enters: files, who sends, a request. Leaves: the whole way. Never: a process, a network.
 
 use super::Answer;
+use super::origins::narrow;
 use crate::world;
 use anyhow::Context as _;
 use rand::SeedableRng as _;
@@ -11,6 +12,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use weft_control_plane::ingest::lines::Lines;
 use weft_control_plane::mesh::{Mesh, Pod, Severity};
 use weft_control_plane::translate::{Scope, Shared};
 use weft_engine::explain::{Explanation, Request};
@@ -72,6 +74,7 @@ pub struct Sides {
     pub mesh: Arc<Mesh>,
     shared: Shared,
     pub clock: Clock,
+    lines: RefCell<Lines>,
 }
 
 impl Sides {
@@ -79,6 +82,7 @@ impl Sides {
         Self {
             shared: Shared::new(mesh.clone()),
             clock: Clock::start(),
+            lines: RefCell::default(),
             mesh,
         }
     }
@@ -136,7 +140,11 @@ impl Sides {
         let all = Kind::ALL.map(|kind| self.shared.items(kind));
         let items = own.into_iter().chain(all).chain([&scoped.routes]);
         let resources = items.flat_map(|items| items.values().map(|item| item.resource().clone()));
-        let refused = writer.apply(resources.map(|resource| Change::Put(Box::new(resource))));
+        let mut lines = self.lines.borrow_mut();
+        let refused = writer.apply(resources.map(|mut resource| {
+            narrow(&mut resource, &mut lines);
+            Change::Put(Box::new(resource))
+        }));
         for refusal in refused {
             eprintln!(
                 "weft: {:?} {} is refused: {}: {}",

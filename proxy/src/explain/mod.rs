@@ -13,7 +13,7 @@ mod inbound;
 pub mod page;
 
 pub use inbound::inbound;
-pub use outbound::{outbound, unmeshed};
+pub use outbound::{outbound, unlearned, unmeshed};
 
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};

@@ -59,7 +59,10 @@ impl Explainer {
         if let Err(bad) = request.check() {
             return refused(&bad);
         }
-        self.learn(&request).await;
+        if let Some(Wanted::Service(service)) = self.learn(&request).await {
+            let refused = self.demand.is_refused(&Wanted::Service(service.clone()));
+            return pages::json(&super::unlearned(&service, refused));
+        }
         let view = self.views.load_full();
         let rng = match request.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
@@ -101,22 +104,21 @@ impl Explainer {
         pages::json(&self.recent.find(id.as_deref(), self.clock.now()))
     }
 
-    /// Asks for what the first connection to the host would ask for, and waits as long as that would.
-    async fn learn(&self, request: &Request) {
+    /// Asks for what the first connection to the host would ask for, and waits as long as that would. Returns what can't be told.
+    async fn learn(&self, request: &Request) -> Option<Wanted> {
         let mut views = self.views.generation();
         let mut deadline = None;
         loop {
             views.borrow_and_update();
-            let Some(wanted) = missing(&self.views.load(), &request.host) else {
-                return;
-            };
+            let wanted = missing(&self.views.load(), &request.host)?;
+            if self.demand.is_refused(&wanted) {
+                return Some(wanted);
+            }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.demand.patience(&wanted));
-            self.demand.ask(wanted);
-            if !matches!(
-                tokio::time::timeout_at(deadline, views.changed()).await,
-                Ok(Ok(()))
-            ) {
-                return;
+            self.demand.ask(wanted.clone());
+            let changed = tokio::time::timeout_at(deadline, views.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return Some(wanted);
             }
         }
     }
