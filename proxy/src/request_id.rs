@@ -31,20 +31,18 @@ impl RequestId {
         // Version 4, variant 2.
         let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
         let mut line = [0; START.len() + LENGTH + 2];
-        let (start, rest) = line.split_at_mut(START.len());
-        start.copy_from_slice(START);
-        let mut shift = 128;
-        for (at, byte) in rest.iter_mut().enumerate() {
-            *byte = match at {
-                8 | 13 | 18 | 23 => b'-',
-                LENGTH => b'\r',
-                at if at > LENGTH => b'\n',
-                _ => {
-                    shift -= 4;
-                    DIGITS[(bits >> shift) as usize & 0xf]
-                }
-            };
+        line[..START.len()].copy_from_slice(START);
+        let mut at = START.len();
+        for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                line[at] = b'-';
+                at += 1;
+            }
+            line[at] = DIGITS[usize::from(byte >> 4)];
+            line[at + 1] = DIGITS[usize::from(byte & 0xf)];
+            at += 2;
         }
+        line[at..].copy_from_slice(b"\r\n");
         Self { line }
     }
 

@@ -157,3 +157,24 @@ async fn linger(down: &mut Half) {
     };
     let _ = timeout(LINGER.0, last_words).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use crate::accept::Accepted;
+    use crate::context::Worker;
+    use crate::{inbound, outbound};
+
+    /// What a task of this kind takes, for as long as its connection is open.
+    fn size<F>(_: impl Fn(Rc<Worker>, Accepted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_takes_little() {
+        let sizes = (size(outbound::serve), size(inbound::serve));
+        // What a request, a handshake or another protocol needs is apart, and only there while it is needed.
+        assert!(sizes.0 <= 1_536 && sizes.1 <= 1_792, "{sizes:?}");
+    }
+}

@@ -10,6 +10,8 @@ pub mod meter;
 pub mod wire;
 /// A client's connection and its streams.
 pub mod serve;
+/// The tasks that serve streams.
+pub mod lanes;
 /// One direction of one stream.
 pub mod flow;
 /// One request sent, its response awaited and forwarded.

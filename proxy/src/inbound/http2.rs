@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use http::{HeaderValue, Response};
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 use weft_engine::policy::Operation;
 use weft_engine::route::RequestHead;
@@ -24,6 +23,7 @@ use crate::http1::exchange::Stop;
 use crate::http2::asked::{Asked, IDENTITY};
 use crate::http2::exchange::{Broken, Exchange};
 use crate::http2::flow::Flow;
+use crate::http2::lanes;
 use crate::http2::serve::{self, Incoming};
 use crate::http2::{CLIENT, SIDECAR};
 use crate::outbound::http2::grpc_status;
@@ -55,8 +55,7 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called) {
         None => CLIENT,
     };
     let calm = serve::serve(worker, stream, limits, &mut watch, |incoming| {
-        // See `outbound::http2`.
-        spawn_local(Box::pin(inbound.clone().handle(incoming)));
+        worker.inbound.run(Job(inbound.clone(), incoming));
     })
     .await;
     if !calm {
@@ -68,6 +67,17 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, called: Called) {
     }
 }
 
+/// A request to be served.
+#[derive(Debug)]
+pub struct Job(Rc<Inbound>, Incoming);
+
+impl lanes::Job for Job {
+    async fn run(self) {
+        self.0.handle(self.1).await;
+    }
+}
+
+#[derive(Debug)]
 struct Inbound {
     worker: Rc<Worker>,
     called: Called,

@@ -51,6 +51,8 @@ impl Journal {
     pub fn begin(&self, place: &Place, reason: Option<Reason>) {
         let mut tries = self.tries.borrow_mut();
         if tries.len() < MOST {
+            // Most requests have one, and a thousand of them are remembered.
+            tries.reserve_exact(1);
             tries.push(Attempt {
                 place: place.clone(),
                 reason,

@@ -180,7 +180,7 @@ impl Ring {
         };
         let before = match list.get_mut(*next) {
             Some(old) => std::mem::take(&mut old.text),
-            None => String::with_capacity(128),
+            None => String::new(),
         };
         let one = Remembered::new(before, id, note);
         match list.get_mut(*next) {
@@ -196,8 +196,15 @@ impl Remembered {
         text.clear();
         let mut ends = [0; 4];
         let parts = [id, note.method, note.authority, note.path];
-        for ((part, longest), end) in parts.into_iter().zip(LONGEST).zip(&mut ends) {
-            text.push_str(cut(part, longest));
+        let kept = || {
+            parts
+                .into_iter()
+                .zip(LONGEST)
+                .map(|(part, longest)| cut(part, longest))
+        };
+        text.reserve_exact(kept().map(str::len).sum());
+        for (part, end) in kept().zip(&mut ends) {
+            text.push_str(part);
             *end = u16::try_from(text.len()).unwrap_or(u16::MAX);
         }
         Self {
