@@ -164,6 +164,13 @@ pub async fn run_until(
         changes.clone(),
         catalogs.clone(),
     );
+    tasks.spawn({
+        let (client, meshes, changes) = (client.clone(), meshes.clone(), changes.clone());
+        async move {
+            ingest::kube::secrets::run(client, meshes, changes).await;
+            "Secrets"
+        }
+    });
     tasks.spawn(async move {
         ingest::kube::run(reader, changes, source).await;
         "watches"

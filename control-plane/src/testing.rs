@@ -105,6 +105,7 @@ pub fn service(name: &str) -> Change {
         }],
         service_type: ServiceType::Cluster,
         publish_not_ready: false,
+        external: None,
         traffic: Default::default(),
         origin: Origin::object("Service", "shop", name),
     };

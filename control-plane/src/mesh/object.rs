@@ -86,6 +86,8 @@ pub struct DeclaredService {
     pub service_type: ServiceType,
     /// Pods count as ready before they are.
     pub publish_not_ready: bool,
+    /// Addresses and names that its load balancer gave it; `None`: it asks for none.
+    pub external: Option<Vec<Arc<str>>>,
     /// How callers treat its endpoints.
     pub traffic: ServiceTraffic,
     /// Where it came from.

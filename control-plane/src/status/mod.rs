@@ -1,7 +1,7 @@
 //! What people are told in the status of their objects.
 //!
-//! Enters: the mesh, routes as the API server has them, and leadership. Leaves: Weft's entries of `status.parents`, written
-//! when they differ. Never: a write by a replica that doesn't lead; a loop of writes with somebody who writes otherwise.
+//! Enters: the mesh, routes and Gateways as the API server has them, and leadership. Leaves: Weft's part of their status, written
+//! when it differs. Never: a write by a replica that doesn't lead; a loop of writes with somebody who writes otherwise.
 //!
 //! ```text
 //! mesh, findings ──> wanted (conditions, pure) ──> merge (beside others' entries, pure) ──> ingest::kube::status
@@ -9,6 +9,8 @@
 
 /// What a route's status shall say.
 pub mod wanted;
+/// What the status of Gateways, their classes and Ingresses shall say.
+pub mod edge;
 /// Weft's entries beside those of others.
 pub mod merge;
 
@@ -17,6 +19,7 @@ use crate::ingest::kube::status::{Outcome, StatusWriter};
 use crate::lead::Leadership;
 use crate::mesh::{Diagnostic, Key, Mesh};
 use crate::translate;
+use crate::translate::gateway::Gateways;
 use futures_util::{StreamExt as _, stream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use wanted::ParentStatus;
+use weft_proto::model::annotations::GATEWAY_CLASS;
 
 /// How long changes are gathered before they are judged.
 const GATHER: Duration = Duration::from_millis(200);
@@ -31,6 +35,19 @@ const GATHER: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 8;
 /// Between writes of the same to the same route; doubled each time.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+
+/// What an object's status shall say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wanted {
+    /// A route's: Weft's entries of `status.parents`.
+    Parents(Vec<ParentStatus>),
+    /// A Gateway's.
+    Gateway(edge::GatewayStatus),
+    /// A GatewayClass's: whether it is accepted.
+    Class(wanted::Condition),
+    /// An Ingress's: its addresses, as `status.loadBalancer.ingress` has them.
+    Ingress(Vec<serde_json::Value>),
+}
 
 /// Runs as long as the meshes do.
 pub async fn run(
@@ -41,6 +58,7 @@ pub async fn run(
 ) {
     let mut observed = routes.subscribe();
     let mut tries: BTreeMap<Key, Try> = BTreeMap::new();
+    let mut class_at = Instant::now();
     loop {
         if leadership.wait_for(Leadership::writes).await.is_err() {
             return;
@@ -51,6 +69,13 @@ pub async fn run(
         let mut later = None;
         if mesh.synced {
             later = round(&writer, &routes, &mesh, &mut tries).await;
+            if !mesh.gateway_classes.contains_key(GATEWAY_CLASS) && Instant::now() >= class_at {
+                // Where the Gateway API isn't, it may come.
+                class_at = Instant::now() + AGAIN.1;
+                if let Err(error) = writer.create_class().await {
+                    tracing::warn!(%error, "trying again");
+                }
+            }
         }
         let again = sleep(later.map_or(AGAIN.1, |at: Instant| {
             at.saturating_duration_since(Instant::now())
@@ -81,11 +106,18 @@ fn same(old: &Mesh, new: &Mesh) -> bool {
         && old.services.same(&new.services)
         && old.grants.same(&new.grants)
         && old.findings.same(&new.findings)
+        && old.gateways.same(&new.gateways)
+        && old.gateway_classes.same(&new.gateway_classes)
+        && old.ingresses.same(&new.ingresses)
+        && old.ingress_classes.same(&new.ingress_classes)
+        && old.tls_secrets.same(&new.tls_secrets)
+        && old.namespaces.same(&new.namespaces)
+        && (old.pods.same(&new.pods) || edge::same_pods(old, new))
 }
 
-/// What was tried last for a route.
+/// What was tried last for an object.
 struct Try {
-    wanted: Vec<ParentStatus>,
+    wanted: Wanted,
     not_before: Instant,
     pause: Duration,
 }
@@ -104,7 +136,7 @@ async fn round(
         tokio::task::spawn_blocking(move || judge(&mesh, all)).await
     };
     let now = Instant::now();
-    let mut due: Vec<(Key, Arc<Observed>, Vec<ParentStatus>)> = Vec::new();
+    let mut due: Vec<(Key, Arc<Observed>, Wanted)> = Vec::new();
     let mut next: Option<Instant> = None;
     let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
     for (key, route, wanted) in judged.unwrap_or_default() {
@@ -150,10 +182,13 @@ async fn round(
     next
 }
 
-/// Routes whose status says something else than it shall.
-fn judge(mesh: &Mesh, all: Vec<(Key, Arc<Observed>)>) -> Vec<(Key, Arc<Observed>, Vec<ParentStatus>)> {
+/// Objects whose status says something else than it shall.
+fn judge(mesh: &Mesh, all: Vec<(Key, Arc<Observed>)>) -> Vec<(Key, Arc<Observed>, Wanted)> {
+    let gateways = Gateways::new(mesh);
     let mut findings: BTreeMap<Key, Vec<Diagnostic>> = BTreeMap::new();
-    for finding in translate::route_findings(mesh) {
+    let mut found = translate::route_findings(mesh);
+    gateways.findings(mesh, &mut found);
+    for finding in found {
         let key = Key {
             kind: finding.object.kind.clone(),
             namespace: finding.object.namespace.clone(),
@@ -163,26 +198,43 @@ fn judge(mesh: &Mesh, all: Vec<(Key, Arc<Observed>)>) -> Vec<(Key, Arc<Observed>
     }
     let mut differing = Vec::new();
     for (key, observed) in all {
-        // What isn't read yet as it is now is judged when it is.
-        let Some(route) = mesh.routes.get(&key) else {
-            continue;
+        let wanted = match &*key.kind {
+            "Gateway" | "GatewayClass" | "Ingress" => {
+                edge::wanted(mesh, &gateways, &key, observed.generation)
+            }
+            _ => {
+                let mut found = findings.remove(&key).unwrap_or_default();
+                found.sort();
+                found.dedup();
+                of_route(mesh, &gateways, &key, &observed, found)
+            }
         };
-        if route.generation.unwrap_or_default() != observed.generation {
-            continue;
-        }
-        let mut found = findings.remove(&key).unwrap_or_default();
-        found.extend(
-            mesh.findings
-                .get(&key)
-                .into_iter()
-                .flat_map(|list| list.iter().cloned()),
-        );
-        let wanted = wanted::parents(mesh, route, &observed.parent_refs, &found);
-        if merge::differs(&observed.ours, &wanted, observed.generation) {
+        if let Some(wanted) = wanted
+            && merge::is_other(&observed, &wanted)
+        {
             differing.push((key, observed, wanted));
         }
     }
     differing
+}
+
+fn of_route(
+    mesh: &Mesh,
+    gateways: &Gateways,
+    key: &Key,
+    observed: &Observed,
+    mut found: Vec<Diagnostic>,
+) -> Option<Wanted> {
+    // What isn't read yet as it is now is judged when it is.
+    let route = mesh.routes.get(key)?;
+    if route.generation.unwrap_or_default() != observed.generation {
+        return None;
+    }
+    let read = mesh.findings.get(key);
+    found.extend(read.into_iter().flat_map(|list| list.iter().cloned()));
+    let attachments = gateways.attachments(&route.origin);
+    let parents = wanted::parents(mesh, route, &observed.parent_refs, &found, attachments);
+    Some(Wanted::Parents(parents))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn told(spec: &Value) -> Vec<String> {
             .flat_map(|list| list.iter().cloned()),
     );
     let refs = spec["parentRefs"].as_array().unwrap();
-    let parents = wanted::parents(mesh, &mesh.routes[&key()], refs, &findings);
+    let parents = wanted::parents(mesh, &mesh.routes[&key()], refs, &findings, &[]);
     let line = |status: &ParentStatus| {
         let conditions = status.conditions.iter();
         let conditions = conditions.map(|condition| {

@@ -1,10 +1,14 @@
 //! What a route's status shall say: Gateway API, `RouteParentStatus`.
 //!
-//! Enters: a route as declared, and findings about it. Leaves: conditions for each parent that is a Service. Never: I/O, a parent
+//! Enters: a route as declared, and findings about it. Leaves: conditions for each parent that is a Service, or one of Weft's
+//! Gateways. Never: I/O, a parent
 //! that is somebody else's.
 
+use crate::ingest::kube::routes::CONTROLLER;
 use crate::mesh::{Diagnostic, Mesh, Route, RouteParent, Severity};
+use crate::translate::gateway::Attachment;
 use serde_json::Value;
+use weft_proto::model::annotations::GATEWAY_CONTROLLER;
 
 /// Longest message of a condition, characters.
 const MESSAGE: usize = 1024;
@@ -14,6 +18,8 @@ const MESSAGE: usize = 1024;
 pub struct ParentStatus {
     /// The reference, as the route has it.
     pub parent_ref: Value,
+    /// Whose entry it is.
+    pub controller: &'static str,
     /// `Accepted`, `ResolvedRefs`, and `PartiallyInvalid` where that is so.
     pub conditions: Vec<Condition>,
 }
@@ -31,21 +37,31 @@ pub struct Condition {
     pub message: String,
 }
 
-/// The parents that are Weft's, and what is to be said for each. `findings` are those about this route.
+/// The parents that are Weft's, and what is to be said for each. `findings` are those about this route, `attachments` how it stands with Gateways.
 pub fn parents(
     mesh: &Mesh,
     route: &Route,
     parent_refs: &[Value],
     findings: &[Diagnostic],
+    attachments: &[Attachment],
 ) -> Vec<ParentStatus> {
     let mut statuses = Vec::new();
-    for parent in &route.parents {
-        let Some(parent_ref) = index(&parent.field).and_then(|index| parent_refs.get(index)) else {
+    let services = route.parents.iter().map(|parent| {
+        let conditions = conditions(mesh, route, parent, findings);
+        (&parent.field, CONTROLLER, conditions)
+    });
+    let gateways = attachments.iter().map(|attachment| {
+        let conditions = attached(route, attachment, findings);
+        (&attachment.field, GATEWAY_CONTROLLER, conditions)
+    });
+    for (field, controller, conditions) in services.chain(gateways) {
+        let Some(parent_ref) = index(field).and_then(|index| parent_refs.get(index)) else {
             continue;
         };
         let status = ParentStatus {
             parent_ref: parent_ref.clone(),
-            conditions: conditions(mesh, route, parent, findings),
+            controller,
+            conditions,
         };
         // The same parent may be named twice; a status may not.
         if statuses
@@ -63,20 +79,70 @@ fn index(field: &str) -> Option<usize> {
     field.rsplit_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
-fn conditions(mesh: &Mesh, route: &Route, parent: &RouteParent, findings: &[Diagnostic]) -> Vec<Condition> {
-    let errors = |test: &dyn Fn(&Diagnostic) -> bool| -> Vec<&Diagnostic> {
-        let all = findings.iter();
-        all.filter(|finding| finding.severity == Severity::Error && test(finding))
-            .collect()
-    };
+fn errors<'a>(findings: &'a [Diagnostic], test: &dyn Fn(&Diagnostic) -> bool) -> Vec<&'a Diagnostic> {
+    let all = findings.iter();
+    all.filter(|finding| finding.severity == Severity::Error && test(finding))
+        .collect()
+}
+
+/// Errors of references to backends, and of the rest of the rules.
+fn of_rules(findings: &[Diagnostic]) -> (Vec<&Diagnostic>, Vec<&Diagnostic>) {
     let backend = |finding: &Diagnostic| match finding.field.split_once(".filters[") {
         // Where copies go is a reference too.
         Some((_, filter)) => filter.contains("].requestMirror.backendRef"),
         None => finding.field.contains(".backendRefs["),
     };
-    let at_parent = errors(&|finding| finding.field == parent.field);
-    let refs = errors(&backend);
-    let rules = errors(&|finding| !backend(finding) && !finding.field.starts_with("spec.parentRefs["));
+    let rules = |finding: &Diagnostic| !backend(finding) && !finding.field.starts_with("spec.parentRefs[");
+    (errors(findings, &backend), errors(findings, &rules))
+}
+
+/// How a route stands with a Gateway.
+fn attached(route: &Route, attachment: &Attachment, findings: &[Diagnostic]) -> Vec<Condition> {
+    let (refs, rules) = of_rules(findings);
+    let refused = match &attachment.refused {
+        Some(refused) => Some((refused.reason, refused.message.clone())),
+        None if route.rules.is_empty() && route.connections.is_empty() && !rules.is_empty() => {
+            Some(("UnsupportedValue", text(&rules)))
+        }
+        None => None,
+    };
+    let accepted = refused.is_none();
+    let (reason, message) = refused.unwrap_or_else(|| ("Accepted", carried_out("gateways", findings)));
+    let mut conditions = vec![
+        Condition {
+            kind: "Accepted",
+            holds: accepted,
+            reason,
+            message: message.chars().take(MESSAGE).collect(),
+        },
+        resolved(&refs),
+    ];
+    if accepted && !rules.is_empty() {
+        conditions.push(Condition {
+            kind: "PartiallyInvalid",
+            holds: true,
+            reason: "UnsupportedValue",
+            message: text(&rules),
+        });
+    }
+    conditions
+}
+
+/// Who carries a route out, and what of it not.
+fn carried_out(by: &str, findings: &[Diagnostic]) -> String {
+    let ignored: Vec<&Diagnostic> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warning)
+        .collect();
+    match ignored.is_empty() {
+        true => format!("Weft's {by} carry it out"),
+        false => format!("Weft's {by} carry it out, except: {}", text(&ignored)),
+    }
+}
+
+fn conditions(mesh: &Mesh, route: &Route, parent: &RouteParent, findings: &[Diagnostic]) -> Vec<Condition> {
+    let at_parent = errors(findings, &|finding| finding.field == parent.field);
+    let (refs, rules) = of_rules(findings);
     let mut conditions = vec![
         accepted(mesh, route, parent, &at_parent, &rules, findings),
         resolved(&refs),
@@ -137,19 +203,11 @@ fn accepted(
     if route.rules.is_empty() && !rules.is_empty() {
         return refused("UnsupportedValue", rules);
     }
-    let ignored: Vec<&Diagnostic> = findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Warning)
-        .collect();
-    let message = match ignored.is_empty() {
-        true => "Weft's sidecars carry it out".to_owned(),
-        false => format!("Weft's sidecars carry it out, except: {}", text(&ignored)),
-    };
     Condition {
         kind: "Accepted",
         holds: true,
         reason: "Accepted",
-        message: message.chars().take(MESSAGE).collect(),
+        message: carried_out("sidecars", findings).chars().take(MESSAGE).collect(),
     }
 }
 

@@ -26,6 +26,7 @@ mod suite;
 mod world;
 
 mod configuration;
+mod gateway;
 mod identity;
 mod injection;
 mod outage;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         trust::CHECKS,
         identity::CHECKS,
         configuration::CHECKS,
+        gateway::CHECKS,
         injection::CHECKS,
         validation::CHECKS,
         outage::CHECKS,

@@ -90,6 +90,8 @@ enum State {
 pub(super) struct Follower {
     api: Api<DynamicObject>,
     name: &'static str,
+    /// Only objects that this says.
+    fields: Option<String>,
     lists: Lists,
     state: State,
     forgotten: Option<Instant>,
@@ -101,9 +103,24 @@ impl Follower {
         Self {
             api,
             name,
+            fields: None,
             lists,
             state: State::Start,
             forgotten: None,
+        }
+    }
+
+    /// The same, of the one object of a name.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        self.fields = Some(format!("metadata.name={name}"));
+        self
+    }
+
+    fn watch_parameters(&self) -> WatchParams {
+        let parameters = WatchParams::default().timeout(WATCH_SECONDS);
+        match &self.fields {
+            Some(fields) => parameters.fields(fields),
+            None => parameters,
         }
     }
 
@@ -152,7 +169,7 @@ impl Follower {
     }
 
     async fn stream(&mut self) -> (State, Option<Event>) {
-        let parameters = WatchParams::default().timeout(WATCH_SECONDS).initial_events();
+        let parameters = self.watch_parameters().initial_events();
         // No version: not older than now.
         match self.api.watch(&parameters, "").await {
             Ok(stream) => (State::Streaming(stream.boxed()), Some(Event::Begin)),
@@ -205,6 +222,7 @@ impl Follower {
         let parameters = ListParams {
             limit: Some(PAGE),
             continue_token: next,
+            field_selector: self.fields.clone(),
             ..ListParams::default()
         };
         match self.api.list(&parameters).await {
@@ -222,7 +240,7 @@ impl Follower {
     }
 
     async fn watch(&mut self, version: String) -> (State, Option<Event>) {
-        let parameters = WatchParams::default().timeout(WATCH_SECONDS);
+        let parameters = self.watch_parameters();
         match self.api.watch(&parameters, &version).await {
             Ok(stream) => {
                 let watching = State::Watching {

@@ -12,7 +12,9 @@
 pub mod trust;
 /// The Lease that replicas elect their leader with.
 pub mod lease;
-/// Routes as the API server has them.
+/// Secrets that Gateways and Ingresses refer to.
+pub mod secrets;
+/// Objects with a status that Weft writes, as the API server has them.
 pub mod routes;
 /// Whether the watches have caught up with the API server.
 pub mod seen;
@@ -80,7 +82,7 @@ pub async fn run(client: kube::Client, changes: mpsc::Sender<Change>, told: Told
                     lists: lists.clone(),
                     changes: changes.clone(),
                     progress: progress.clone(),
-                    routes: kind.is_route().then(|| routes.clone()),
+                    routes: kind.has_status().then(|| routes.clone()),
                     seen: seen.clone(),
                 };
                 Running {

@@ -1,6 +1,6 @@
-//! Routes as the API server has them, as far as their status needs it.
+//! Routes, Gateways, their classes and Ingresses as the API server has them, as far as their status needs it.
 //!
-//! Enters: objects that were read. Leaves: [`Observed`] routes, and word when one changes. Never: a part of the snapshot of
+//! Enters: objects that were read. Leaves: [`Observed`] objects, and word when one changes. Never: a part of the snapshot of
 //! intent: a status that is written must not make a new one.
 
 use crate::mesh::Key;
@@ -9,11 +9,18 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
+use weft_proto::model::annotations::GATEWAY_CONTROLLER;
 
-/// Who writes a route's status for Weft: `status.parents[].controllerName`.
+/// Who writes a route's status for Weft, for parents that are Services: `status.parents[].controllerName`. For Gateways it is
+/// [`GATEWAY_CONTROLLER`].
 pub const CONTROLLER: &str = "weft.dev/mesh";
 
-/// A route as the API server has it.
+/// Whether an entry of `status.parents` is Weft's.
+pub fn is_ours(entry: &Value) -> bool {
+    entry["controllerName"] == CONTROLLER || entry["controllerName"] == GATEWAY_CONTROLLER
+}
+
+/// A route, or what a route can be attached to, as the API server has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     pub(super) resource: ApiResource,
@@ -23,6 +30,8 @@ pub struct Observed {
     pub parent_refs: Vec<Value>,
     /// Weft's entries of `status.parents`.
     pub ours: Vec<Value>,
+    /// Of what is no route: the whole `status`.
+    pub status: Value,
 }
 
 /// Every route, by key.
@@ -95,12 +104,17 @@ fn observed(resource: &ApiResource, object: &DynamicObject) -> Observed {
         list.cloned().unwrap_or_default()
     };
     let mut ours = list("/status/parents");
-    ours.retain(|parent| parent["controllerName"] == CONTROLLER);
+    ours.retain(is_ours);
+    let status = match resource.kind.ends_with("Route") {
+        true => Value::Null,
+        false => object.data["status"].clone(),
+    };
     Observed {
         resource: resource.clone(),
         generation: object.metadata.generation.unwrap_or_default(),
         parent_refs: list("/spec/parentRefs"),
         ours,
+        status,
     }
 }
 

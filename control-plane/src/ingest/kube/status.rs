@@ -1,17 +1,18 @@
-//! Writes the status of routes.
+//! Writes the status of routes, Gateways and Ingresses.
 //!
-//! Enters: what a route's status shall say. Leaves: the status, written. Never: another controller's entries changed or lost:
+//! Enters: what an object's status shall say. Leaves: the status, written. Never: another controller's entries changed or lost:
 //! they are read, kept, and written under the version that was read; a write that changes nothing.
 
 use super::routes::Observed;
 use super::trust::ClusterError;
 use crate::mesh::Key;
+use crate::status::Wanted;
 use crate::status::merge;
-use crate::status::wanted::ParentStatus;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use serde_json::json;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
-use weft_proto::model::annotations::CONTROL_PLANE;
+use weft_proto::model::annotations::{CONTROL_PLANE, GATEWAY_CLASS, GATEWAY_CONTROLLER};
 
 /// Attempts while others write at the same time.
 const ATTEMPTS: usize = 5;
@@ -31,7 +32,7 @@ pub enum Outcome {
     Written,
     /// It said so already.
     Same,
-    /// The route isn't what was judged any more; its change is on its way.
+    /// The object isn't what was judged any more; its change is on its way.
     Outdated,
 }
 
@@ -41,7 +42,7 @@ impl StatusWriter {
         Self { client }
     }
 
-    /// Makes Weft's entries of a route's status these.
+    /// Makes Weft's part of an object's status this.
     ///
     /// # Errors
     /// When the API server can't be reached or refuses, or others write all the time.
@@ -49,11 +50,13 @@ impl StatusWriter {
         &self,
         key: &Key,
         route: &Observed,
-        wanted: &[ParentStatus],
+        wanted: &Wanted,
         now: SystemTime,
     ) -> Result<Outcome, ClusterError> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &key.namespace, &route.resource);
+        let api: Api<DynamicObject> = match key.namespace.is_empty() {
+            true => Api::all_with(self.client.clone(), &route.resource),
+            false => Api::namespaced_with(self.client.clone(), &key.namespace, &route.resource),
+        };
         let parameters = PostParams {
             field_manager: Some(CONTROL_PLANE.to_owned()),
             ..PostParams::default()
@@ -68,7 +71,7 @@ impl StatusWriter {
             if object.metadata.generation.unwrap_or_default() != route.generation {
                 return Ok(Outcome::Outdated);
             }
-            if !merge::parents(&mut object.data, wanted, route.generation, now) {
+            if !merge::apply(&mut object.data, wanted, route.generation, now) {
                 return Ok(Outcome::Same);
             }
             object.metadata.managed_fields = None;
@@ -84,6 +87,48 @@ impl StatusWriter {
             "can't write the status of {} {}/{}: others write it all the time",
             key.kind, key.namespace, key.name
         )))
+    }
+}
+
+impl StatusWriter {
+    /// Makes the GatewayClass that is Weft's. Returns whether it is there now: false where the Gateway API isn't.
+    ///
+    /// # Errors
+    /// When the API server can't be reached or refuses.
+    pub async fn create_class(&self) -> Result<bool, ClusterError> {
+        let resource = ApiResource {
+            group: "gateway.networking.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            api_version: "gateway.networking.k8s.io/v1".to_owned(),
+            kind: "GatewayClass".to_owned(),
+            plural: "gatewayclasses".to_owned(),
+        };
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let mut class = DynamicObject::new(GATEWAY_CLASS, &resource).data(json!({
+            "spec": {"controllerName": GATEWAY_CONTROLLER, "description": "Gateways that Weft serves"}
+        }));
+        let labels = [
+            ("app.kubernetes.io/part-of", "weft"),
+            ("app.kubernetes.io/managed-by", CONTROL_PLANE),
+        ];
+        class.metadata.labels = Some(
+            labels
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        );
+        let parameters = PostParams {
+            field_manager: Some(CONTROL_PLANE.to_owned()),
+            ..PostParams::default()
+        };
+        match timeout(PATIENCE, api.create(&parameters, &class)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(true),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(false),
+            Ok(Err(error)) => Err(ClusterError::new(&format!(
+                "can't create GatewayClass {GATEWAY_CLASS}: {error}"
+            ))),
+            Err(_) => Err(late(&Key::new("GatewayClass", "", GATEWAY_CLASS))),
+        }
     }
 }
 

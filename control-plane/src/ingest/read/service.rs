@@ -17,6 +17,26 @@ const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
 #[serde(default)]
 struct RawService {
     spec: ServiceSpec,
+    status: Option<ServiceStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceStatus {
+    load_balancer: Option<LoadBalancer>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct LoadBalancer {
+    ingress: Option<Vec<External>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct External {
+    ip: Option<String>,
+    hostname: Option<String>,
 }
 
 /// For `docs/fields.md`.
@@ -67,7 +87,7 @@ struct RawServicePort {
 
 pub(super) fn service(metadata: &Metadata, body: &Value, notes: &Notes) -> Result<Item, serde_json::Error> {
     let origin = notes.object();
-    let RawService { spec } = RawService::deserialize(body)?;
+    let RawService { spec, status } = RawService::deserialize(body)?;
     let traffic = traffic(
         &spec,
         Annotations::new(metadata, &annotations::OF_SERVICES, notes),
@@ -115,6 +135,14 @@ pub(super) fn service(metadata: &Metadata, body: &Value, notes: &Notes) -> Resul
         }
     }
     ports.sort_by_key(|port| port.port);
+    let balancer = status
+        .and_then(|status| status.load_balancer)
+        .and_then(|balancer| balancer.ingress);
+    let given = balancer
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.ip.or(one.hostname));
+    let external = (spec.r#type.as_deref() == Some("LoadBalancer")).then(|| given.map(Into::into).collect());
     Ok(Item::Service(DeclaredService {
         name: ServiceName {
             namespace: origin.namespace.clone(),
@@ -130,6 +158,7 @@ pub(super) fn service(metadata: &Metadata, body: &Value, notes: &Notes) -> Resul
         ports,
         service_type,
         publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+        external,
         traffic,
         origin: origin.clone(),
     }))

@@ -17,8 +17,8 @@ mod listener;
 mod pod;
 mod rules;
 
-pub(super) use attach::Attachment;
-pub(super) use pod::serves;
+pub use attach::Attachment;
+pub(crate) use pod::{leading_to as services_of, left_out, pods_of, serves};
 
 use crate::mesh::{Diagnostic, Mesh, Pod};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +63,13 @@ pub struct JudgedListener {
     pub unresolved: Option<Refusal>,
     /// What gateways serve; without the port that they listen on.
     listener: Option<model::Listener>,
+}
+
+impl JudgedListener {
+    /// Whether gateways serve it.
+    pub fn served(&self) -> bool {
+        self.listener.is_some()
+    }
 }
 
 /// Why something isn't so.

@@ -15,7 +15,7 @@ const MOST_LISTENERS: usize = 1_000;
 const OWN: std::ops::RangeInclusive<u16> = 15_000..=15_099;
 
 /// Whether a pod is a gateway's: what labels say so.
-pub(in crate::translate) fn serves(pod: &Pod) -> bool {
+pub(crate) fn serves(pod: &Pod) -> bool {
     pod.labels.contains_key(GATEWAY_NAME) || pod.labels.contains_key(INGRESS_CLASS)
 }
 
@@ -125,9 +125,28 @@ fn bind(mesh: &Mesh, pod: &Pod, port: u16) -> u16 {
 }
 
 /// Services that select a pod, by name.
-pub(super) fn leading_to<'a>(mesh: &'a Mesh, pod: &'a Pod) -> impl Iterator<Item = &'a Arc<DeclaredService>> {
+pub(crate) fn leading_to<'a>(mesh: &'a Mesh, pod: &'a Pod) -> impl Iterator<Item = &'a Arc<DeclaredService>> {
     let services = in_namespace(&mesh.services, &pod.name.namespace).map(|(_, service)| service);
     services.filter(|service| !service.selector.is_empty() && object::selects(&service.selector, &pod.labels))
+}
+
+/// Pods of gateways that haven't ended.
+pub(crate) fn pods_of(mesh: &Mesh) -> impl Iterator<Item = &Arc<Pod>> {
+    mesh.pods.values().filter(|pod| !pod.finished && serves(pod))
+}
+
+/// Listeners that a pod can't serve, and why.
+pub(crate) fn left_out(all: &Gateways, mesh: &Mesh, pod: &Pod) -> Vec<(Origin, String)> {
+    let gateway = named(pod).and_then(|name| all.gateways.get(&name));
+    let ingresses = pod
+        .labels
+        .get(INGRESS_CLASS)
+        .and_then(|class| all.ingresses.get(class));
+    let mut found = Vec::new();
+    assemble(mesh, pod, gateway, ingresses, &mut |listener, reason| {
+        found.push((listener.origin.clone(), reason));
+    });
+    found
 }
 
 /// What is wrong with Gateways and Ingresses because of the pods that there are.
@@ -140,11 +159,7 @@ pub(super) fn findings(
     if gateways.is_empty() && ingresses.is_empty() {
         return;
     }
-    let pods: Vec<&Arc<Pod>> = mesh
-        .pods
-        .values()
-        .filter(|pod| !pod.finished && serves(pod))
-        .collect();
+    let pods: Vec<&Arc<Pod>> = pods_of(mesh).collect();
     for (name, judged) in gateways {
         let Some(declared) = mesh.gateways.get(name) else {
             continue;

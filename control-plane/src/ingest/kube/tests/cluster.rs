@@ -134,8 +134,21 @@ impl Cluster {
         let grouped = |State(cluster): State<Self>,
                        Path((_, _, plural)): Path<(String, String, String)>,
                        Query(query)| async move { cluster.answer(plural, query) };
+        // Objects of one name are kept as a kind of their own: nothing else may be asked for.
+        let named = |State(cluster): State<Self>,
+                     Path((namespace, plural)): Path<(String, String)>,
+                     Query(query): Query<HashMap<String, String>>| async move {
+            match query
+                .get("fieldSelector")
+                .and_then(|text| text.strip_prefix("metadata.name="))
+            {
+                Some(name) => cluster.answer(format!("{plural} {namespace}/{name}"), query),
+                None => refusal(400),
+            }
+        };
         let router = Router::new()
             .route("/api/v1/{plural}", get(one))
+            .route("/api/v1/namespaces/{namespace}/{plural}", get(named))
             .route(
                 "/apis",
                 get(|State(cluster): State<Self>| async move { cluster.all_groups() }),

@@ -1,6 +1,7 @@
 //! Against an API server that lists and watches what the test says, and fails as it says.
 
 mod cluster;
+mod secrets;
 
 use super::*;
 use crate::mesh::{Mesh, Settings, Severity, Store};
