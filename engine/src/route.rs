@@ -25,7 +25,7 @@ mod cors;
 pub mod fault;
 /// What consistent hashing goes by.
 pub mod hash;
-/// The first rule that can match a path.
+/// The first rule that matches, without a look at each.
 mod index;
 /// What a request must look like.
 mod matches;
@@ -228,7 +228,7 @@ impl RouteTable {
                 .get(index)
                 .is_some_and(|rule| rule.applies(port) && rule.matches(head))
         };
-        match self.index.first(head.path, matches) {
+        match self.index.first(head, matches) {
             Some(index) => Found::Rule(&self.rules[index]),
             None if self.applies(port) => Found::NoMatch,
             None => Found::Service,

@@ -1,11 +1,15 @@
-//! The first rule that can match a path, without a look at every rule.
+//! The first rule that matches a request, without a look at every rule.
 //!
-//! In: the paths of all rules, once; then paths. Out: the rules that may match, in a few lists, each in order of precedence. Never: a
+//! In: what all rules ask for, once; then heads of requests. Out: the rules that may match, in a few lists, each in order of precedence. Never: a
 //! rule left out that a search through all of them would find.
 //!
 //! Paths and prefixes are sorted. All of them that begin a path lie before it, and the nearest one before it begins with all others:
 //! each knows the longest other that it begins with, so that one binary search and a walk find them all.
 
+mod list;
+
+use super::RequestHead;
+use list::List;
 use weft_proto::model::{RouteMatch, StringMatch};
 
 /// Fewer rules are looked at one by one.
@@ -17,7 +21,7 @@ pub(super) struct Index {
     /// Sorted by text; empty if there are few rules.
     texts: Vec<Text>,
     /// Rules whose paths say nothing before they are looked at.
-    others: Vec<u32>,
+    others: List,
 }
 
 #[derive(Clone, Debug)]
@@ -26,9 +30,9 @@ struct Text {
     /// The longest other text that this one begins with.
     parent: Option<u32>,
     /// Rules for exactly this path.
-    exact: Vec<u32>,
+    exact: List,
     /// Rules for what begins with it.
-    prefix: Vec<u32>,
+    prefix: List,
 }
 
 impl Index {
@@ -38,11 +42,15 @@ impl Index {
         if count <= FEW {
             return Self {
                 texts: Vec::new(),
-                others: (0..count).filter_map(|rule| u32::try_from(rule).ok()).collect(),
+                others: List::new(
+                    (0..count).filter_map(|rule| u32::try_from(rule).ok()).collect(),
+                    &[],
+                ),
             };
         }
+        let all: Vec<&RouteMatch> = rules.collect();
         let (mut keys, mut others) = (Vec::new(), Vec::new());
-        for (rule, matches) in rules.enumerate() {
+        for (rule, matches) in all.iter().enumerate() {
             let Ok(rule) = u32::try_from(rule) else { break };
             let path = matches.path.as_ref().map(super::matches::normal);
             match path {
@@ -58,39 +66,30 @@ impl Index {
         // Within a text the rules stay in order.
         keys.sort();
         let mut texts: Vec<Text> = Vec::new();
-        for (text, rule, exact) in keys {
-            if texts.last().is_none_or(|last| *last.text != *text.as_bytes()) {
-                let parent = parent(&texts, text.as_bytes());
-                texts.push(Text {
-                    text: text.as_bytes().into(),
-                    parent,
-                    exact: Vec::new(),
-                    prefix: Vec::new(),
-                });
-            }
-            if let Some(last) = texts.last_mut() {
-                let list = if exact { &mut last.exact } else { &mut last.prefix };
-                list.push(rule);
-            }
+        for same in keys.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let Some((text, ..)) = same.first() else { continue };
+            let of = |wanted: bool| {
+                let rules = same.iter().filter(|(_, _, exact)| *exact == wanted);
+                List::new(rules.map(|(_, rule, _)| *rule).collect(), &all)
+            };
+            texts.push(Text {
+                parent: parent(&texts, text.as_bytes()),
+                text: text.as_bytes().into(),
+                exact: of(true),
+                prefix: of(false),
+            });
         }
-        Self { texts, others }
+        Self {
+            texts,
+            others: List::new(others, &all),
+        }
     }
 
     /// The first rule, by precedence, that `matches`; it is only asked of rules that may.
-    pub fn first(&self, path: &str, matches: impl Fn(usize) -> bool) -> Option<usize> {
+    pub fn first(&self, head: &RequestHead<'_>, matches: impl Fn(usize) -> bool) -> Option<usize> {
         let mut best = u32::MAX;
-        let mut look = |list: &[u32]| {
-            for rule in list {
-                if *rule >= best {
-                    return;
-                }
-                if matches(*rule as usize) {
-                    best = *rule;
-                    return;
-                }
-            }
-        };
-        let path = path.as_bytes();
+        let mut look = |list: &List| list.look(head, &mut best, &matches);
+        let path = head.path.as_bytes();
         let at = self.texts.partition_point(|each| *each.text <= *path);
         let mut next = at.checked_sub(1);
         while let Some(text) = next.and_then(|next| self.texts.get(next)) {

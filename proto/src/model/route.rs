@@ -165,12 +165,13 @@ pub enum Abort {
     Grpc(u8),
 }
 
-/// What is tried again, as a person asked for it: then it holds for every method.
+/// What is tried again, as a person asked for it: then it holds for every method. With neither conditions nor statuses Weft's own rules
+/// say what, as often as this says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retries {
     /// Tries after the first, 0 to 10.
     pub attempts: u8,
-    /// What is tried again.
+    /// What is tried again; empty, with no statuses: what Weft's own rules say.
     pub on: Vec<RetryOn>,
     /// HTTP statuses that are tried again besides.
     pub statuses: Vec<u16>,

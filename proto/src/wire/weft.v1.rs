@@ -770,6 +770,7 @@ pub struct Retries {
     /// Tries after the first, at most 10. 0: none.
     #[prost(uint32, tag = "1")]
     pub attempts: u32,
+    /// What is tried again, whatever the method. Empty, with no statuses: Weft's own rules.
     #[prost(enumeration = "RetryOn", repeated, tag = "2")]
     pub on: ::prost::alloc::vec::Vec<i32>,
     /// HTTP statuses besides.
