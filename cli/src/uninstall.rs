@@ -8,13 +8,16 @@ use crate::install::apply::{delete, installed};
 use crate::install::block_on;
 use crate::install::kinds::title;
 use crate::install::plan::{MANAGED_BY_LABEL, PART_OF_LABEL, made_by};
-use crate::render::MANAGED_BY;
+use crate::render::{GatewayName, MANAGED_BY, Release};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use weft_proto::model::annotations::{CA_CONFIG_MAP, CONTROL_PLANE, PROXY_CONTAINER, SYSTEM_NAMESPACE};
+use weft_proto::model::annotations::{
+    APP_KUBERNETES_COMPONENT, CA_CONFIG_MAP, CONTROL_PLANE, GATEWAY_COMPONENT, PROXY_CONTAINER,
+    SYSTEM_NAMESPACE,
+};
 
 /// How long its pods may take to stop: the control plane's grace period and some more.
 const STOPPING: Duration = Duration::from_secs(120);
@@ -24,6 +27,9 @@ const STOPPING: Duration = Duration::from_secs(120);
 pub struct Uninstall {
     #[command(flatten)]
     which: Which,
+    /// A gateway instead of the mesh
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "purge")]
+    gateway: Option<GatewayName>,
     /// Remove it; without this, what would be removed is printed
     #[arg(long)]
     yes: bool,
@@ -36,7 +42,10 @@ pub struct Uninstall {
 pub fn run(args: &Uninstall) -> anyhow::Result<()> {
     block_on(async {
         let api = args.which.connect().await?;
-        let mut objects = installed(&api).await?;
+        if let Some(name) = &args.gateway {
+            return gateway(&api, name, args.yes).await;
+        }
+        let mut objects = installed(&api, &Release::Mesh).await?;
         let namespace = objects.iter().position(|object| object["kind"] == "Namespace");
         let namespace = namespace.map(|at| objects.remove(at));
         let left = if args.purge {
@@ -84,6 +93,13 @@ pub fn run(args: &Uninstall) -> anyhow::Result<()> {
                 "\nsecret/weft-ca is kept in {SYSTEM_NAMESPACE}: an installation after this one goes on with the same identities (--purge removes it)."
             );
         }
+        let gateways = gateways(&api).await.unwrap_or_default();
+        if !gateways.is_empty() {
+            println!(
+                "gateways are left, and serve what they know until their certificates expire: {} (weft uninstall --gateway, or helm uninstall)",
+                gateways.join(", ")
+            );
+        }
         let sidecars = sidecars(&api).await.unwrap_or_default();
         if sidecars > 0 {
             println!(
@@ -92,6 +108,39 @@ pub fn run(args: &Uninstall) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Takes a gateway away; its namespace stays.
+async fn gateway(api: &ApiServer, name: &GatewayName, yes: bool) -> anyhow::Result<()> {
+    let objects = installed(api, &Release::Gateway(name.clone())).await?;
+    if objects.is_empty() {
+        bail!(
+            "there is no gateway {name} of weft in {} (Helm's are removed by helm uninstall)",
+            api.title()
+        );
+    }
+    if yes {
+        return delete(api, &objects, &mut |line| println!("{line}")).await;
+    }
+    for object in &objects {
+        println!("{}", title(object));
+    }
+    println!("\nNothing was removed: add --yes to remove these.");
+    Ok(())
+}
+
+/// The gateways of the cluster, whoever installed them.
+async fn gateways(api: &ApiServer) -> Result<Vec<String>, Refused> {
+    let selector = escaped(&format!(
+        "{PART_OF_LABEL}=weft,{APP_KUBERNETES_COMPONENT}={GATEWAY_COMPONENT}"
+    ));
+    let path = format!("/apis/apps/v1/deployments?labelSelector={selector}");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = |found: &Value| {
+        let metadata = &found["metadata"];
+        format!("{}/{}", text(&metadata["namespace"]), text(&metadata["name"]))
+    };
+    Ok(api.list(&path).await?.iter().map(name).collect())
 }
 
 /// What Weft's parts themselves made: paths and names.

@@ -7,9 +7,9 @@ mod rights;
 
 use serde_json::{Value, json};
 use weft_proto::model::annotations::{
-    CONTROL_PLANE, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES, NAMESPACE_INJECTION, POD_INJECT,
-    PORT_CONTROL_PLANE, PORT_CONTROL_PLANE_METRICS, PORT_INJECTOR, SOCKET_MARK, SYSTEM_NAMESPACE,
-    TOKEN_AUDIENCE, TOKEN_DIR, TOKEN_NAME, TOKEN_SECONDS, VOLUME_TOKEN,
+    CONTROL_PLANE, GATEWAY_CLASS, INGRESS_CONTROLLER, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES,
+    NAMESPACE_INJECTION, POD_INJECT, PORT_CONTROL_PLANE, PORT_CONTROL_PLANE_METRICS, PORT_INJECTOR,
+    SOCKET_MARK, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_DIR, TOKEN_NAME, TOKEN_SECONDS, VOLUME_TOKEN,
 };
 
 /// Label of nodes that run the mesh's own parts, where there are any.
@@ -43,6 +43,8 @@ impl System {
             self.service(INJECTOR, &json!([{"name": "https", "port": 443, "targetPort": PORT_INJECTOR}])),
         ];
         objects.extend(rights::rights());
+        objects.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": GATEWAY_CLASS},
+            "spec": {"controller": INGRESS_CONTROLLER}}));
         objects.push(self.deployment(CONTROL_PLANE, "control-plane", json!([]), &json!([]), &json!([])));
         objects.push(self.deployment(
             INJECTOR,

@@ -209,17 +209,19 @@ pub fn other_meshes(facts: &Facts) -> Vec<Finding> {
 /// Rights that are missing to apply `objects`.
 pub async fn rights(api: &ApiServer, objects: &[Value]) -> Vec<Finding> {
     const CHECK: &str = "rights";
-    let kinds: BTreeSet<(&str, &str, bool)> = objects
+    let place = |object: &Value| object["metadata"]["namespace"].as_str().map(str::to_owned);
+    let kinds: BTreeSet<(&str, &str, Option<String>)> = objects
         .iter()
-        .filter_map(Kind::of)
-        .map(|kind| (kind.group(), kind.plural, kind.namespaced))
+        .filter_map(|object| Some((Kind::of(object)?, place(object))))
+        .map(|(kind, place)| (kind.group(), kind.plural, place))
         .collect();
+    let everywhere = kinds.iter().any(|(_, plural, _)| *plural == "clusterroles");
     let mut asked = 0;
     let mut missing = Vec::new();
-    for (group, plural, namespaced) in kinds {
+    for (group, plural, place) in kinds {
         for verb in ["get", "create", "patch"] {
             asked += 1;
-            match allowed(api, verb, group, plural, namespaced).await {
+            match allowed(api, verb, group, plural, place.as_deref()).await {
                 Ok(true) => {}
                 Ok(false) => missing.push(format!("{verb} {plural}")),
                 Err(error) => {
@@ -231,23 +233,24 @@ pub async fn rights(api: &ApiServer, objects: &[Value]) -> Vec<Finding> {
     }
     if !missing.is_empty() {
         let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
-        let message = format!("{} are missing: {}", many(missing.len(), "right"), some(&missing));
+        let are = if missing.len() == 1 { "is" } else { "are" };
+        let message = format!(
+            "{} {are} missing: {}",
+            many(missing.len(), "right"),
+            some(&missing)
+        );
         return vec![
             Finding::new(Level::Error, CHECK, message)
                 .advise("install as a user with the ClusterRole cluster-admin"),
         ];
     }
-    if matches!(
-        allowed(
-            api,
-            "escalate",
-            "rbac.authorization.k8s.io",
-            "clusterroles",
-            false
+    let group = "rbac.authorization.k8s.io";
+    if everywhere
+        && matches!(
+            allowed(api, "escalate", group, "clusterroles", None).await,
+            Ok(false)
         )
-        .await,
-        Ok(false)
-    ) {
+    {
         let message = "roles with more rights than your own may be refused";
         return vec![
             Finding::new(Level::Warning, CHECK, message)
@@ -265,11 +268,11 @@ async fn allowed(
     verb: &str,
     group: &str,
     resource: &str,
-    namespaced: bool,
+    namespace: Option<&str>,
 ) -> Result<bool, Refused> {
     let mut attributes = json!({"verb": verb, "group": group, "resource": resource});
-    if namespaced {
-        attributes["namespace"] = SYSTEM_NAMESPACE.into();
+    if let Some(namespace) = namespace {
+        attributes["namespace"] = namespace.into();
     }
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes}});

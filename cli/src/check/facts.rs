@@ -5,6 +5,7 @@
 use super::rights::is_about_rights;
 use crate::api_server::{ApiServer, Refused};
 use crate::install::kinds::path;
+use crate::render::{Release, manifests};
 use http::Method;
 use serde_json::{Value, json};
 use weft_proto::model::annotations::{
@@ -174,7 +175,7 @@ async fn rights(api: &ApiServer) -> Fact<Vec<Value>> {
 
 /// The roles and bindings that the charts have.
 pub fn wanted_rights() -> Vec<Value> {
-    let objects = crate::render::manifests(&json!({})).unwrap_or_default();
+    let objects = manifests(&Release::Mesh, &json!({})).unwrap_or_default();
     objects.into_iter().filter(is_about_rights).collect()
 }
 

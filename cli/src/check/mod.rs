@@ -7,6 +7,7 @@ mod before;
 mod clock;
 mod facts;
 mod finding;
+mod gateways;
 mod pods;
 mod rights;
 
@@ -14,6 +15,7 @@ pub use finding::{Finding, Level, Report};
 
 use crate::api_server::{ApiServer, Which};
 use crate::install::{block_on, plan};
+use crate::render::Release;
 use clap::{Args, ValueEnum};
 use facts::Facts;
 use serde_json::{Value, json};
@@ -45,7 +47,8 @@ pub fn run(args: &Check) -> anyhow::Result<ExitCode> {
     let report = block_on(async {
         let api = args.which.connect().await?;
         if args.pre {
-            return Ok(before(&api, &plan::objects(&json!({}))?).await);
+            let objects = plan::objects(&Release::Mesh, &json!({}), &json!({}))?;
+            return Ok(before(&api, &Release::Mesh, &objects).await);
         }
         Ok(installed(&api).await)
     })?;
@@ -61,7 +64,11 @@ pub fn run(args: &Check) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether a cluster is fit for an installation of `objects`.
-pub async fn before(api: &ApiServer, objects: &[Value]) -> Report {
+pub async fn before(api: &ApiServer, release: &Release, objects: &[Value]) -> Report {
+    if let Release::Gateway(gateway) = release {
+        let findings = gateways::before(api, gateway, objects).await;
+        return Report { findings };
+    }
     let facts = Facts::gather(api).await;
     let mut findings = about_the_cluster(&facts);
     if !findings
@@ -87,6 +94,7 @@ async fn installed(api: &ApiServer) -> Report {
         findings.extend(after::roots(&facts));
         findings.extend(pods::sidecars(&facts));
         findings.extend(after::plaintext(&facts));
+        findings.extend(gateways::installed(api).await);
     }
     Report { findings }
 }

@@ -115,11 +115,12 @@ fn has(list: &Value, item: &Value) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::render::{Release, manifests};
     use serde_json::json;
 
     #[test]
     fn a_right_that_was_taken_away_is_named() {
-        let wanted: Vec<Value> = crate::render::manifests(&json!({})).unwrap();
+        let wanted: Vec<Value> = manifests(&Release::Mesh, &json!({})).unwrap();
         let given: Vec<Value> = wanted
             .iter()
             .filter(|object| is_about_rights(object))
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn another_version_is_not_judged() {
         assert_eq!(
-            installed(&Facts::empty(), &crate::render::manifests(&json!({})).unwrap()),
+            installed(&Facts::empty(), &manifests(&Release::Mesh, &json!({})).unwrap()),
             []
         );
     }

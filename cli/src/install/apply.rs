@@ -2,13 +2,12 @@
 //!
 //! Enters: objects, an API server. Leaves: what became of each. Never: an object that another tool made is changed or deleted.
 
-use super::kinds::{KINDS, Kind, path, title};
-use super::plan::{MANAGED_BY_LABEL, PART_OF_LABEL, made_by};
+use super::kinds::{KINDS, Kind, Where, path, title};
+use super::plan::{made_by, selector};
 use crate::api_server::{ApiServer, Refused, escaped};
-use crate::render::MANAGED_BY;
+use crate::render::{MANAGED_BY, Release};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-use weft_proto::model::annotations::SYSTEM_NAMESPACE;
 
 /// Applies every object, in order; `say` is told what became of each.
 pub async fn apply(
@@ -25,15 +24,16 @@ pub async fn apply(
             Err(Refused::Missing(_)) => None,
             Err(error) => bail!("{title} can't be read: {error}"),
         };
-        if let Some(before) = &before
-            && made_by(before) != MANAGED_BY
-        {
+        if let Some(before) = &before {
+            let ours = made_by(before) == MANAGED_BY;
             // A namespace may be there already, with other labels and other things in it: it stays its maker's.
-            if object["kind"] == "Namespace" {
+            if object["kind"] == "Namespace" && !(ours && made_by(object) == MANAGED_BY) {
                 say(format!("{title} is there"));
                 continue;
             }
-            bail!("{}", somebody_elses(&title, before));
+            if !ours {
+                bail!("{}", somebody_elses(&title, before));
+            }
         }
         let after = match api.apply(&path, object, force).await {
             Ok(after) => after,
@@ -63,21 +63,37 @@ fn somebody_elses(title: &str, object: &Value) -> String {
     }
 }
 
-/// Every object that `weft install` or `weft upgrade` made, in the order in which they are taken away.
-pub async fn installed(api: &ApiServer) -> anyhow::Result<Vec<Value>> {
-    let selector = escaped(&format!("{PART_OF_LABEL}=weft,{MANAGED_BY_LABEL}={MANAGED_BY}"));
+/// Every object that `weft install` or `weft upgrade` made for `release`, in the order in which they are taken away.
+pub async fn installed(api: &ApiServer, release: &Release) -> anyhow::Result<Vec<Value>> {
     let mut all = Vec::new();
     for kind in &KINDS {
-        let path = format!("{}?labelSelector={selector}", kind.list(SYSTEM_NAMESPACE));
-        let list = match api.list(&path).await {
-            Ok(list) => list,
-            // A cluster without the Prometheus operator has no PodMonitor.
-            Err(Refused::Missing(_)) => continue,
-            Err(error) => bail!("{} can't be listed: {error}", kind.plural),
-        };
-        all.extend(list.into_iter().map(|object| typed(kind, object)));
+        all.extend(of_kind(api, release, kind).await?);
     }
     Ok(all)
+}
+
+/// Those of one kind.
+async fn of_kind(api: &ApiServer, release: &Release, kind: &Kind) -> anyhow::Result<Vec<Value>> {
+    let gateway = matches!(release, Release::Gateway(_));
+    let mut places = vec![kind.list(release.namespace())];
+    match kind.of_gateways() {
+        None if gateway => return Ok(Vec::new()),
+        Some(Where::Anywhere) if gateway && kind.namespaced => places.insert(0, kind.everywhere()),
+        _ => {}
+    }
+    let selector = escaped(&selector(release));
+    let last = places.len() - 1;
+    for (index, place) in places.iter().enumerate() {
+        match api.list(&format!("{place}?labelSelector={selector}")).await {
+            Ok(list) => return Ok(list.into_iter().map(|object| typed(kind, object)).collect()),
+            // A cluster without the Prometheus operator has no PodMonitor.
+            Err(Refused::Missing(_)) => break,
+            // Who may not look beyond the gateway's namespace has made nothing there.
+            Err(Refused::Forbidden(_)) if gateway && (index < last || !kind.namespaced) => {}
+            Err(error) => bail!("{} can't be listed: {error}", kind.plural),
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// Items of a list don't say what they are.
@@ -118,6 +134,8 @@ mod tests {
     use serde_json::json;
     use std::sync::{Arc, Mutex};
 
+    use super::super::plan::MANAGED_BY_LABEL;
+
     fn service(labels: Value) -> Value {
         json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"namespace": "weft-system", "name": "a", "labels": labels, "resourceVersion": "1"}})
@@ -130,7 +148,13 @@ mod tests {
             _ => (200, json!({"metadata": {"resourceVersion": "2"}})),
         });
         let mut said = Vec::new();
-        let done = apply(&api, &[service(json!({}))], false, &mut |line| said.push(line)).await;
+        let done = apply(
+            &api,
+            &[service(json!({MANAGED_BY_LABEL: "weft"}))],
+            false,
+            &mut |line| said.push(line),
+        )
+        .await;
         done.map(|()| said).map_err(|error| error.to_string())
     }
 
@@ -172,7 +196,7 @@ mod tests {
                 _ => (200, json!({"items": []})),
             }
         });
-        let found = installed(&api).await.unwrap();
+        let found = installed(&api, &Release::Mesh).await.unwrap();
         let titles: Vec<String> = found.iter().map(title).collect();
         assert_eq!(
             titles,

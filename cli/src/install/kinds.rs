@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Kinds of an installation, in the order in which they are taken away: what stands in the way of pods first, then what runs,
 /// and rights last, since what runs uses them.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [Kind; 17] = [
     cluster(
         "admissionregistration.k8s.io/v1",
         "MutatingWebhookConfiguration",
@@ -37,6 +37,7 @@ pub const KINDS: [Kind; 16] = [
     cluster("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles"),
     namespaced("v1", "ServiceAccount", "serviceaccounts"),
     namespaced("v1", "ConfigMap", "configmaps"),
+    cluster("networking.k8s.io/v1", "IngressClass", "ingressclasses"),
     cluster("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses"),
     cluster("v1", "Namespace", "namespaces"),
 ];
@@ -52,6 +53,15 @@ pub struct Kind {
     pub plural: &'static str,
     /// Whether its objects live in a namespace.
     pub namespaced: bool,
+}
+
+/// Where objects of a gateway are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// In its namespace.
+    AtHome,
+    /// In any namespace, or in none.
+    Anywhere,
 }
 
 const fn namespaced(api_version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
@@ -83,15 +93,28 @@ impl Kind {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
+    /// Whether a gateway has objects of it, and whether they may be in other namespaces than its own.
+    pub fn of_gateways(&self) -> Option<Where> {
+        match self.kind {
+            "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => Some(Where::Anywhere),
+            _ => self.namespaced.then_some(Where::AtHome),
+        }
+    }
+
+    /// The path of the kind's objects in all namespaces.
+    pub fn everywhere(&self) -> String {
+        let root = if self.group().is_empty() { "/api" } else { "/apis" };
+        format!("{root}/{}/{}", self.api_version, self.plural)
+    }
+
     /// The path of the kind's objects in a namespace (or everywhere, for kinds of the cluster).
     pub fn list(&self, namespace: &str) -> String {
+        if !self.namespaced {
+            return self.everywhere();
+        }
         let root = if self.group().is_empty() { "/api" } else { "/apis" };
         let version = self.api_version;
-        if self.namespaced {
-            format!("{root}/{version}/namespaces/{namespace}/{}", self.plural)
-        } else {
-            format!("{root}/{version}/{}", self.plural)
-        }
+        format!("{root}/{version}/namespaces/{namespace}/{}", self.plural)
     }
 }
 
@@ -116,6 +139,7 @@ pub fn title(object: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::render::{Release, manifests};
     use serde_json::json;
 
     #[test]
@@ -124,7 +148,7 @@ mod tests {
             "podMonitor": {"enabled": true},
             "controlPlane": {"autoscaling": {"enabled": true}},
         });
-        for object in crate::render::manifests(&everything).unwrap() {
+        for object in manifests(&Release::Mesh, &everything).unwrap() {
             let path = path(&object).unwrap_or_else(|| panic!("{object}"));
             let kind = Kind::of(&object).unwrap();
             assert_eq!(
@@ -137,6 +161,25 @@ mod tests {
                 kind.namespaced,
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn every_object_of_a_gateway_is_found_where_it_is() {
+        let release = Release::Gateway("edge/public".parse().unwrap());
+        for own in [
+            json!({"podMonitor": {"enabled": true}, "autoscaling": {"enabled": true}, "tls": {"namespaces": ["shop"]}}),
+            json!({"tls": {"allNamespaces": true}}),
+        ] {
+            for object in manifests(&release, &own).unwrap() {
+                let kind = Kind::of(&object).unwrap_or_else(|| panic!("{object}"));
+                let at_home = object["metadata"]["namespace"] == "edge";
+                match kind.of_gateways() {
+                    Some(Where::AtHome) => assert!(at_home, "{object}"),
+                    Some(Where::Anywhere) => {}
+                    None => panic!("{object}"),
+                }
+            }
         }
     }
 

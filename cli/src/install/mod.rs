@@ -1,4 +1,4 @@
-//! `weft install` and `weft upgrade`: the mesh's own parts, in a cluster.
+//! `weft install` and `weft upgrade`: the mesh's own parts, or a gateway, in a cluster.
 //!
 //! Enters: values and a kubeconfig. Leaves: the charts' objects in force, and parts that are ready. Never: a change before the
 //! checks have passed; an object that another tool made.
@@ -10,15 +10,15 @@ pub mod wait;
 
 use crate::api_server::{ApiServer, Refused, Which};
 use crate::check;
-use crate::render;
+use crate::render::{self, GatewayName, Release};
 use anyhow::{Context as _, bail};
 use clap::Args;
-use plan::{RECORD, Values};
+use plan::Values;
 use serde_json::{Value, json};
 use std::time::Duration;
-use weft_proto::model::annotations::{CONTROL_PLANE, SYSTEM_NAMESPACE};
+use weft_proto::model::annotations::CONTROL_PLANE;
 
-/// Install Weft in a cluster
+/// Install Weft in a cluster, or a gateway beside it
 #[derive(Args, Debug)]
 pub struct Install {
     #[command(flatten)]
@@ -40,6 +40,9 @@ pub struct Upgrade {
 struct Options {
     #[command(flatten)]
     which: Which,
+    /// A gateway instead of the mesh: where it runs, and the name of its Deployment, its Service and its service account
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    gateway: Option<GatewayName>,
     #[command(flatten)]
     values: Values,
     /// Print the manifests, and change nothing
@@ -59,6 +62,12 @@ struct Options {
     timeout: u64,
 }
 
+impl Options {
+    fn release(&self) -> Release {
+        self.gateway.clone().map_or(Release::Mesh, Release::Gateway)
+    }
+}
+
 /// An installation that is there.
 struct Installed {
     values: Value,
@@ -67,19 +76,21 @@ struct Installed {
 /// `weft install`.
 pub fn install(args: &Install) -> anyhow::Result<()> {
     let options = &args.options;
-    let values = options.values.on(json!({}))?;
+    let release = options.release();
+    let values = options.values.on(&release, json!({}))?;
     if options.dry_run {
-        return print(&plan::objects(&values)?);
+        return print(&plan::objects(&release, &json!({}), &values)?);
     }
     block_on(async {
         let api = options.which.connect().await?;
-        if find(&api).await?.is_some() {
+        if find(&api, &release).await?.is_some() {
             bail!(
-                "Weft is installed already: use weft upgrade (its values are kept; --reset-values begins anew)"
+                "{} is installed already: use weft upgrade (its values are kept; --reset-values begins anew)",
+                title(&release)
             );
         }
-        go(&api, options, &values).await?;
-        println!("\n{}", render::notes(&values)?.trim_end());
+        go(&api, options, &release, &values).await?;
+        println!("\n{}", render::notes(&release, &values)?.trim_end());
         Ok(())
     })
 }
@@ -87,22 +98,35 @@ pub fn install(args: &Install) -> anyhow::Result<()> {
 /// `weft upgrade`.
 pub fn upgrade(args: &Upgrade) -> anyhow::Result<()> {
     let options = &args.options;
+    let release = options.release();
     block_on(async {
         let api = options.which.connect().await?;
-        let installed = find(&api)
+        let installed = find(&api, &release)
             .await?
-            .context("Weft isn't installed here: use weft install")?;
+            .with_context(|| format!("{} isn't installed here: use weft install", title(&release)))?;
         let base = if args.reset_values {
             json!({})
         } else {
             installed.values
         };
-        let values = options.values.on(base)?;
+        let values = options.values.on(&release, base)?;
         if options.dry_run {
-            return print(&plan::objects(&values)?);
+            return print(&plan::objects(
+                &release,
+                &inherited(&api, &release).await,
+                &values,
+            )?);
         }
-        go(&api, options, &values).await
+        go(&api, options, &release, &values).await
     })
+}
+
+/// What people call it.
+fn title(release: &Release) -> String {
+    match release {
+        Release::Mesh => "Weft".to_owned(),
+        Release::Gateway(gateway) => format!("the gateway {gateway}"),
+    }
 }
 
 /// Runs on a runtime of its own.
@@ -122,38 +146,64 @@ fn print(objects: &[Value]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The installation of `weft install`, if there is one.
-async fn find(api: &ApiServer) -> anyhow::Result<Option<Installed>> {
-    let root = format!("namespaces/{SYSTEM_NAMESPACE}");
-    let record = match api.get(&format!("/api/v1/{root}/configmaps/{RECORD}")).await {
-        Ok(record) => Some(record),
-        Err(Refused::Missing(_)) => None,
-        Err(error) => bail!("{error}"),
-    };
-    if let Some(record) = record {
-        return Ok(Some(Installed {
-            values: plan::recorded(&record),
-        }));
-    }
+/// The values that an installation was made with, if its record is there.
+async fn recorded(api: &ApiServer, release: &Release) -> Result<Option<Value>, Refused> {
+    let (namespace, name) = (release.namespace(), plan::record_name(release));
     match api
-        .get(&format!("/apis/apps/v1/{root}/deployments/{CONTROL_PLANE}"))
+        .get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}"))
+        .await
+    {
+        Ok(record) => Ok(Some(plan::recorded(&record))),
+        Err(Refused::Missing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The installation of `weft install`, if there is one.
+async fn find(api: &ApiServer, release: &Release) -> anyhow::Result<Option<Installed>> {
+    if let Some(values) = recorded(api, release).await? {
+        return Ok(Some(Installed { values }));
+    }
+    let (namespace, name) = match release {
+        Release::Mesh => (release.namespace(), CONTROL_PLANE),
+        Release::Gateway(GatewayName { namespace, name }) => (namespace.as_str(), name.as_str()),
+    };
+    match api
+        .get(&format!(
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+        ))
         .await
     {
         Err(Refused::Missing(_)) => Ok(None),
         Err(error) => bail!("{error}"),
         Ok(found) => match plan::made_by(&found) {
             render::MANAGED_BY => Ok(Some(Installed { values: json!({}) })),
-            "Helm" => bail!("Weft was installed by Helm here: use helm upgrade, or helm uninstall it first"),
-            _ => bail!("deployment/{CONTROL_PLANE} is there and was not installed by weft: remove it first"),
+            "Helm" => bail!(
+                "{} was installed by Helm here: use helm upgrade, or helm uninstall it first",
+                title(release)
+            ),
+            _ => bail!("deployment/{name} is there and was not installed by weft: remove it first"),
+        },
+    }
+}
+
+/// The values that a gateway has of the mesh, as far as they are known.
+async fn inherited(api: &ApiServer, release: &Release) -> Value {
+    match release {
+        Release::Mesh => json!({}),
+        // Where Helm installed the mesh, or its values may not be read, the gateway's own values have to say it.
+        Release::Gateway(_) => match recorded(api, &Release::Mesh).await {
+            Ok(Some(values)) => plan::inherited(&values),
+            Ok(None) | Err(_) => json!({}),
         },
     }
 }
 
 /// Checks, applies, takes away what is no longer part of it, and waits.
-async fn go(api: &ApiServer, options: &Options, values: &Value) -> anyhow::Result<()> {
-    let objects = plan::objects(values)?;
+async fn go(api: &ApiServer, options: &Options, release: &Release, values: &Value) -> anyhow::Result<()> {
+    let objects = plan::objects(release, &inherited(api, release).await, values)?;
     if !options.skip_checks {
-        let report = check::before(api, &objects).await;
+        let report = check::before(api, release, &objects).await;
         print!("{}", report.problems());
         if report.stands_in_the_way() {
             bail!("nothing was changed: the cluster isn't fit for it yet (--skip-checks tries nevertheless)");
@@ -161,10 +211,14 @@ async fn go(api: &ApiServer, options: &Options, values: &Value) -> anyhow::Resul
     }
     let mut say = |line: String| println!("{line}");
     apply::apply(api, &objects, options.force_conflicts, &mut say).await?;
-    let superfluous = apply::superfluous(apply::installed(api).await?, &objects);
+    let superfluous = apply::superfluous(apply::installed(api, release).await?, &objects);
     apply::delete(api, &superfluous, &mut say).await?;
-    if !options.no_wait {
-        wait::ready(api, Duration::from_secs(options.timeout), &mut say).await?;
+    if options.no_wait {
+        return Ok(());
     }
-    Ok(())
+    let patience = Duration::from_secs(options.timeout);
+    match release {
+        Release::Mesh => wait::ready(api, patience, &mut say).await,
+        Release::Gateway(gateway) => wait::gateway(api, gateway, patience, &mut say).await,
+    }
 }

@@ -3,11 +3,14 @@
 //! Enters: an API server. Leaves: progress, and at last success or what stands in the way. Never: a wait without an end.
 
 use crate::api_server::{ApiServer, Refused, escaped};
+use crate::render::GatewayName;
 use anyhow::bail;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use weft_proto::model::annotations::{APP_KUBERNETES_NAME, CONTROL_PLANE, INJECTOR, SYSTEM_NAMESPACE};
+use weft_proto::model::annotations::{
+    APP_KUBERNETES_INSTANCE, APP_KUBERNETES_NAME, CONTROL_PLANE, INJECTOR, SYSTEM_NAMESPACE,
+};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,38 +56,24 @@ pub fn has_authority(configuration: &Value) -> bool {
     })
 }
 
+/// A Deployment that is waited for.
+struct Part<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    /// What its pods are found by.
+    selector: String,
+}
+
 /// Waits until both parts run and the API server trusts the injector.
 pub async fn ready(api: &ApiServer, patience: Duration, say: &mut dyn FnMut(String)) -> anyhow::Result<()> {
     let deadline = Instant::now() + patience;
     for name in [CONTROL_PLANE, INJECTOR] {
-        let path = format!("/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{name}");
-        let mut last = String::new();
-        loop {
-            let line = match api.get(&path).await {
-                Ok(deployment) => {
-                    let progress = progress(&deployment);
-                    if progress.done {
-                        say(format!("{name}: {} of {} ready", progress.ready, progress.wanted));
-                        break;
-                    }
-                    format!("{name}: {} of {} ready, waiting", progress.ready, progress.wanted)
-                }
-                Err(error @ (Refused::Missing(_) | Refused::Forbidden(_))) => bail!("{name}: {error}"),
-                Err(error) => format!("{name}: {error}"),
-            };
-            if line != last {
-                say(line.clone());
-                last = line;
-            }
-            if Instant::now() >= deadline {
-                let reasons = reasons(api, name).await;
-                bail!(
-                    "{name} is not ready after {} s{reasons}\nlook at: kubectl --namespace {SYSTEM_NAMESPACE} describe pods --selector {APP_KUBERNETES_NAME}={name}",
-                    patience.as_secs()
-                );
-            }
-            sleep(LOOK).await;
-        }
+        let part = Part {
+            namespace: SYSTEM_NAMESPACE,
+            name,
+            selector: format!("{APP_KUBERNETES_NAME}={name}"),
+        };
+        part.ready(api, deadline, patience, say).await?;
     }
     let path = format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{INJECTOR}");
     while !api.get(&path).await.is_ok_and(|found| has_authority(&found)) {
@@ -100,21 +89,86 @@ pub async fn ready(api: &ApiServer, patience: Duration, say: &mut dyn FnMut(Stri
     Ok(())
 }
 
-/// What stands in the way of a Deployment's pods, a line each.
-async fn reasons(api: &ApiServer, name: &str) -> String {
-    let selector = escaped(&format!("{APP_KUBERNETES_NAME}={name}"));
-    let path = format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods?labelSelector={selector}");
-    let pods = api.list(&path).await.unwrap_or_default();
-    if pods.is_empty() {
-        let path = format!("/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{name}");
-        let deployment = api.get(&path).await.unwrap_or_default();
-        return format!("; it has no pods{}", refusal(&deployment).unwrap_or_default());
+/// Waits until a gateway runs.
+pub async fn gateway(
+    api: &ApiServer,
+    gateway: &GatewayName,
+    patience: Duration,
+    say: &mut dyn FnMut(String),
+) -> anyhow::Result<()> {
+    let part = Part {
+        namespace: &gateway.namespace,
+        name: &gateway.name,
+        selector: format!("{APP_KUBERNETES_INSTANCE}={}", gateway.name),
+    };
+    part.ready(api, Instant::now() + patience, patience, say).await
+}
+
+impl Part<'_> {
+    fn path(&self) -> String {
+        format!(
+            "/apis/apps/v1/namespaces/{}/deployments/{}",
+            self.namespace, self.name
+        )
     }
-    let lines = pods.iter().filter_map(|pod| {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        reason(pod).map(|reason| format!("\n  {name}: {reason}"))
-    });
-    lines.collect()
+
+    async fn ready(
+        &self,
+        api: &ApiServer,
+        deadline: Instant,
+        patience: Duration,
+        say: &mut dyn FnMut(String),
+    ) -> anyhow::Result<()> {
+        let name = self.name;
+        let mut last = String::new();
+        loop {
+            let line = match api.get(&self.path()).await {
+                Ok(deployment) => {
+                    let progress = progress(&deployment);
+                    if progress.done {
+                        say(format!("{name}: {} of {} ready", progress.ready, progress.wanted));
+                        return Ok(());
+                    }
+                    format!("{name}: {} of {} ready, waiting", progress.ready, progress.wanted)
+                }
+                Err(error @ (Refused::Missing(_) | Refused::Forbidden(_))) => bail!("{name}: {error}"),
+                Err(error) => format!("{name}: {error}"),
+            };
+            if line != last {
+                say(line.clone());
+                last = line;
+            }
+            if Instant::now() >= deadline {
+                let reasons = self.reasons(api).await;
+                bail!(
+                    "{name} is not ready after {} s{reasons}\nlook at: kubectl --namespace {} describe pods --selector {}",
+                    patience.as_secs(),
+                    self.namespace,
+                    self.selector
+                );
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// What stands in the way of its pods, a line each.
+    async fn reasons(&self, api: &ApiServer) -> String {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods?labelSelector={}",
+            self.namespace,
+            escaped(&self.selector)
+        );
+        let pods = api.list(&path).await.unwrap_or_default();
+        if pods.is_empty() {
+            let deployment = api.get(&self.path()).await.unwrap_or_default();
+            return format!("; it has no pods{}", refusal(&deployment).unwrap_or_default());
+        }
+        let lines = pods.iter().filter_map(|pod| {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            reason(pod).map(|reason| format!("\n  {name}: {reason}"))
+        });
+        lines.collect()
+    }
 }
 
 /// Why a Deployment's pods are refused, if they are.

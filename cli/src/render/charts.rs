@@ -11,8 +11,8 @@ macro_rules! chart {
     };
 }
 
-/// Every chart, in the order in which they are installed.
-pub const CHARTS: [Chart; 2] = [
+/// The charts of the mesh, in the order in which they are installed.
+pub static MESH: [Chart; 2] = [
     chart!("weft-base":
         "Chart.yaml",
         "values.yaml",
@@ -31,6 +31,7 @@ pub const CHARTS: [Chart; 2] = [
         "templates/NOTES.txt",
         "templates/_helpers.tpl",
         "templates/control-plane.yaml",
+        "templates/ingressclass.yaml",
         "templates/injector.yaml",
         "templates/networkpolicy.yaml",
         "templates/podmonitor.yaml",
@@ -38,3 +39,19 @@ pub const CHARTS: [Chart; 2] = [
         "templates/webhooks.yaml",
     ),
 ];
+
+/// The chart of a gateway.
+pub static GATEWAY: [Chart; 1] = [chart!("weft-gateway":
+    "Chart.yaml",
+    "values.yaml",
+    "values.schema.json",
+    "templates/NOTES.txt",
+    "templates/_helpers.tpl",
+    "templates/deployment.yaml",
+    "templates/networkpolicy.yaml",
+    "templates/podmonitor.yaml",
+    "templates/scaling.yaml",
+    "templates/secrets.yaml",
+    "templates/service.yaml",
+    "templates/serviceaccount.yaml",
+)];

@@ -32,6 +32,7 @@ pub fn text(value: &Value) -> String {
 pub fn call(name: &str, mut arguments: Vec<Value>) -> Result<Value, String> {
     use Value::{Array, Object, String as Text};
     Ok(match (name, arguments.as_mut_slice()) {
+        ("add", numbers) => numbers.iter().map(whole).sum::<i64>().into(),
         ("and", [first, ..]) => {
             let first = first.take();
             arguments
@@ -59,15 +60,17 @@ pub fn call(name: &str, mut arguments: Vec<Value>) -> Result<Value, String> {
         }
         ("list", items) => Array(items.iter_mut().map(Value::take).collect()),
         ("fail", [message]) => return Err(text(message)),
-        ("int", [value]) => {
-            let whole = value.as_i64().or_else(|| {
-                #[allow(clippy::cast_possible_truncation)] // as Helm does
-                value.as_f64().map(|number| number as i64)
-            });
-            whole.unwrap_or_default().into()
-        }
+        ("int", [value]) => whole(value).into(),
         ("indent", [width, value]) => indented(width, value)?.into(),
         ("nindent", [width, value]) => format!("\n{}", indented(width, value)?).into(),
+        // What is there already stays.
+        ("merge", [Object(first), Object(second)]) => {
+            let mut merged = std::mem::take(first);
+            for (key, value) in std::mem::take(second) {
+                merged.entry(key).or_insert(value);
+            }
+            Object(merged)
+        }
         ("printf", [Text(format), values @ ..]) => formatted(format, values)?.into(),
         ("quote", [value]) => Value::String(text(value)).to_string().into(),
         ("toYaml", [value]) => yaml(value).into(),
@@ -79,6 +82,15 @@ pub fn call(name: &str, mut arguments: Vec<Value>) -> Result<Value, String> {
             return Err(format!("the function {name} can't be called with {arguments}"));
         }
     })
+}
+
+/// A number without its fraction; 0 for what is none.
+fn whole(value: &Value) -> i64 {
+    let whole = value.as_i64().or_else(|| {
+        #[allow(clippy::cast_possible_truncation)] // as Helm does
+        value.as_f64().map(|number| number as i64)
+    });
+    whole.unwrap_or_default()
 }
 
 fn indented(width: &Value, value: &Value) -> Result<String, String> {

@@ -7,23 +7,24 @@ mod charts;
 mod evaluate;
 mod expression;
 mod functions;
+mod release;
 mod schema;
 mod syntax;
 mod values;
 
-pub use charts::CHARTS;
-pub use values::{InvalidValue, read_file, set};
+pub use release::{GatewayName, Release};
+pub use values::{InvalidValue, merge, read_file, set};
 
 use serde_json::{Map, Value, json};
-use weft_proto::model::annotations::SYSTEM_NAMESPACE;
 
 /// What `app.kubernetes.io/managed-by` says of objects that Weft's own command applied.
 pub const MANAGED_BY: &str = "weft";
 
 /// Kinds in the order in which their objects are created; those that aren't here come after them, webhooks last.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "Namespace",
     "PriorityClass",
+    "IngressClass",
     "NetworkPolicy",
     "PodDisruptionBudget",
     "ServiceAccount",
@@ -41,7 +42,7 @@ const ORDER: [&str; 14] = [
 /// A chart that is built in.
 #[derive(Debug)]
 pub struct Chart {
-    /// Its name, and that of its release.
+    /// Its name.
     pub name: &'static str,
     /// Path in the chart and content.
     pub files: &'static [(&'static str, &'static str)],
@@ -90,10 +91,11 @@ impl TemplateError {
 ///
 /// # Errors
 /// Names the value that can't be used, and why.
-pub fn manifests(user: &Value) -> Result<Vec<Value>, RenderError> {
+pub fn manifests(release: &Release, user: &Value) -> Result<Vec<Value>, RenderError> {
+    let charts = release.charts();
     let mut objects = Vec::new();
-    for (chart, values) in CHARTS.iter().zip(values::of_each(user)?) {
-        for (file, text) in chart.render(&values)? {
+    for (chart, values) in charts.iter().zip(values::of_each(charts, user)?) {
+        for (file, text) in chart.render(release, &values)? {
             if file.ends_with("NOTES.txt") {
                 continue;
             }
@@ -116,11 +118,12 @@ pub fn manifests(user: &Value) -> Result<Vec<Value>, RenderError> {
 ///
 /// # Errors
 /// As [`manifests`].
-pub fn notes(user: &Value) -> Result<String, RenderError> {
-    let values = values::of_each(user)?;
+pub fn notes(release: &Release, user: &Value) -> Result<String, RenderError> {
+    let charts = release.charts();
+    let values = values::of_each(charts, user)?;
     let mut notes = String::new();
-    if let Some((chart, values)) = CHARTS.iter().zip(values).next_back() {
-        for (file, text) in chart.render(&values)? {
+    if let Some((chart, values)) = charts.iter().zip(values).next_back() {
+        for (file, text) in chart.render(release, &values)? {
             if file.ends_with("NOTES.txt") {
                 notes = text;
             }
@@ -168,12 +171,12 @@ impl Chart {
     }
 
     /// Every template's text, by file.
-    fn render(&self, values: &Value) -> Result<Vec<(String, String)>, TemplateError> {
+    fn render(&self, release: &Release, values: &Value) -> Result<Vec<(String, String)>, TemplateError> {
         let about: Value = serde_saphyr::from_str(self.file("Chart.yaml")).unwrap_or_default();
         let context = json!({
             "Values": values,
             "Chart": {"Name": about["name"], "Version": about["version"], "AppVersion": about["appVersion"]},
-            "Release": {"Name": self.name, "Namespace": SYSTEM_NAMESPACE, "Service": MANAGED_BY},
+            "Release": {"Name": release.name(self), "Namespace": release.namespace(), "Service": MANAGED_BY},
         });
         let mut named = evaluate::Named::default();
         let mut templates = Vec::new();

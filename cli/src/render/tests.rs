@@ -3,8 +3,12 @@ use super::*;
 use std::collections::BTreeSet;
 use std::path::Path;
 use weft_proto::model::annotations::{
-    CONTROL_PLANE, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES, NAMESPACE_INJECTION, POD_INJECT,
-    PORT_CONTROL_PLANE, PORT_CONTROL_PLANE_METRICS, PORT_INJECTOR, PROXY_UID, TRUST_DOMAIN,
+    APP_KUBERNETES_COMPONENT, APP_KUBERNETES_INSTANCE, CA_CONFIG_MAP, CA_DIR, CANONICAL_NAME, CONTROL_PLANE,
+    CONTROL_PLANE_ADDRESS, GATEWAY_CLASS, GATEWAY_COMPONENT, GATEWAY_NAME, GATEWAY_NAMESPACE, INGRESS_CLASS,
+    INGRESS_CONTROLLER, INJECTION_ENABLED, INJECTOR, KUBERNETES_NAMESPACES, NAMESPACE_INJECTION, POD_INJECT,
+    PORT_CONTROL_PLANE, PORT_CONTROL_PLANE_METRICS, PORT_HEALTH, PORT_INJECTOR, PORT_METRICS,
+    PORT_NAME_METRICS, PROXY_UID, READY_PATH, STATE_DIR, SYSTEM_NAMESPACE, TOKEN_AUDIENCE, TOKEN_DIR,
+    TOKEN_NAME, TOKEN_SECONDS, TRUST_DOMAIN, VOLUME_CA, VOLUME_STATE, VOLUME_TOKEN, env,
 };
 
 fn template(text: &str, context: &Value) -> Result<String, TemplateError> {
@@ -12,6 +16,10 @@ fn template(text: &str, context: &Value) -> Result<String, TemplateError> {
     let mut named = evaluate::Named::default();
     named.collect("t", &nodes);
     evaluate::evaluate("t", &nodes, context, &named)
+}
+
+fn every_chart() -> impl Iterator<Item = &'static Chart> {
+    charts::MESH.iter().chain(&charts::GATEWAY)
 }
 
 fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
@@ -104,7 +112,7 @@ fn every_file_of_the_charts_is_built_in() {
     let helm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm");
     let mut there = BTreeSet::new();
     files(&helm, Path::new(""), &mut there);
-    let built_in = CHARTS.iter().flat_map(|chart| {
+    let built_in = every_chart().flat_map(|chart| {
         chart
             .files
             .iter()
@@ -125,7 +133,7 @@ fn the_schemas_use_only_what_is_checked() {
             }
         }
     }
-    for chart in &CHARTS {
+    for chart in every_chart() {
         walk(&chart.schema());
         schema::check("", &chart.schema(), &chart.defaults()).unwrap();
     }
@@ -133,7 +141,7 @@ fn the_schemas_use_only_what_is_checked() {
 
 #[test]
 fn the_charts_use_the_names_of_the_contract() {
-    let objects = manifests(&json!({})).unwrap();
+    let objects = manifests(&Release::Mesh, &json!({})).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     for (name, verb, port) in [
         (CONTROL_PLANE, "control-plane", PORT_CONTROL_PLANE),
@@ -184,14 +192,14 @@ fn the_charts_use_the_names_of_the_contract() {
         POD_INJECT
     );
     assert_eq!(
-        values::of_each(&json!({})).unwrap()[1]["trustDomain"],
+        values::of_each(&charts::MESH, &json!({})).unwrap()[1]["trustDomain"],
         TRUST_DOMAIN
     );
 }
 
 #[test]
 fn every_object_says_what_it_belongs_to() {
-    for object in manifests(&json!({"commonLabels": {"team": "mesh"}})).unwrap() {
+    for object in manifests(&Release::Mesh, &json!({"commonLabels": {"team": "mesh"}})).unwrap() {
         let labels = &object["metadata"]["labels"];
         assert_eq!(labels["app.kubernetes.io/part-of"], "weft", "{object}");
         assert_eq!(labels["app.kubernetes.io/managed-by"], MANAGED_BY, "{object}");
@@ -210,7 +218,7 @@ fn values_are_set_by_type() {
         "injector.tolerations=[{\"operator\": \"Exists\"}]",
         "commonLabels.team=a=b",
     ] {
-        set(&mut user, assignment).unwrap();
+        set(&charts::MESH, &mut user, assignment).unwrap();
     }
     assert_eq!(
         user,
@@ -222,7 +230,7 @@ fn values_are_set_by_type() {
             "commonLabels": {"team": "a=b"},
         })
     );
-    let objects = manifests(&user).unwrap();
+    let objects = manifests(&Release::Mesh, &user).unwrap();
     assert_eq!(find(&objects, "Deployment", CONTROL_PLANE)["spec"]["replicas"], 3);
     let spec = &find(&objects, "Deployment", INJECTOR)["spec"]["template"]["spec"];
     assert_eq!(
@@ -263,25 +271,153 @@ fn wrong_values_are_refused_by_key_and_reason() {
             "written as JSON",
         ),
     ] {
-        let error = set(&mut json!({}), assignment).unwrap_err();
+        let error = set(&charts::MESH, &mut json!({}), assignment).unwrap_err();
         assert_eq!(error.key, key);
         assert!(error.reason.contains(reason), "{error}");
     }
-    let error = manifests(&json!({"injector": {"webhook": {"failurepolicy": "Fail"}}})).unwrap_err();
+    let error = manifests(
+        &Release::Mesh,
+        &json!({"injector": {"webhook": {"failurepolicy": "Fail"}}}),
+    )
+    .unwrap_err();
     assert!(
         error
             .to_string()
             .contains("injector.webhook.failurepolicy: there is no such value"),
         "{error}"
     );
-    assert!(manifests(&json!({"nothing": 1})).is_err());
+    assert!(manifests(&Release::Mesh, &json!({"nothing": 1})).is_err());
 }
 
 #[test]
 fn yaml_reads_back() {
-    for object in manifests(&json!({})).unwrap() {
+    for object in manifests(&Release::Mesh, &json!({})).unwrap() {
         let text = yaml(&object);
         assert!(text.starts_with("apiVersion: "), "{text}");
         assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), object);
     }
+}
+
+#[test]
+fn the_gateway_uses_the_names_of_the_contract() {
+    let release = Release::Gateway("edge/public".parse().unwrap());
+    let objects = manifests(&release, &json!({"ingressClass": GATEWAY_CLASS})).unwrap();
+    let deployment = find(&objects, "Deployment", "public");
+    let template = &deployment["spec"]["template"];
+    let labels = &template["metadata"]["labels"];
+    for (label, value) in [
+        (GATEWAY_NAME, "public"),
+        (INGRESS_CLASS, GATEWAY_CLASS),
+        (POD_INJECT, "false"),
+        (GATEWAY_NAMESPACE, "edge"),
+        (CANONICAL_NAME, "public"),
+        (APP_KUBERNETES_INSTANCE, "public"),
+        (APP_KUBERNETES_COMPONENT, GATEWAY_COMPONENT),
+    ] {
+        assert_eq!(labels[label], value, "{label}");
+    }
+    let spec = &template["spec"];
+    assert_eq!(spec["securityContext"]["runAsUser"], PROXY_UID);
+    let container = &spec["containers"][0];
+    assert_eq!(container["args"], json!(["gateway"]));
+    let ports = container["ports"].as_array().unwrap();
+    assert!(
+        ports.contains(&json!({"name": PORT_NAME_METRICS, "containerPort": PORT_METRICS, "protocol": "TCP"}))
+    );
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["port"], PORT_HEALTH, "{probe}");
+    }
+    assert_eq!(container["readinessProbe"]["httpGet"]["path"], READY_PATH);
+    // What the program reads, by the names by which it reads it.
+    let variable = |name: &str| {
+        let list = container["env"].as_array().unwrap();
+        list.iter()
+            .find(|variable| variable["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    for (name, path) in [
+        (env::POD_NAME, "metadata.name"),
+        (env::POD_NAMESPACE, "metadata.namespace"),
+        (env::POD_UID, "metadata.uid"),
+        (env::INSTANCE_IPS, "status.podIPs"),
+        (env::HOST_IP, "status.hostIP"),
+        (env::NODE_NAME, "spec.nodeName"),
+        (env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
+    ] {
+        assert_eq!(variable(name)["valueFrom"]["fieldRef"]["fieldPath"], path);
+    }
+    for (name, value) in [
+        (env::CONTROL_PLANE, CONTROL_PLANE_ADDRESS),
+        (env::TRUST_DOMAIN, TRUST_DOMAIN),
+        (env::WORKLOAD, "public"),
+    ] {
+        assert_eq!(variable(name)["value"], value);
+    }
+    let mounts: Vec<(&str, &str)> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| {
+            (
+                mount["name"].as_str().unwrap(),
+                mount["mountPath"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        mounts,
+        [
+            (VOLUME_TOKEN, TOKEN_DIR),
+            (VOLUME_CA, CA_DIR),
+            (VOLUME_STATE, STATE_DIR)
+        ]
+    );
+    let volumes = spec["volumes"].as_array().unwrap();
+    let token = &volumes[0]["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!(
+        token,
+        &json!({"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_NAME})
+    );
+    assert_eq!(volumes[1]["configMap"]["name"], CA_CONFIG_MAP);
+    // Private keys are in it.
+    assert_eq!(volumes[2]["emptyDir"]["medium"], "Memory");
+    let service = find(&objects, "Service", "public");
+    assert_eq!(
+        service["spec"]["selector"],
+        deployment["spec"]["selector"]["matchLabels"]
+    );
+    let binding = find(&objects, "RoleBinding", "weft-gateway:edge:public");
+    assert_eq!(
+        binding["subjects"][0],
+        json!({"kind": "ServiceAccount", "name": CONTROL_PLANE, "namespace": SYSTEM_NAMESPACE})
+    );
+    let class = manifests(&Release::Mesh, &json!({})).unwrap();
+    let class = find(&class, "IngressClass", GATEWAY_CLASS);
+    assert_eq!(class["spec"]["controller"], INGRESS_CONTROLLER);
+}
+
+#[test]
+fn a_gateway_reads_no_secret_that_nobody_gave_it() {
+    let release = Release::Gateway("edge/public".parse().unwrap());
+    let rights = |values: Value| -> Vec<(String, Value)> {
+        let objects = manifests(&release, &values).unwrap();
+        let roles = objects.iter().filter(|object| object.get("rules").is_some());
+        roles
+            .map(|role| {
+                let place = role["metadata"]["namespace"].as_str().unwrap_or("everywhere");
+                (place.to_owned(), role["rules"][0]["resourceNames"].clone())
+            })
+            .collect()
+    };
+    let place = |name: &str, secrets: Value| (name.to_owned(), secrets);
+    assert_eq!(rights(json!({})), [place("edge", Value::Null)]);
+    assert_eq!(
+        rights(json!({"tls": {"secrets": ["a"], "namespaces": ["shop", "edge"]}})),
+        [place("edge", json!(["a"])), place("shop", json!(["a"]))]
+    );
+    assert_eq!(
+        rights(json!({"tls": {"allNamespaces": true}})),
+        [place("everywhere", Value::Null)]
+    );
 }

@@ -2,8 +2,8 @@
 //!
 //! Enters: text. Leaves: each chart's values, checked against its schema. Never: a key that no chart has.
 
+use super::Chart;
 use super::schema;
-use super::{CHARTS, Chart};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -54,25 +54,25 @@ pub fn read_file(user: &mut Value, path: &Path) -> Result<(), InvalidValue> {
     }
 }
 
-/// Takes `key=value` on top of `user`. The schema says what type the value has; lists and mappings are written as JSON,
+/// Takes `key=value` on top of `user`. The charts' schema says what type the value has; lists and mappings are written as JSON,
 /// and a dot that is part of a key as `\.`.
 ///
 /// # Errors
 /// When there is no such key, or the value isn't of its type.
-pub fn set(user: &mut Value, assignment: &str) -> Result<(), InvalidValue> {
+pub fn set(charts: &[Chart], user: &mut Value, assignment: &str) -> Result<(), InvalidValue> {
     let Some((key, text)) = assignment.split_once('=') else {
         return Err(InvalidValue::new(assignment, "write --set key=value"));
     };
     let path = split(key);
     let mut known = None;
-    for chart in &CHARTS {
+    for chart in charts {
         let schema = chart.schema();
         if let Some(place) = schema::at(&schema, &path) {
             known = Some(schema::read(key, place, text)?);
         }
     }
     let Some(mut value) = known else {
-        return Err(unknown(key));
+        return Err(unknown(charts, key));
     };
     for name in path.into_iter().rev() {
         value = Value::Object(Map::from_iter([(name, value)]));
@@ -98,8 +98,8 @@ fn split(key: &str) -> Vec<String> {
     path
 }
 
-fn unknown(key: &str) -> InvalidValue {
-    let mut keys: Vec<String> = CHARTS
+fn unknown(charts: &[Chart], key: &str) -> InvalidValue {
+    let mut keys: Vec<String> = charts
         .iter()
         .flat_map(|chart| schema::keys(&chart.schema()))
         .collect();
@@ -131,18 +131,18 @@ pub fn merge(base: &mut Value, over: Value) {
 ///
 /// # Errors
 /// Names the first value that no chart has or that isn't as its schema says.
-pub fn of_each(user: &Value) -> Result<Vec<Value>, InvalidValue> {
+pub fn of_each(charts: &[Chart], user: &Value) -> Result<Vec<Value>, InvalidValue> {
     let given = user.as_object().cloned().unwrap_or_default();
     for key in given.keys() {
         let path = [key.clone()];
-        if !CHARTS
+        if !charts
             .iter()
             .any(|chart| schema::at(&chart.schema(), &path).is_some())
         {
-            return Err(unknown(key));
+            return Err(unknown(charts, key));
         }
     }
-    CHARTS.iter().map(|chart| of(chart, &given)).collect()
+    charts.iter().map(|chart| of(chart, &given)).collect()
 }
 
 fn of(chart: &Chart, given: &Map<String, Value>) -> Result<Value, InvalidValue> {

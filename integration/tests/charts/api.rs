@@ -155,6 +155,8 @@ async fn installed_and_removed(kubeconfig: &Path) {
     assert!(said.contains("networkpolicy/weft-injector deleted"), "{said}");
     assert!(said.contains("deployment/weft-control-plane unchanged"), "{said}");
 
+    a_gateway_comes_and_changes(kubeconfig).await;
+
     // Nothing runs here, and that is what a check says.
     let (ok, said) = weft_on(kubeconfig, &["check", "--output", "json"]).await;
     assert!(!ok);
@@ -165,10 +167,9 @@ async fn installed_and_removed(kubeconfig: &Path) {
         .iter()
         .filter(|finding| finding["level"] == "error");
     let errors: Vec<&str> = errors.filter_map(|finding| finding["check"].as_str()).collect();
-    assert!(
-        errors.contains(&"control-plane") && errors.contains(&"webhook"),
-        "{said}"
-    );
+    for part in ["control-plane", "webhook", "gateways"] {
+        assert!(errors.contains(&part), "{part}: {said}");
+    }
 
     let (ok, said) = weft_on(kubeconfig, &["uninstall"]).await;
     assert!(ok && said.contains("Nothing was removed"), "{said}");
@@ -184,6 +185,73 @@ async fn installed_and_removed(kubeconfig: &Path) {
     );
     assert!(place("deployment/weft-injector deleted") < place("clusterrole/weft-injector deleted"));
     place("namespace/weft-system deleted");
+    place("gateways are left, and serve what they know until their certificates expire: edge/public");
     let (ok, said) = weft_on(kubeconfig, &["uninstall", "--yes"]).await;
     assert!(!ok && said.contains("there is no installation"), "{said}");
+    a_gateway_goes(kubeconfig).await;
+}
+
+const GATEWAY: [&str; 4] = ["--gateway", "edge/public", "--no-wait", "--skip-checks"];
+
+async fn a_gateway_comes_and_changes(kubeconfig: &Path) {
+    let set = ["--set", r#"tls.namespaces=["default"]"#];
+    let install = [&["install"], &GATEWAY[..], &set].concat();
+    let (ok, said) = weft_on(kubeconfig, &[&["upgrade"], &GATEWAY[..]].concat()).await;
+    assert!(!ok && said.contains("use weft install"), "{said}");
+    let (ok, said) = weft_on(kubeconfig, &install).await;
+    assert!(ok, "{said}");
+    for line in [
+        "namespace/edge created",
+        "deployment/public created",
+        "service/public created",
+        "serviceaccount/public created",
+    ] {
+        assert!(said.contains(line), "{line} is missing:\n{said}");
+    }
+    // One where the gateway is, one where it is told.
+    let role = "role/weft-gateway:edge:public";
+    assert_eq!(said.matches(&format!("\n{role} created")).count(), 2, "{said}");
+    let (ok, said) = weft_on(kubeconfig, &install).await;
+    assert!(
+        !ok && said.contains("gateway edge/public is installed already"),
+        "{said}"
+    );
+
+    let set = ["--set", "tls.allNamespaces=true"];
+    let (ok, said) = weft_on(kubeconfig, &[&["upgrade"], &GATEWAY[..], &set].concat()).await;
+    assert!(ok, "{said}");
+    assert!(said.contains("namespace/edge is there"), "{said}");
+    assert!(said.contains("deployment/public unchanged"), "{said}");
+    assert!(
+        said.contains("clusterrole/weft-gateway:edge:public created"),
+        "{said}"
+    );
+    assert_eq!(said.matches(&format!("\n{role} deleted")).count(), 2, "{said}");
+
+    // What belongs to the gateway is no business of the mesh's installation.
+    let (ok, said) = weft_on(kubeconfig, &["upgrade", "--no-wait", "--skip-checks"]).await;
+    assert!(ok && !said.contains("deleted"), "{said}");
+}
+
+async fn a_gateway_goes(kubeconfig: &Path) {
+    let uninstall = ["uninstall", "--gateway", "edge/public"];
+    let (ok, said) = weft_on(kubeconfig, &uninstall).await;
+    assert!(ok && said.contains("Nothing was removed"), "{said}");
+    let (ok, said) = weft_on(kubeconfig, &[&uninstall[..], &["--yes"]].concat()).await;
+    assert!(ok, "{said}");
+    for line in [
+        "deployment/public deleted",
+        "service/public deleted",
+        "networkpolicy/public deleted",
+        "poddisruptionbudget/public deleted",
+        "clusterrolebinding/weft-gateway:edge:public deleted",
+        "clusterrole/weft-gateway:edge:public deleted",
+        "serviceaccount/public deleted",
+        "configmap/weft-install-values-public deleted",
+    ] {
+        assert!(said.contains(line), "{line} is missing:\n{said}");
+    }
+    assert!(!said.contains("namespace/"), "{said}");
+    let (ok, said) = weft_on(kubeconfig, &uninstall).await;
+    assert!(!ok && said.contains("there is no gateway edge/public"), "{said}");
 }

@@ -2,7 +2,7 @@
 //!
 //! Enters: values. Leaves: nothing, or a difference. Never: a cluster.
 
-use crate::{objects, of_weft, text, weft};
+use crate::{objects, of_weft, of_weft_at_the_edge, text, weft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,20 @@ use std::process::Command;
 use weft_proto::model::annotations::SYSTEM_NAMESPACE;
 
 const CHARTS: [&str; 2] = ["weft-base", "weft-control-plane"];
+const GATEWAY: &str = "weft-gateway";
 
-/// Lints or renders; the arguments are a list of [chart, values, namespace] as JSON.
+/// Lints or renders; the arguments are a list of [chart, values, namespace, name of the release] as JSON.
 const HELM: &str = r#"
 import json, sys
 import helm_python as helm
 out = []
-for path, values, namespace in json.loads(sys.argv[1]):
+for path, values, namespace, name in json.loads(sys.argv[1]):
     report = helm.lint(path, values, strict=True, namespace=namespace)
     entry = {"lint": [m for m in report["messages"] if m["severity"] > 1] + report["errors"]}
     with helm.Chart.load(path) as chart:
         try:
             chart.validate_schema(values)
-            entry["files"] = chart.render(values, name=chart.name, namespace=namespace)
+            entry["files"] = chart.render(values, name=name, namespace=namespace)
         except Exception as error:
             entry["error"] = str(error)
     out.append(entry)
@@ -51,11 +52,14 @@ fn chart(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What Helm says of each chart with its values.
+/// What Helm says of each chart with its values, in a namespace.
 fn helm(charts: &[(&str, &Value, &str)]) -> Vec<Value> {
     let asked: Vec<Value> = charts
         .iter()
-        .map(|(name, values, namespace)| json!([chart(name), values, namespace]))
+        .map(|(name, values, namespace)| {
+            let release = if *name == GATEWAY { "public" } else { *name };
+            json!([chart(name), values, namespace, release])
+        })
         .collect();
     let output = Command::new(python())
         .args(["-c", HELM, &json!(asked).to_string()])
@@ -81,21 +85,22 @@ fn of_helm(values: &Value) -> BTreeMap<String, Value> {
         .into();
     let mut control_plane = values.clone();
     control_plane.as_object_mut().unwrap().remove("priorityClass");
-    let mut all = BTreeMap::new();
-    for said in helm(&[
+    of_these(&[
         (CHARTS[0], &base, SYSTEM_NAMESPACE),
         (CHARTS[1], &control_plane, SYSTEM_NAMESPACE),
-    ]) {
-        assert_eq!(said["lint"], json!([]), "{values}");
+    ])
+}
+
+/// Helm's objects of charts with their values, labelled as `weft install` labels them.
+fn of_these(charts: &[(&str, &Value, &str)]) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for said in helm(charts) {
+        assert_eq!(said["lint"], json!([]), "{charts:?}");
         let files = said["files"].as_object().unwrap_or_else(|| panic!("{said}"));
         for (file, content) in files {
             if !file.ends_with("NOTES.txt") {
-                all.extend(objects(
-                    &content
-                        .as_str()
-                        .unwrap()
-                        .replace("managed-by: Helm", "managed-by: weft"),
-                ));
+                let content = content.as_str().unwrap();
+                all.extend(objects(&content.replace("managed-by: Helm", "managed-by: weft")));
             }
         }
     }
@@ -148,6 +153,62 @@ fn weft_installs_what_helm_renders() {
     }
     for values in several_values() {
         let (expected, actual) = (of_helm(&values), of_weft(&values));
+        let names = |all: &BTreeMap<String, Value>| all.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&actual), names(&expected), "{values}");
+        for (name, object) in expected {
+            assert_eq!(actual[&name], object, "{name} with {values}");
+        }
+    }
+}
+
+fn several_values_of_a_gateway() -> Vec<Value> {
+    vec![
+        json!({}),
+        json!({
+            "commonLabels": {"team": "edge"},
+            "imagePullSecrets": [{"name": "registry"}],
+            "image": {"repository": "registry.example/weft", "tag": "1.2.3", "pullPolicy": "Always"},
+            "gatewayName": "front", "ingressClass": "weft", "trustDomain": "example.org",
+            "tls": {"secrets": ["shop-test", "cart-test"], "namespaces": ["shop", "edge", "cart"]},
+            "service": {
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}, {"name": "postgres", "port": 5432, "targetPort": 15432}],
+                "annotations": {"a/b": "true"}, "externalTrafficPolicy": "", "loadBalancerClass": "example.org/lb",
+                "loadBalancerSourceRanges": ["192.0.2.0/24"],
+            },
+            "autoscaling": {"enabled": true, "maxReplicas": 20},
+            "podDisruptionBudget": {"enabled": false},
+            "drain": {"minimumSeconds": 30, "maximumSeconds": 600},
+            "workers": 4,
+            "log": {"level": "debug", "format": "json", "access": true},
+            "priorityClassName": "weft-system",
+            "podLabels": {"x": "1"}, "podAnnotations": {"c": "d: e"},
+            "podMonitor": {"enabled": true, "interval": "30s"},
+        }),
+        json!({
+            "image": {"digest": format!("sha256:{}", "0a".repeat(32))},
+            "tls": {"allNamespaces": true, "namespaces": ["shop"]},
+            "service": {"type": "ClusterIP", "loadBalancerClass": "not-taken"},
+            "replicas": 1,
+            "resources": {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "4"}},
+            "networkPolicy": {"enabled": false},
+            "nodeSelector": {"kubernetes.io/arch": "arm64", "kubernetes.io/os": null},
+            "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        }),
+        json!({"service": {"type": "NodePort"}, "tls": {"secrets": ["one"]}}),
+    ]
+}
+
+#[test]
+fn weft_installs_the_gateway_that_helm_renders() {
+    if !helm_is_there() {
+        return;
+    }
+    for values in several_values_of_a_gateway() {
+        let (expected, actual) = (
+            of_these(&[(GATEWAY, &values, "edge")]),
+            of_weft_at_the_edge(&values),
+        );
         let names = |all: &BTreeMap<String, Value>| all.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&actual), names(&expected), "{values}");
         for (name, object) in expected {

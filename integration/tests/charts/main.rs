@@ -35,13 +35,34 @@ fn objects(yaml: &str) -> BTreeMap<String, Value> {
         if object.is_null() {
             continue;
         }
-        let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        let mut name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        // Those of a gateway, one in each namespace with Secrets.
+        if matches!(object["kind"].as_str(), Some("Role" | "RoleBinding")) && name.contains("weft-gateway:") {
+            name = format!("{name} of {}", object["metadata"]["namespace"]);
+        }
         assert!(
             found.insert(name.clone(), object).is_none(),
             "{name} is there twice"
         );
     }
     found
+}
+
+/// What `weft install --gateway edge/public` would apply, without the two objects that the chart doesn't have.
+fn of_weft_at_the_edge(values: &Value) -> BTreeMap<String, Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("values.yaml");
+    std::fs::write(&file, values.to_string()).unwrap();
+    let arguments = ["install", "--dry-run", "--gateway", "edge/public", "--values"];
+    let output = weft(&[&arguments[..], &[file.to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut all = objects(&text(&output.stdout));
+    assert!(all.remove("\"Namespace\" \"edge\"").is_some());
+    assert!(
+        all.remove("\"ConfigMap\" \"weft-install-values-public\"")
+            .is_some()
+    );
+    all
 }
 
 /// What `weft install` would apply, without the two objects that no chart has: the namespace and the record of the values.
@@ -62,8 +83,9 @@ fn of_weft(values: &Value) -> BTreeMap<String, Value> {
 
 #[test]
 fn pods_are_as_restricted_pod_security_asks() {
-    let all = of_weft(&json!({}));
-    for name in [CONTROL_PLANE, INJECTOR] {
+    let mut all = of_weft(&json!({}));
+    all.extend(of_weft_at_the_edge(&json!({})));
+    for name in [CONTROL_PLANE, INJECTOR, "public"] {
         let pod = &all[&format!("\"Deployment\" \"{name}\"")]["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
@@ -110,6 +132,9 @@ fn the_sandbox_runs_the_same_parts() {
                 assert_eq!(&theirs, mine);
             }
         }
+        if object["kind"] == "IngressClass" {
+            assert_eq!(object["spec"], mine["spec"]);
+        }
         if matches!(object["kind"].as_str(), Some("ClusterRole" | "Role")) {
             assert_eq!(object["rules"], mine["rules"], "{object}");
         }
@@ -155,6 +180,6 @@ fn the_sandbox_runs_the_same_parts() {
             }
         }
     }
-    // Two accounts, Services and Deployments each, the webhooks, and two roles each with their bindings.
-    assert_eq!(compared, 16);
+    // Two accounts, Services and Deployments each, the class, the webhooks, and two roles each with their bindings.
+    assert_eq!(compared, 17);
 }
