@@ -6,7 +6,7 @@ use crate::render::{self, GatewayName, MANAGED_BY, Release, RenderError};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
-use weft_proto::model::annotations::{APP_KUBERNETES_INSTANCE, GATEWAY_NAMESPACE, SYSTEM_NAMESPACE};
+use weft_proto::model::annotations::{APP_KUBERNETES_INSTANCE, GATEWAY_NAMESPACE};
 
 /// ConfigMap that holds the values that the mesh was installed with, so that an upgrade goes on with them.
 const RECORD: &str = "weft-install-values";
