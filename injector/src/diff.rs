@@ -39,16 +39,14 @@ pub enum Operation<'a> {
 /// The operations that turn `old` into `new`.
 #[must_use]
 pub fn diff<'a>(old: &Json<'_>, new: &'a Json<'a>) -> Vec<Operation<'a>> {
-    let mut operations = Vec::new();
-    walk(old, new, &mut String::new(), &mut operations);
+    let mut operations = Vec::with_capacity(16);
+    walk(old, new, &mut String::with_capacity(128), &mut operations);
     operations
 }
 
 fn walk<'a>(old: &Json<'_>, new: &'a Json<'a>, path: &mut String, out: &mut Vec<Operation<'a>>) {
     match (old, new) {
-        // What is shared wasn't changed.
-        (Json::Object(old), Json::Object(new)) if old.is(new) => {}
-        (Json::Array(old), Json::Array(new)) if old.is(new) => {}
+        _ if shared(old, new) => {}
         (Json::Object(old), Json::Object(new)) => object(old, new, path, out),
         (Json::Array(before), Json::Array(after)) => {
             let names = (Names::of(before), Names::of(after));
@@ -63,8 +61,17 @@ fn walk<'a>(old: &Json<'_>, new: &'a Json<'a>, path: &mut String, out: &mut Vec<
                 _ => replace(new, path, out),
             }
         }
-        _ if old == new => {}
         _ => replace(new, path, out),
+    }
+}
+
+/// Whether both are the same place in memory, or the same value with nothing below it.
+fn shared(old: &Json<'_>, new: &Json<'_>) -> bool {
+    match (old, new) {
+        (Json::Object(old), Json::Object(new)) => old.is(new),
+        (Json::Array(old), Json::Array(new)) => old.is(new),
+        (Json::Object(_) | Json::Array(_), _) | (_, Json::Object(_) | Json::Array(_)) => false,
+        (old, new) => old == new,
     }
 }
 
@@ -83,11 +90,17 @@ fn object<'a>(old: &[Field<'_>], new: &'a [Field<'a>], path: &mut String, out: &
             (None, None) => return,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
+            (Some((before, _)), Some((after, _)))
+                if std::ptr::eq(&raw const **before, &raw const **after) =>
+            {
+                Ordering::Equal
+            }
             (Some((before, _)), Some((after, _))) => before.cmp(after),
         };
         let before = if order.is_le() { old.next() } else { None };
         let after = if order.is_ge() { new.next() } else { None };
         match (before, after) {
+            (Some((_, before)), Some((_, after))) if shared(before, after) => {}
             (Some((name, before)), Some((_, after))) => {
                 within(path, name, |path| walk(before, after, path, out));
             }

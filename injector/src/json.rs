@@ -39,6 +39,9 @@ pub type Field<'a> = (Cow<'a, str>, Json<'a>);
 
 static NULL: Json<'static> = Json::Null;
 
+/// Objects of so many fields are looked through one by one.
+const FEW: usize = 16;
+
 impl<'a> Json<'a> {
     /// An object of these fields. Of two with the same name the first is kept.
     pub fn object(fields: impl IntoIterator<Item = (&'a str, Json<'a>)>) -> Self {
@@ -121,6 +124,13 @@ impl<'a> Json<'a> {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
         let fields = self.as_object()?;
+        if fields.len() <= FEW {
+            // Most names differ in length already.
+            return fields
+                .iter()
+                .find(|(known, _)| **known == *name)
+                .map(|(_, value)| value);
+        }
         let place = find(fields, name).ok()?;
         Some(&fields.get(place)?.1)
     }

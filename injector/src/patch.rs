@@ -14,7 +14,7 @@ use crate::containers::Parts;
 use crate::decide::{InjectCause, Refusal, RefusalKind, SkipCause};
 use crate::json::Json;
 use crate::overrides;
-use crate::pod::{Pod, list};
+use crate::pod::{Place, Pod, list};
 use crate::probes::{self, Originals};
 
 const OURS: [&str; 2] = [names::INIT_CONTAINER, names::PROXY_CONTAINER];
@@ -60,8 +60,10 @@ pub fn inject<'a>(
 
     let mut new = pod.value().share();
     let (originals, ports) = application(&mut new, pod, &put_aside(pod, before.is_some()), &parts.template)?;
-    let (originals, ports) = (safe_json(&originals), safe_json(&ports));
-    readable(&originals, &ports)?;
+    let (probes, declared) = (originals, ports);
+    let (originals, ports) = (safe_json(&probes), safe_json(&declared));
+    readable((&probes, &originals), (&declared, &ports))?;
+
     let mut ours = fresh.map(|fresh| {
         let there = pod.init_container(fresh["name"].as_str().unwrap_or_default());
         let there = there.filter(|there| keep && still_sound(there, &fresh));
@@ -111,7 +113,7 @@ pub fn note<'a>(pod: &Pod<'a>, cause: SkipCause) -> Json<'a> {
 
 /// What can't be in a pod of the mesh.
 fn check(pod: &Pod<'_>, injected: bool, warnings: &mut Vec<String>) -> Result<(), Refusal> {
-    let user = |context: &Json<'_>, path: &str| match context["runAsUser"].as_u64() {
+    let user = |context: &Json<'_>, path: &dyn std::fmt::Display| match context["runAsUser"].as_u64() {
         Some(uid) if uid == u64::from(names::PROXY_UID) => Err(Refusal::new(
             RefusalKind::ReservedUser,
             format!("{path}.securityContext.runAsUser"),
@@ -119,13 +121,13 @@ fn check(pod: &Pod<'_>, injected: bool, warnings: &mut Vec<String>) -> Result<()
         )),
         _ => Ok(()),
     };
-    user(&pod.spec()["securityContext"], "spec")?;
+    user(&pod.spec()["securityContext"], &"spec")?;
     for (field, containers) in [
         ("containers", pod.containers()),
         ("initContainers", pod.init_containers()),
     ] {
         for (index, container) in containers.iter().enumerate() {
-            let path = format!("spec.{field}[{index}]");
+            let path = Place { field, index };
             let name = container["name"].as_str().unwrap_or_default();
             if OURS.contains(&name) {
                 if injected && field == "initContainers" {
@@ -212,7 +214,7 @@ fn application<'a>(
                 continue;
             }
             let name = original["name"].as_str().unwrap_or_default();
-            let path = format!("spec.{field}[{index}]");
+            let path = Place { field, index };
             originals.extend(probes::rewrite(container, original, &path, before)?);
             for (place, port) in list(&original["ports"]).iter().enumerate() {
                 ports.push(declared(name, port).ok_or_else(|| {
@@ -262,7 +264,7 @@ fn declared(container: &str, port: &Json<'_>) -> Option<AppPort> {
 }
 
 /// Whether the sidecar will take what it is handed, and Linux a variable of that length.
-fn readable(originals: &str, ports: &str) -> Result<(), Refusal> {
+fn readable(probes: (&[AppProbe], &str), ports: (&[AppPort], &str)) -> Result<(), Refusal> {
     let refuse = |kind, what: &str, error: String| {
         Refusal::new(
             kind,
@@ -270,9 +272,9 @@ fn readable(originals: &str, ports: &str) -> Result<(), Refusal> {
             format!("the {what} of all containers together: {error}"),
         )
     };
-    AppProbe::parse_list(originals)
+    AppProbe::check_list(probes.0, probes.1)
         .map_err(|error| refuse(RefusalKind::Probe, "probes", error.to_string()))?;
-    AppPort::parse_list(ports)
+    AppPort::check_list(ports.0, ports.1)
         .map_err(|error| refuse(RefusalKind::MalformedPod, "ports", error.to_string()))?;
     Ok(())
 }
@@ -371,9 +373,15 @@ fn label_value(text: &str) -> String {
 
 /// JSON in which no `$` is left for Kubernetes to expand.
 fn safe_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value)
-        .unwrap_or_default()
-        .replace('$', "\\u0024")
+    let mut text = Vec::with_capacity(512);
+    if serde_json::to_writer(&mut text, value).is_err() {
+        text.clear();
+    }
+    let text = String::from_utf8(text).unwrap_or_default();
+    if text.contains('$') {
+        return text.replace('$', "\\u0024");
+    }
+    text
 }
 
 fn set_env<'a>(container: &mut Json<'a>, name: &'static str, value: String) {

@@ -166,10 +166,12 @@ pub fn list<'v, 'a>(value: &'v Json<'a>) -> &'v [Json<'a>] {
 }
 
 /// Where a container is: its path is written where it is asked for only.
-#[derive(Clone, Copy)]
-struct Place {
-    field: &'static str,
-    index: usize,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The list that it is in.
+    pub(crate) field: &'static str,
+    /// Its number there.
+    pub(crate) index: usize,
 }
 
 impl fmt::Display for Place {

@@ -5,6 +5,7 @@
 //! refused where mutual TLS is strict. Never: an `exec` probe touched, or one that names another host than the pod.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use weft_proto::model::annotations as names;
 use weft_proto::model::probes::{
@@ -34,7 +35,7 @@ const HOOKS: [(&str, &str); 2] = [("postStart", "poststart"), ("preStop", "prest
 pub fn rewrite<'a>(
     container: &mut Json<'a>,
     original: &'a Json<'a>,
-    path: &str,
+    path: &dyn fmt::Display,
     before: &Originals,
 ) -> Result<Vec<AppProbe>, Refusal> {
     let name = original["name"].as_str().unwrap_or_default();
@@ -44,7 +45,8 @@ pub fn rewrite<'a>(
         if original[field].is_object() {
             let here = Place {
                 ports,
-                path: format!("{path}.{field}"),
+                path,
+                field: [field, ""],
                 before,
             };
             let target = format!("{}{name}/{kind}", names::APP_HEALTH_PREFIX);
@@ -56,7 +58,8 @@ pub fn rewrite<'a>(
         if hook.is_object() {
             let here = Place {
                 ports,
-                path: format!("{path}.lifecycle.{field}"),
+                path,
+                field: ["lifecycle.", field],
                 before,
             };
             let target = format!("{}{name}/{kind}", names::APP_LIFECYCLE_PREFIX);
@@ -73,7 +76,10 @@ pub fn rewrite<'a>(
 
 struct Place<'a> {
     ports: &'a Json<'a>,
-    path: String,
+    /// Of the container.
+    path: &'a dyn fmt::Display,
+    /// Within the container, in two parts.
+    field: [&'static str; 2],
     before: &'a Originals,
 }
 
@@ -209,7 +215,9 @@ impl Place<'_> {
     }
 
     fn refuse(&self, field: &str, reason: &str) -> Refusal {
-        Refusal::new(RefusalKind::Probe, format!("{}{field}", self.path), reason)
+        let [first, second] = self.field;
+        let path = format!("{}.{first}{second}{field}", self.path);
+        Refusal::new(RefusalKind::Probe, path, reason)
     }
 }
 
@@ -228,7 +236,7 @@ mod tests {
         let old = container.clone();
         let original = Json::from(&old);
         let mut new = original.share();
-        let result = rewrite(&mut new, &original, path, before);
+        let result = rewrite(&mut new, &original, &path, before);
         *container = serde_json::to_value(&new).unwrap();
         result
     }

@@ -160,12 +160,22 @@ impl AppProbe {
     /// is out of bounds.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, Invalid> {
         let probes: Vec<Self> = parse(text)?;
+        Self::check_list(&probes, text)?;
+        Ok(probes)
+    }
+
+    /// Whether [`parse_list`](Self::parse_list) takes these probes, which were written as `text`.
+    ///
+    /// # Errors
+    /// As [`parse_list`](Self::parse_list).
+    pub fn check_list(probes: &[Self], text: &str) -> Result<(), Invalid> {
+        bounded(probes, text)?;
         for (index, probe) in probes.iter().enumerate() {
             probe
                 .check()
                 .map_err(|(field, reason)| Invalid::Field { index, field, reason })?;
         }
-        Ok(probes)
+        Ok(())
     }
 
     /// Port of the application that the probe goes to.
@@ -207,26 +217,42 @@ impl AppPort {
     /// [`Invalid`] when the text is too long, is not such a list, or names port 0.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, Invalid> {
         let ports: Vec<Self> = parse(text)?;
+        Self::check_list(&ports, text)?;
+        Ok(ports)
+    }
+
+    /// Whether [`parse_list`](Self::parse_list) takes these ports, which were written as `text`.
+    ///
+    /// # Errors
+    /// As [`parse_list`](Self::parse_list).
+    pub fn check_list(ports: &[Self], text: &str) -> Result<(), Invalid> {
+        bounded(ports, text)?;
         match ports.iter().position(|port| port.port == 0) {
             Some(index) => Err(Invalid::Field {
                 index,
                 field: "port",
                 reason: "must be 1 to 65535",
             }),
-            None => Ok(ports),
+            None => Ok(()),
         }
     }
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Vec<T>, Invalid> {
+    bounded::<T>(&[], text)?;
+    let list: Vec<T> = serde_json::from_str(text).map_err(|error| Invalid::Malformed(error.to_string()))?;
+    bounded(&list, text)?;
+    Ok(list)
+}
+
+fn bounded<T>(list: &[T], text: &str) -> Result<(), Invalid> {
     if text.len() > MAX_TEXT {
         return Err(Invalid::TooLong(text.len()));
     }
-    let list: Vec<T> = serde_json::from_str(text).map_err(|error| Invalid::Malformed(error.to_string()))?;
     if list.len() > MAX_ENTRIES {
         return Err(Invalid::TooMany(list.len()));
     }
-    Ok(list)
+    Ok(())
 }
 
 fn default_timeout() -> u32 {
