@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     ("locality::spills_over_in_proportion", spills_over_in_proportion),
+    ("locality::retries_leave_the_zone", retries_leave_the_zone),
     ("locality::regions_to_fail_over_to", regions_to_fail_over_to),
     (
         "locality::labels_come_before_distance",
@@ -102,6 +103,39 @@ fn spills_over_in_proportion(mesh: &Mesh) {
         deployments(&got)
     );
     drop(sick);
+}
+
+/// Nothing is put aside, and all of the zone is sick: each try is another pod's, and the last one another zone's.
+fn retries_leave_the_zone(mesh: &Mesh) {
+    let near = [mesh.ready("traffic", "one", 2), mesh.ready("traffic", "two", 1)].concat();
+    let _objects = service(
+        mesh,
+        "leaves",
+        "shop",
+        "loadBalancer: {simple: ROUND_ROBIN}, outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 0}",
+    );
+    let _rule = obeyed(
+        mesh,
+        r"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leaves, namespace: traffic}
+spec:
+  hosts: [leaves]
+  http: [{retries: {attempts: 3, retryOn: 5xx}, route: [{destination: {host: leaves}}]}]
+",
+    );
+    reaches(mesh, "leaves", &["one", "two"]);
+    let _sick: Vec<_> = near
+        .iter()
+        .map(|pod| Behaviour::of(mesh, "traffic", &pod.name, "status=503"))
+        .collect();
+    let got = ask(mesh, CLIENT, "leaves", POST, 2);
+    assert!(
+        got.iter()
+            .all(|got| got.status == 200 && got.pod.starts_with("three-")),
+        "{got:?}"
+    );
 }
 
 fn regions_to_fail_over_to(mesh: &Mesh) {

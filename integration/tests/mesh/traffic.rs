@@ -15,6 +15,10 @@ pub const TESTS: &[Test] = &[
         "traffic::the_rule_of_the_callers_namespace",
         the_rule_of_the_callers_namespace,
     ),
+    (
+        "traffic::routes_of_the_callers_namespace",
+        routes_of_the_callers_namespace,
+    ),
     ("traffic::pods_by_name", pods_by_name),
     ("traffic::rates_of_a_route", rates_of_a_route),
     ("traffic::wrong_rules_are_refused", wrong_rules_are_refused),
@@ -244,6 +248,39 @@ fn the_rule_of_the_callers_namespace(mesh: &Mesh) {
         .map(|n| pod(mesh, STRANGER, &["-H", &format!("x-user: {n}"), url]))
         .collect();
     assert!(users.len() > 1, "{users:?}");
+}
+
+/// A consumer's route is instead of the producer's, for the callers of its namespace only.
+fn routes_of_the_callers_namespace(mesh: &Mesh) {
+    let route = |namespace: &str, host: &str| {
+        format!(
+            r"
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: same, namespace: {namespace}}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: same, namespace: traffic}}]
+  rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{hostname: {host}}}}}]}}]
+"
+        )
+    };
+    let leads = |caller: &str| {
+        let answer = mesh.curl(caller, &["-i", "http://same.traffic/"]);
+        crate::routing::field(&answer, "location").unwrap_or_default()
+    };
+    for caller in [CLIENT, STRANGER] {
+        mesh.curl(caller, &["http://same.traffic/"]).ok();
+    }
+    let _producer = obeyed(mesh, &route("traffic", "producer.example"));
+    let consumer = obeyed(mesh, &route("elsewhere", "consumer.example"));
+    assert_eq!(leads(CLIENT), "http://producer.example/");
+    assert_eq!(leads(STRANGER), "http://consumer.example/");
+    drop(consumer);
+    until("the producer's holds for all again", || {
+        let found = leads(STRANGER);
+        (found == "http://producer.example/").then_some(()).ok_or(found)
+    });
 }
 
 fn pods_by_name(mesh: &Mesh) {

@@ -14,6 +14,8 @@ use std::time::Instant;
 pub const TESTS: &[Test] = &[
     ("tries::hedging_over_http2", hedging_over_http2),
     ("tries::each_try_has_its_time", each_try_has_its_time),
+    ("tries::what_a_route_tries_again", what_a_route_tries_again),
+    ("tries::without_a_budget", without_a_budget),
     (
         "tries::a_leaving_pod_keeps_its_requests",
         a_leaving_pod_keeps_its_requests,
@@ -61,6 +63,35 @@ spec:
       retries: {attempts: 2, perTryTimeout: 300ms, retryOn: 5xx}
       route: [{destination: {host: patient}}]
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: again, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: again, port: 80}]
+  rules:
+    - matches: [{path: {value: /codes}}]
+      retry: {codes: [500], attempts: 2}
+      backendRefs: [{name: again, port: 80}]
+    - matches: [{path: {value: /time}}]
+      timeouts: {request: 10s, backendRequest: 300ms}
+      retry: {codes: [504], attempts: 2}
+      backendRefs: [{name: again, port: 80}]
+    - backendRefs: [{name: again, port: 80}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: again, namespace: shop}
+spec:
+  host: again
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: frugal, namespace: shop}
+spec:
+  host: frugal
+  trafficPolicy: {retryBudget: {percent: 0, minRetryConcurrency: 0}}
+---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: warm, namespace: shop}
@@ -75,6 +106,8 @@ pub fn objects() -> String {
     [
         service("impatient", "three", ""),
         service("patient", "three", ""),
+        service("again", "three", ""),
+        service("frugal", "three", ""),
         service("stays", "five", ""),
         service("warm", "five", ""),
         OBJECTS.to_owned(),
@@ -159,6 +192,41 @@ fn each_try_has_its_time(mesh: &Mesh) {
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// An HTTPRoute's own rules: the code that it names, and each try's time; by turns one pod of three fails.
+fn what_a_route_tries_again(mesh: &Mesh) {
+    let pods = pods(mesh, "three", 3);
+    let statuses = |path: &str| -> Vec<u16> {
+        let got = ask(mesh, CLIENT, "again.shop", &format!("POST {path}"), 3);
+        got.iter().map(|got| got.status).collect()
+    };
+    let retries = || mesh.metric(CLIENT, "weft_retries_total", &[]);
+    assert_eq!(statuses("/"), [200; 3]);
+    for (behaviour, path) in [("status=500", "/codes"), ("delay=20000", "/time")] {
+        let _sick = Behaviour::of(mesh, "shop", &pods[0], behaviour);
+        let before = retries();
+        until("a second try is made", || {
+            assert_eq!(statuses(path), [200; 3], "{path}");
+            let now = retries();
+            (now > before).then_some(()).ok_or(format!("{now}"))
+        });
+    }
+    let _sick = Behaviour::of(mesh, "shop", &pods[0], "status=500");
+    until("another rule's requests are not tried again", || {
+        let statuses = statuses("/");
+        let failed = statuses.contains(&500);
+        failed.then_some(()).ok_or(format!("{statuses:?}"))
+    });
+}
+
+fn without_a_budget(mesh: &Mesh) {
+    let pods = pods(mesh, "three", 3);
+    ask(mesh, CLIENT, "frugal.shop", "GET /", 3);
+    let before = all_seen(mesh, &pods);
+    let got = ask(mesh, CLIENT, "frugal.shop", "GET /?status=503", 20);
+    assert!(got.iter().all(|got| got.status == 503), "{got:?}");
+    assert_eq!(all_seen(mesh, &pods) - before, 20);
 }
 
 fn a_leaving_pod_keeps_its_requests(mesh: &Mesh) {
