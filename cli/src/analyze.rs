@@ -3,6 +3,7 @@
 //! Enters: manifests, or a mesh that runs. Leaves: findings for people, programs or GitHub, and an exit code. Never: a change.
 
 use crate::reach::{self, Place, Reach};
+use crate::simulate::strain::{self, Told};
 use crate::status::{door, pods};
 use crate::world::{self, World};
 use anyhow::Context as _;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use weft_control_plane::analyze::analyze;
+use weft_control_plane::ingest::lines::Lines;
 use weft_control_plane::mesh::Diagnostic;
 use weft_control_plane::translate::Shared;
 use weft_proto::model::Origin;
@@ -36,6 +38,8 @@ pub struct Analyze {
     file: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    told: Told,
     /// Only objects of this namespace
     #[arg(short, long)]
     namespace: Option<String>,
@@ -92,7 +96,7 @@ struct Found {
 pub fn run(args: &Analyze) -> anyhow::Result<ExitCode> {
     let mut found = match args.file.is_empty() {
         true => reach::runtime()?.block_on(live(args))?,
-        false => offline(&args.file)?,
+        false => offline(&args.file, &args.told)?,
     };
     found.retain(|one| {
         let of_namespace = |namespace: &String| *one.object.namespace == **namespace;
@@ -108,11 +112,19 @@ pub fn run(args: &Analyze) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if fails { FOUND } else { 0 }))
 }
 
-fn offline(paths: &[PathBuf]) -> anyhow::Result<Vec<Found>> {
+fn offline(paths: &[PathBuf], told: &Told) -> anyhow::Result<Vec<Found>> {
+    let world = world::load(paths)?;
+    let strained = match told.asked()? {
+        Some(asked) => strain::findings(&world, &asked)?,
+        None => Vec::new(),
+    };
     let World {
         mesh, mut findings, ..
-    } = world::load(paths)?;
+    } = world;
     findings.extend(analyze(&Shared::new(mesh)));
+    findings.extend(strained);
+    let mut lines = Lines::default();
+    findings.iter_mut().for_each(|finding| lines.point(finding));
     let read = |finding: &Diagnostic| Ok(serde_json::from_value(serde_json::to_value(finding)?)?);
     findings.iter().map(read).collect()
 }
@@ -260,6 +272,39 @@ mod tests {
              0 errors, 1 warning, 0 remarks\n"
         );
         assert_eq!(text(&[], false), "nothing found\n");
+    }
+
+    /// A zone's loss, with the load that somebody says: the finding is on the Service's own line.
+    #[test]
+    fn a_load_tells_what_would_be_overloaded() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            analyze: Analyze,
+        }
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/simulate.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let block = page
+            .split("```yaml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next());
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        std::fs::write(file.path(), block.unwrap()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let found = |more: &[&str]| {
+            let line = [&["analyze", "-f", path][..], more].concat();
+            let line = <Line as clap::Parser>::parse_from(line).analyze;
+            let mut found = offline(&line.file, &line.told).unwrap();
+            found.retain(|one| one.code == "service-overloaded");
+            found
+        };
+        assert_eq!(found(&[]), []);
+        assert_eq!(found(&["--load", "shop/web->shop/cart=120"]), []);
+        let [one] = &found(&["--load", "shop/web->shop/cart=240"])[..] else {
+            panic!("one Service is overloaded");
+        };
+        assert!(one.reason.contains("when zone us-east-1b is gone"), "{one:?}");
+        assert_eq!((&*one.object.kind, &*one.object.name), ("Service", "cart"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod ask;
 mod bounds;
 mod live;
 mod picture;
+pub mod strain;
 mod table;
 mod town;
 
