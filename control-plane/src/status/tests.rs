@@ -200,7 +200,8 @@ impl Bench {
     }
 
     fn writes(&self) -> usize {
-        self.api.writes.lock().unwrap().len()
+        let writes = self.api.writes.lock().unwrap();
+        writes.iter().filter(|write| write.contains(PATH)).count()
     }
 }
 
@@ -301,4 +302,128 @@ async fn somebody_who_always_undoes_it_makes_no_storm() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!((5..60).contains(&bench.writes()), "{}", bench.writes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_class_is_made_by_the_leader_where_there_is_none() {
+    const CLASS: &str = "/apis/gateway.networking.k8s.io/v1/gatewayclasses/weft";
+    let bench = Bench::start(false);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(bench.api.get(CLASS), None);
+    bench.lead.send_modify(|now| now.leads = true);
+    let wait = bench.api.until(|api| api.get(CLASS).is_some());
+    tokio::time::timeout(Duration::from_secs(3600), wait)
+        .await
+        .unwrap();
+    let class = bench.api.get(CLASS).unwrap();
+    assert_eq!(class["spec"]["controllerName"], "weft.dev/gateway-controller");
+}
+
+/// `type=status/reason` of conditions.
+fn shown(conditions: &Value) -> String {
+    let all = conditions.as_array().into_iter().flatten();
+    let one = |condition: &Value| {
+        let text = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
+        format!("{}={}/{}", text("type"), text("status"), text("reason"))
+    };
+    all.map(one).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn gateways_and_ingresses_are_told_how_they_stand() {
+    let (objects, _) = crate::ingest::files::load(&["tests/golden/gateway/in".into()]);
+    let (mut store, _) = testing::store(0);
+    store.apply(crate::ingest::files::changes(&objects));
+    let mesh = store.mesh();
+    let gateways = Gateways::new(mesh);
+    let of = |kind: &str, namespace: &str, name: &str| {
+        edge::wanted(mesh, &gateways, &Key::new(kind, namespace, name), 0)
+    };
+    let now = SystemTime::UNIX_EPOCH;
+    // What others wrote stays; the same again is no change.
+    let mut object = json!({"status": {"conditions": [{"type": "Theirs", "status": "True"}], "more": 1}});
+    let wanted = of("Gateway", "edge", "public").unwrap();
+    assert!(merge::apply(&mut object, &wanted, 3, now));
+    assert!(!merge::apply(
+        &mut object,
+        &wanted,
+        3,
+        now + Duration::from_secs(60)
+    ));
+    let status = &object["status"];
+    assert_eq!(status["more"], 1);
+    // Pods of manifests aren't ready.
+    assert_eq!(
+        shown(&status["conditions"]),
+        "Theirs=True/ Accepted=True/ListenersNotValid Programmed=False/AddressNotAssigned"
+    );
+    assert_eq!(status["conditions"][1]["observedGeneration"], 3);
+    let good = "Accepted=True/Accepted Conflicted=False/NoConflicts ResolvedRefs=True/ResolvedRefs Programmed=False/Pending";
+    let listeners: BTreeMap<&str, &Value> = status["listeners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), one))
+        .collect();
+    for (name, attached, conditions) in [
+        ("http", 4, good),
+        ("https", 2, good),
+        ("passthrough", 1, good),
+        ("sql", 1, good),
+        (
+            "https-other",
+            0,
+            "Accepted=True/Accepted Conflicted=False/NoConflicts ResolvedRefs=False/InvalidCertificateRef Programmed=False/Pending",
+        ),
+        (
+            "https-foreign",
+            0,
+            "Accepted=True/Accepted Conflicted=False/NoConflicts ResolvedRefs=False/RefNotPermitted Programmed=False/Invalid",
+        ),
+        (
+            "https-checked",
+            0,
+            "Accepted=False/UnsupportedValue Conflicted=False/NoConflicts ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid",
+        ),
+        (
+            "own",
+            0,
+            "Accepted=False/PortUnavailable Conflicted=False/NoConflicts ResolvedRefs=True/ResolvedRefs Programmed=False/Pending",
+        ),
+        (
+            "one",
+            0,
+            "Accepted=False/HostnameConflict Conflicted=True/HostnameConflict ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid",
+        ),
+        (
+            "plain",
+            0,
+            "Accepted=False/ProtocolConflict Conflicted=True/ProtocolConflict ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid",
+        ),
+        (
+            "datagrams",
+            0,
+            "Accepted=False/UnsupportedProtocol Conflicted=False/NoConflicts ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid",
+        ),
+        (
+            "wrong-kinds",
+            0,
+            "Accepted=True/Accepted Conflicted=False/NoConflicts ResolvedRefs=False/InvalidRouteKinds Programmed=False/Pending",
+        ),
+    ] {
+        let listener = listeners[name];
+        assert_eq!(shown(&listener["conditions"]), conditions, "{name}");
+        assert_eq!(listener["attachedRoutes"], attached, "{name}");
+    }
+    assert_eq!(
+        listeners["wrong-kinds"]["supportedKinds"],
+        json!([{"group": "gateway.networking.k8s.io", "kind": "GRPCRoute"}])
+    );
+    // Others' are left alone.
+    assert_eq!(of("Gateway", "edge", "foreign"), None);
+    assert_eq!(of("GatewayClass", "", "other"), None);
+    assert_eq!(of("Ingress", "shop", "foreign"), None);
+    let ingress = of("Ingress", "shop", "shop").unwrap();
+    assert_eq!(ingress, Wanted::Ingress(vec![]));
+    assert!(!merge::apply(&mut json!({}), &ingress, 1, now), "nothing to say");
 }

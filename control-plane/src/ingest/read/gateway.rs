@@ -278,8 +278,7 @@ fn allowed_routes(mut fields: Fields<'_>, notes: &Notes) -> Allowed {
                 kinds.push(kind.into());
             } else {
                 let kind: String = kind.chars().take(64).collect();
-                allowed.invalid_kinds =
-                    Some(format!("{}: {kind:?} is no kind of route that Weft knows", each.path()).into());
+                allowed.invalid_kinds = Some(format!("{kind:?} is no kind of route that Weft knows").into());
             }
             each.finish();
         }

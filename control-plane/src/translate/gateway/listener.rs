@@ -35,11 +35,7 @@ pub(super) fn kinds(listener: &DeclaredListener) -> (Vec<&'static str>, Option<S
     let wanted = |kind: &&'static str| named.iter().any(|named| **named == **kind);
     let other = named.iter().find(|named| !carried.contains(&&***named));
     let wrong = listener.invalid_kinds.as_ref().map(ToString::to_string);
-    let wrong = wrong.or_else(|| {
-        let field = &listener.field;
-        other
-            .map(|other| format!("{field}.allowedRoutes.kinds: a {other} can't be attached to this protocol"))
-    });
+    let wrong = wrong.or_else(|| other.map(|other| format!("a {other} can't be attached to this protocol")));
     (carried.iter().copied().filter(wanted).collect(), wrong)
 }
 
@@ -84,7 +80,8 @@ pub(super) fn judge(mesh: &Mesh, gateway: &DeclaredGateway, findings: &mut Vec<D
         }
         if let Some(message) = wrong_kinds {
             let action = "name kinds that it can carry";
-            say("gateway-listener-invalid", &declared.field, &message, action);
+            let field = format!("{}.allowedRoutes.kinds", declared.field);
+            say("gateway-listener-invalid", &field, &message, action);
             listener.unresolved = Some(Refusal {
                 reason: "InvalidRouteKinds",
                 message,

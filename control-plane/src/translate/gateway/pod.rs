@@ -179,9 +179,10 @@ pub(super) fn findings(
         };
         assemble(mesh, pod, Some(judged), None, &mut |listener, reason| {
             let finding = Diagnostic::error("gateway-port-unusable", &declared.origin);
-            let finding = finding
-                .at(format!("spec.listeners[{}].port", listener.name))
-                .because(reason);
+            let mut all = declared.listeners.iter();
+            let mine = all.find(|one| one.name == listener.name);
+            let field = mine.map_or("spec.listeners", |one| &*one.field);
+            let finding = finding.at(format!("{field}.port")).because(reason);
             findings
                 .push(finding.so("change the targetPort of the Service that leads to the gateway's pods"));
         });
