@@ -38,6 +38,7 @@ mod locality;
 mod manifests;
 mod on_demand;
 mod outliers;
+mod overload;
 mod pages;
 mod policy;
 mod protocols;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         resilience::start,
         &[resilience::TESTS, limits::TESTS, outliers::TESTS, tries::TESTS],
     );
+    suite.group("overload", overload::start, &[overload::TESTS]);
     suite.group(
         "traffic",
         traffic::start,

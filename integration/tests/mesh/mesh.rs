@@ -16,6 +16,8 @@ use weft_sandbox::manifests;
 
 /// Longest that a test waits for something to become true.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What takes longer is told: a wait that could be shorter is found in the log.
+const LONG: Duration = Duration::from_secs(3);
 /// Longest that a sandbox may take to start.
 const STARTING: Duration = Duration::from_secs(150);
 
@@ -86,10 +88,16 @@ fn objects(yaml: &str) -> Vec<Value> {
 
 /// Waits until something is there, with the last reason that it was not.
 pub fn until<T>(what: &str, mut there: impl FnMut() -> Result<T, String>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let begun = Instant::now();
+    let end = begun + PATIENCE;
     loop {
         match there() {
-            Ok(found) => return found,
+            Ok(found) => {
+                if begun.elapsed() > LONG {
+                    println!("# {:.1} s until {what}", begun.elapsed().as_secs_f64());
+                }
+                return found;
+            }
             Err(why) if Instant::now() > end => panic!("not within {} s: {what}: {why}", PATIENCE.as_secs()),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
