@@ -185,8 +185,9 @@ pub(crate) fn webhooks() -> [Value; 2] {
             "gateway.networking.k8s.io",
             "*",
             &written,
-            &["httproutes", "grpcroutes", "tcproutes", "tlsroutes"]
+            &["gateways", "httproutes", "grpcroutes", "tcproutes", "tlsroutes"]
         ),
+        rule("networking.k8s.io", "v1", &written, &["ingresses"]),
         rule(
             "gateway.networking.x-k8s.io",
             "*",

@@ -194,7 +194,7 @@ async fn installed_and_removed(kubeconfig: &Path) {
 const GATEWAY: [&str; 4] = ["--gateway", "edge/public", "--no-wait", "--skip-checks"];
 
 async fn a_gateway_comes_and_changes(kubeconfig: &Path) {
-    let set = ["--set", r#"tls.namespaces=["default"]"#];
+    let set = ["--set", r#"tls.namespaces=["weft-system"]"#];
     let install = [&["install"], &GATEWAY[..], &set].concat();
     let (ok, said) = weft_on(kubeconfig, &[&["upgrade"], &GATEWAY[..]].concat()).await;
     assert!(!ok && said.contains("use weft install"), "{said}");
