@@ -1,7 +1,7 @@
 //! The pages of `docs/`: their manifests run, and their commands print what the page says.
 //!
 //! Blocks of `yaml` are manifests; one that begins with `# name.yaml` is that file for the commands. A block of `console` has commands behind `$ ` and what each prints: `…` stands for anything within a line, a line
-//! `…` for any lines. Commands of `weft up` are for the reader: the mesh is up. A command is repeated until it prints what the page says, for what is
+//! `…` for any lines. Commands of `weft up` are for the reader: the mesh is up, with all files but those that a command applies first. A command is repeated until it prints what the page says, for what is
 //! applied takes effect a moment later.
 
 use crate::binary;
@@ -17,9 +17,19 @@ pub const TESTS: &[Test] = &[
     ("pages::failover", |mesh| page(mesh, "failover")),
     ("pages::resilience", |mesh| page(mesh, "resilience")),
     ("pages::access", |mesh| page(mesh, "access")),
+    ("pages::gateway", |mesh| page(mesh, "gateway")),
+    // Its commands need no mesh.
+    ("pages::simulate", |mesh| page(mesh, "simulate")),
 ];
 
-const PAGES: [&str; 5] = ["failover", "routing", "balancing", "resilience", "access"];
+const PAGES: [&str; 6] = [
+    "failover",
+    "routing",
+    "balancing",
+    "resilience",
+    "access",
+    "gateway",
+];
 
 /// A command and the lines that it prints.
 type Step = (String, Vec<String>);
@@ -86,12 +96,27 @@ fn fits(wanted: &[String], printed: &[&str]) -> bool {
     }
 }
 
+/// The file that a block is for the commands.
+fn file(block: &str) -> Option<&str> {
+    block.lines().next()?.strip_prefix("# ")
+}
+
+/// The manifests of a page that are there from the start.
+fn manifests(name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(path(name)).unwrap();
+    let steps = steps(&text);
+    let later = |block: &String| {
+        let file = file(block)?;
+        let (command, _) = steps.iter().find(|(command, _)| command.ends_with(file))?;
+        command.starts_with("weft apply ").then_some(())
+    };
+    let blocks = blocks(&text, "yaml").into_iter();
+    blocks.filter(|block| later(block).is_none()).collect()
+}
+
 /// A mesh with the manifests of every page.
 pub fn start() -> Mesh {
-    let manifests: Vec<String> = PAGES
-        .iter()
-        .flat_map(|name| blocks(&std::fs::read_to_string(path(name)).unwrap(), "yaml"))
-        .collect();
+    let manifests: Vec<String> = PAGES.iter().flat_map(|name| manifests(name)).collect();
     Mesh::start("pages", &manifests.join("\n---\n"))
 }
 
@@ -102,7 +127,7 @@ fn page(mesh: &Mesh, name: &str) {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(binary::weft(), folder.path().join("weft")).unwrap();
     for block in blocks(&text, "yaml") {
-        if let Some(file) = block.lines().next().and_then(|line| line.strip_prefix("# ")) {
+        if let Some(file) = file(&block) {
             std::fs::write(folder.path().join(file), &block).unwrap();
         }
     }
