@@ -88,4 +88,20 @@ mod tests {
                 .is_err()
         );
     }
+
+    /// `/dev/full` in the place of the new file: the kernel's own answer to a write on a full disk.
+    #[test]
+    fn a_full_disk_leaves_the_last_good_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::new(folder.path());
+        state.write("a", b"good").unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(".a.new")).unwrap();
+        let error = state.write("a", b"better").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(state.read("a").unwrap().unwrap(), b"good");
+        // Nothing of it takes room, and when there is some the next one is written.
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        state.write("a", b"better").unwrap();
+        assert_eq!(state.read("a").unwrap().unwrap(), b"better");
+    }
 }

@@ -3,11 +3,12 @@
 use crate::mesh::{Mesh, output_within, until};
 use crate::suite::Test;
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
+    ("hostile_crowd::no_descriptors_left", no_descriptors_left),
     ("hostile_crowd::slow_readers", slow_readers),
     ("hostile_crowd::names_without_end", names_without_end),
     ("hostile_crowd::broken_clients", broken_clients),
@@ -37,6 +38,103 @@ fn well(mesh: &Mesh) {
     mesh.curl(CALLER, &["http://victim/"]).ok();
     mesh.curl(CALLER, &["--http2-prior-knowledge", "http://victim:81/"])
         .ok();
+}
+
+/// The sidecar of a pod, as numbered outside: the process that listens to that pod's name.
+fn sidecar(mesh: &Mesh, pod: &str) -> u32 {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let name = format!("POD_NAME={pod}");
+    let is_it = |pid: &u32| {
+        let words = |file: &str| {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.split('\0').map(str::to_owned).collect::<Vec<_>>()
+        };
+        words("cmdline").iter().any(|word| word == "proxy") && words("environ").contains(&name)
+    };
+    let found: Vec<u32> = pids.filter(is_it).collect();
+    assert_eq!(found.len(), 1, "{found:?} of {} in {}", pod, mesh.name());
+    found[0]
+}
+
+/// The soft limit of open descriptors of a process; as it was before when dropped.
+struct Descriptors {
+    pid: u32,
+    before: String,
+}
+
+impl Descriptors {
+    fn limit(pid: u32, count: u64) -> Self {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap();
+        let before = line["Max open files".len()..]
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .to_owned();
+        let limited = Self { pid, before };
+        limited.set(&count.to_string());
+        limited
+    }
+
+    fn set(&self, count: &str) {
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.pid.to_string(), &format!("--nofile={count}:")])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        self.set(&self.before);
+    }
+}
+
+/// New connections wait while no descriptor is left; when there are some again everything is as before, and nothing leaks.
+fn no_descriptors_left(mesh: &Mesh) {
+    const COUNT: &str = "300";
+    const MORE: u64 = 40;
+    let pod = mesh.pods("shop", "victim").remove(0);
+    let open = || mesh.metric(VICTIM, "process_open_fds", &[]);
+    mesh.curl(CALLER, &["http://victim/"]).ok();
+    let before = open();
+    let pid = sidecar(mesh, &pod.name);
+    let limit = Descriptors::limit(pid, before as u64 + MORE);
+    let mut held = mesh
+        .tool(OUTSIDER, &["slow-readers", &pod.address, "8080", COUNT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(held.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "ready\n");
+    let descriptors = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    until("no descriptor is left", || match descriptors() {
+        count if count + 2 >= before as u64 + MORE => Ok(()),
+        count => Err(format!("{count} open")),
+    });
+    drop(held.stdin.take());
+    held.wait().unwrap();
+    // Still few, but enough again: it recovers by itself.
+    until("it recovers", || match mesh.curl(CALLER, &["http://victim/"]) {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    });
+    drop(limit);
+    until("nothing leaks", || match open() {
+        now if now <= before + 10.0 => Ok(()),
+        now => Err(format!("{before} before, {now} now")),
+    });
+    well(mesh);
 }
 
 fn slow_readers(mesh: &Mesh) {

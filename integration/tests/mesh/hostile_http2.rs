@@ -24,7 +24,7 @@ const MOST_FRAMES: u32 = 5_000;
 const MOST_GROWTH: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// How long streams stand still.
-const HOLD: Duration = Duration::from_secs(10);
+const HOLD: Duration = Duration::from_secs(6);
 
 const CALLER: &str = "shop/deployment/caller";
 const VICTIM: &str = "shop/deployment/victim";

@@ -67,8 +67,17 @@ fn main() -> ExitCode {
         return tool::main(rest);
     }
     let mut suite = suite::Suite::new(&arguments);
-    // What keeps an eye on times has a lane of its own.
-    suite.group("regions", failover::start, &[failover::TESTS]);
+    // What keeps an eye on times and on every single request has a lane of its own.
+    suite.group(
+        "regions",
+        failover::start,
+        &[
+            failover::TESTS,
+            on_demand::TESTS,
+            cluster_status::TESTS,
+            control::TESTS,
+        ],
+    );
     suite.group(
         "resilience",
         resilience::start,
@@ -80,6 +89,7 @@ fn main() -> ExitCode {
         traffic::start,
         &[traffic::TESTS, balance::TESTS, locality::TESTS],
     );
+    // The longer lane: its last one has the machine to itself, and measures shares.
     suite.alone(simulate::TESTS);
     suite.beside();
     suite.group(
@@ -97,11 +107,6 @@ fn main() -> ExitCode {
             explain::TESTS,
             inject::TESTS,
         ],
-    );
-    suite.group(
-        "outages",
-        failover::start,
-        &[on_demand::TESTS, cluster_status::TESTS, control::TESTS],
     );
     suite.group(
         "sandbox",
