@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 use std::time::{Duration, SystemTime};
 use weft_proto::model::annotations::PORT_ADMIN;
 
+mod listeners;
+
 /// How long the sidecar may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,8 @@ pub struct Config {
 pub enum Section {
     /// The workload itself, and who may speak plain text to it.
     Workload,
+    /// What a gateway serves.
+    Listeners,
     /// Services.
     Services,
     /// Endpoints of services, their place and health.
@@ -55,8 +59,9 @@ pub enum Section {
 }
 
 impl Section {
-    const USUAL: [Self; 6] = [
+    const USUAL: [Self; 7] = [
         Self::Workload,
+        Self::Listeners,
         Self::Services,
         Self::Endpoints,
         Self::Routes,
@@ -67,6 +72,7 @@ impl Section {
     fn name(self) -> &'static str {
         match self {
             Self::Workload => "workload",
+            Self::Listeners => "listeners",
             Self::Services => "services",
             Self::Endpoints => "endpoints",
             Self::Routes => "routes",
@@ -102,6 +108,7 @@ async fn show(args: &Config) -> anyhow::Result<()> {
     let tables: Vec<String> = sections
         .iter()
         .map(|section| known.table(*section, SystemTime::now()))
+        .filter(|table| !table.is_empty())
         .collect();
     print!("{}", tables.join("\n"));
     Ok(())
@@ -110,6 +117,7 @@ async fn show(args: &Config) -> anyhow::Result<()> {
 /// A sidecar's pages.
 struct Known {
     view: Value,
+    listeners: Value,
     certificate: Value,
     versions: Value,
 }
@@ -127,6 +135,7 @@ impl Known {
             .with_context(|| format!("does {namespace}/{pod} have a sidecar that runs? weft status says"))?;
         Ok(Self {
             view,
+            listeners: reach.page(door, "/listeners", PATIENCE).await.unwrap_or_default(),
             certificate: reach.page(door, "/certificates", PATIENCE).await?,
             versions: reach.page(door, "/config/versions", PATIENCE).await?,
         })
@@ -135,6 +144,7 @@ impl Known {
     fn json(&self, section: Section) -> Value {
         match section {
             Section::Workload => self.view["inbound"].clone(),
+            Section::Listeners => self.listeners["ports"].clone(),
             Section::Services => self.view["services"].clone(),
             Section::Endpoints => self.rows(endpoints),
             Section::Routes => self.rows(routes),
@@ -155,6 +165,7 @@ impl Known {
         let mut out = String::new();
         match section {
             Section::Workload => workload(&mut out, &self.view),
+            Section::Listeners => return listeners::table(&self.listeners),
             Section::Services => services(&mut out, &self.view),
             Section::Endpoints => {
                 let row = |row: &Value| {
@@ -421,6 +432,7 @@ mod tests {
 
     fn known() -> Known {
         Known {
+            listeners: Value::Null,
             view: json!({"stage": "running", "inbound": {"workload": {"namespace": "shop", "name": "web"},
                     "locality": {"region": "eu", "zone": "a"}, "mtls": "strict", "by": null,
                     "ports": [{"port": 8080, "protocol": "http1", "mtls": "permissive", "by": "PeerAuthentication shop/p"}]},

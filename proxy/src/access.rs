@@ -11,7 +11,7 @@ use crate::telemetry::Telemetry;
 /// One request or connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// `outbound` or `inbound`.
+    /// `outbound`, `inbound` or `gateway`.
     pub direction: &'static str,
     /// HTTP method, or `-` for opaque connections.
     pub method: &'a str,

@@ -58,7 +58,7 @@ impl Door {
 impl Arrival {
     /// Whether header fields decide where requests go.
     pub fn looks_at_fields(&self) -> bool {
-        self.port.as_ref().is_some_and(|port| port.looks_at_fields())
+        self.port.as_ref().is_some_and(|port| port.looks_at_fields)
     }
 
     /// The port here; 0: it isn't served any more.

@@ -5,13 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::table::Table;
 
 /// The ports of all threads. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
-pub struct Doors(Arc<Mutex<BTreeMap<u16, State>>>);
+pub struct Doors(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    ports: Mutex<BTreeMap<u16, State>>,
+    /// Every port of some configuration was open.
+    begun: AtomicBool,
+}
 
 #[derive(Clone, Debug, Default)]
 struct State {
@@ -23,7 +31,7 @@ struct State {
 
 impl Doors {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, State>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more thread listens on a port.
@@ -72,9 +80,16 @@ impl Doors {
         self.lock().get(&port)?.error.clone()
     }
 
-    /// Why a gateway can't serve all of `table` yet; `None`: every port is open.
+    /// Why a gateway can't begin to serve `table`; `None`: every port is open, or was once: what one port lacks later doesn't take the
+    /// others away.
     pub fn missing(&self, table: &Table, threads: usize) -> Option<String> {
-        let port = table.ports().find(|port| !self.is_open(port.bind, threads))?;
+        if self.0.begun.load(Ordering::Relaxed) {
+            return None;
+        }
+        let Some(port) = table.ports().find(|port| !self.is_open(port.bind, threads)) else {
+            self.0.begun.store(true, Ordering::Relaxed);
+            return None;
+        };
         Some(match self.error(port.bind) {
             Some(error) => format!(
                 "port {} can't be opened: {error}; change the Service's targetPort or stop what uses it",

@@ -44,8 +44,10 @@ use self::arrival::Door;
 use self::table::{Port, Site, Spoken};
 use crate::context::Worker;
 use crate::detect::{self, First, Question};
+use crate::failure::Failure;
 use crate::outbound::entrance::Entrance;
 use crate::outbound::{http1, http2, opaque};
+use crate::policy;
 use crate::stream::Stream;
 use crate::upstream::call::Target;
 
@@ -102,7 +104,10 @@ async fn go_on(worker: &Rc<Worker>, opened: Opened, peer: SocketAddr) {
             let begun = Instant::now();
             let address = stream.socket().and_then(|socket| socket.local_addr().ok());
             let address = address.unwrap_or(peer).ip();
-            let chosen = worker.scene(|scene| site.connection(scene, name.as_deref(), address));
+            let chosen = match policy::client(worker, peer.ip(), site.listener.bind, None) {
+                Ok(()) => worker.scene(|scene| site.connection(scene, name.as_deref(), address)),
+                Err(_) => Err(Failure::Denied),
+            };
             Box::pin(opaque::carry(worker, stream, peer, "gateway", begun, &chosen)).await;
         }
     }

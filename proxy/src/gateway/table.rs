@@ -33,6 +33,8 @@ pub struct Port {
     pub bind: u16,
     /// What is spoken.
     pub spoken: Spoken,
+    /// Whether header fields decide where requests go.
+    pub looks_at_fields: bool,
     sites: Hosts<Arc<Site>>,
 }
 
@@ -89,8 +91,10 @@ impl Table {
             let port = ports.entry(listener.bind).or_insert_with(|| Port {
                 bind: listener.bind,
                 spoken: Spoken::of(listener.protocol),
+                looks_at_fields: false,
                 sites: Hosts::default(),
             });
+            port.looks_at_fields |= site.looks_at_fields;
             if !port.sites.add(&listener.host, site) {
                 tracing::warn!(
                     listener = %listener.origin,
@@ -147,11 +151,6 @@ impl Port {
         let mut sites: Vec<_> = self.sites.values().collect();
         sites.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
         sites
-    }
-
-    /// Whether header fields decide where requests go.
-    pub fn looks_at_fields(&self) -> bool {
-        self.sites.values().any(|site| site.looks_at_fields)
     }
 }
 

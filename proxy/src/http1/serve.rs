@@ -16,11 +16,14 @@ use super::write;
 use crate::context::{Watch, Worker};
 use crate::drain::Stage;
 use crate::failure::Failure;
+use crate::settings::Role;
 
 /// How long a head may take from its first byte on.
 const HEAD: Duration = Duration::from_secs(15);
 /// How long a client may stay without a request.
 const IDLE: Duration = Duration::from_secs(3600);
+/// The same at a gateway, whose clients may be anybody: longer than load balancers keep theirs.
+const IDLE_OUTSIDE: Duration = Duration::from_secs(650);
 /// The same while the sidecar drains: callers have heard of that by then, so that none sends a request into the close.
 const IDLE_DRAINING: Duration = Duration::from_secs(3);
 /// How long, and for how many bytes, a connection is read on after its last answer, so that the answer isn't lost.
@@ -126,7 +129,10 @@ fn poll_head(
         // The wait for a first byte is long and begins anew with every request: the connection's timer is set once, and
         // looks again when it fires.
         let limit = match (idle, worker.stage()) {
-            (true, Stage::Running) => IDLE,
+            (true, Stage::Running) => match worker.shared.settings.role {
+                Role::Sidecar => IDLE,
+                Role::Gateway => IDLE_OUTSIDE,
+            },
             (true, _) => IDLE_DRAINING,
             (false, _) => HEAD,
         };

@@ -97,7 +97,7 @@ impl Route {
                 path: head.path,
                 host: head.host,
             };
-            if policy::client(worker, source, arrival.bind(), &operation).is_err() {
+            if policy::client(worker, source, arrival.bind(), Some(&operation)).is_err() {
                 return Self::ends(Way::Refuse(Failure::Denied));
             }
             return worker.scene(|scene| Self::decide(scene, target, source, || head, fields));

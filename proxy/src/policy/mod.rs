@@ -63,11 +63,17 @@ pub fn request(worker: &Worker, caller: &Caller, operation: &Operation<'_>) -> R
     settle(worker, caller, verdict)
 }
 
-/// May a client outside the mesh ask this of a gateway? It has no identity, and needs none by itself. `port`: the gateway's own.
+/// May a client outside the mesh ask this of a gateway? It has no identity, and needs none by itself. `port`: the gateway's own;
+/// `operation`: of a request, else it is a connection.
 ///
 /// # Errors
 /// [`Denied`], counted and logged.
-pub fn client(worker: &Worker, address: IpAddr, port: u16, operation: &Operation<'_>) -> Result<(), Denied> {
+pub fn client(
+    worker: &Worker,
+    address: IpAddr,
+    port: u16,
+    operation: Option<&Operation<'_>>,
+) -> Result<(), Denied> {
     let view = worker.view();
     if view.policies.is_empty() {
         return Ok(());
@@ -77,7 +83,10 @@ pub fn client(worker: &Worker, address: IpAddr, port: u16, operation: &Operation
         address: SocketAddr::new(address, 0),
         port,
     };
-    let verdict = view.policies.request(&caller.engine(), port, operation);
+    let verdict = match operation {
+        Some(operation) => view.policies.request(&caller.engine(), port, operation),
+        None => view.policies.connection(&caller.engine(), port),
+    };
     settle(worker, &caller, verdict).map(|_| ())
 }
 

@@ -7,24 +7,24 @@
 //! - [`demand`]: what connections need to know and don't.
 //! - [`interest`]: what is subscribed to by name, because it is used.
 //! - [`held`]: what is in force, as it came.
+//! - [`report`]: how it stands, for people and for the control plane.
 //! - [`snapshot`]: the same over a restart.
 //! - [`stream`]: one stream, from the first request to its end.
 
 pub mod demand;
 pub mod held;
 pub mod interest;
+pub mod report;
 pub mod snapshot;
 mod stream;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use prost::Message as _;
 use tokio::time::Instant;
 use weft_proto::resource::{Kind, Resource};
-use weft_proto::wire::discovery::{Any, DeltaDiscoveryResponse, Status};
-use weft_proto::wire::v1::Rejected;
+use weft_proto::wire::discovery::{DeltaDiscoveryResponse, Status};
 
 use crate::identity::Identity;
 use crate::identity::channel::ControlPlane;
@@ -34,8 +34,9 @@ use crate::telemetry::Telemetry;
 use crate::view::{self, Change, Refusal, Wanted, Writer};
 
 use demand::Demand;
-use held::Held;
 use interest::Interest;
+pub use report::Report;
+use report::status;
 
 /// Least time between two snapshots on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -54,10 +55,6 @@ const STEADY: Duration = Duration::from_secs(5);
 const MAX_PAUSE_UNREACHED: Duration = Duration::from_millis(800);
 /// Most refused resources that are remembered for people.
 const MAX_REFUSED: usize = 100;
-/// Type of the details of a refusal.
-const REJECTED: &str = "type.weft.dev/weft.v1.Rejected";
-/// gRPC's INVALID_ARGUMENT.
-const INVALID_ARGUMENT: i32 = 3;
 
 /// The client. It runs on the control thread.
 #[derive(Debug)]
@@ -73,18 +70,6 @@ pub struct Client {
     interest: Interest,
     save_at: Option<Instant>,
     save_failed: bool,
-}
-
-/// How the configuration stands, for people. Cloning is cheap.
-#[derive(Clone, Debug, Default)]
-pub struct Report(Arc<Mutex<State>>);
-
-#[derive(Debug, Default)]
-struct State {
-    held: Held,
-    refused: Vec<Refusal>,
-    connected: bool,
-    last_error: Option<String>,
 }
 
 impl Client {
@@ -395,7 +380,11 @@ impl Client {
 
     /// What was said is all that there is to know of this workload.
     fn complete(&mut self) {
-        let none = self.report.lock().held.count(Kind::Gateway) == 0;
+        let state = self.report.lock();
+        // What is refused isn't nothing.
+        let refused = state.refused.iter().any(|refusal| refusal.kind == Kind::Gateway);
+        let none = state.held.count(Kind::Gateway) == 0 && !refused;
+        drop(state);
         if none && self.settings.role == Role::Gateway && self.writer.views().load().gateway.is_none() {
             self.writer
                 .apply([Change::Remove(Kind::Gateway, "self".to_owned())]);
@@ -429,89 +418,6 @@ impl Client {
     /// `namespace/pod`, as in the certificate.
     fn node(&self) -> String {
         format!("{}/{}", self.settings.pod.namespace, self.settings.pod.name)
-    }
-}
-
-impl Report {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn disconnected(&self, reason: String) {
-        let mut state = self.lock();
-        state.connected = false;
-        state.last_error = Some(reason);
-    }
-
-    /// Versions of everything that is held, what was refused, and whether the stream is open.
-    pub fn to_json(&self) -> serde_json::Value {
-        let state = self.lock();
-        let versions: serde_json::Map<String, serde_json::Value> = Kind::ALL
-            .into_iter()
-            .map(|kind| {
-                let names: serde_json::Map<_, _> = state
-                    .held
-                    .versions(kind)
-                    .map(|(name, version)| (name.to_owned(), version.into()))
-                    .collect();
-                (format!("{kind:?}"), names.into())
-            })
-            .collect();
-        let refused: Vec<_> = state
-            .refused
-            .iter()
-            .map(|Refusal { kind, name, field, reason }| {
-                serde_json::json!({ "kind": format!("{kind:?}"), "name": name, "field": field, "reason": reason })
-            })
-            .collect();
-        serde_json::json!({
-            "connected": state.connected,
-            "lastError": state.last_error,
-            "versions": versions,
-            "refused": refused,
-        })
-    }
-
-    /// Whether the stream is open.
-    pub fn connected(&self) -> bool {
-        self.lock().connected
-    }
-
-    /// Resources refused and not replaced since.
-    pub fn refused(&self) -> Vec<Refusal> {
-        self.lock().refused.clone()
-    }
-}
-
-/// The `error_detail` of an answer.
-fn status(refused: &[Refusal]) -> Status {
-    let details = refused.iter().take(MAX_REFUSED).map(|refusal| {
-        let rejected = Rejected {
-            type_url: refusal.kind.type_url().to_owned(),
-            name: refusal.name.clone(),
-            field: refusal.field.clone(),
-            reason: refusal.reason.clone(),
-        };
-        Any {
-            type_url: REJECTED.to_owned(),
-            value: rejected.encode_to_vec().into(),
-        }
-    });
-    let message = match refused.first() {
-        Some(Refusal {
-            name, field, reason, ..
-        }) => {
-            format!(
-                "{} of the resources are refused; {name}: {field}: {reason}",
-                refused.len()
-            )
-        }
-        None => String::new(),
-    };
-    Status {
-        code: INVALID_ARGUMENT,
-        message,
-        details: details.collect(),
     }
 }
 

@@ -1,6 +1,8 @@
 use super::*;
 use std::time::Duration;
-use weft_proto::model::{Backend, Endpoints, Origin, RouteRule, Service};
+use weft_proto::model::{
+    Backend, Endpoints, HostPattern, Listener, ListenerProtocol, Origin, RouteRule, Service, VirtualHost,
+};
 
 const CART: &str = "shop/cart";
 
@@ -220,4 +222,58 @@ fn there_is_a_bound() {
     assert!(!interest.want(service("one-more")));
     assert!(interest.want(service("s7")));
     assert!(interest.want(Wanted::Pod("10.244.1.9".parse().unwrap())));
+}
+
+/// A gateway that leads to these Services.
+fn gateway(to: &[&str]) -> Change {
+    let backends = to.iter().map(|to| Backend::new(name(to), 80, 1));
+    let rule = RouteRule {
+        backends: backends.collect(),
+        ..RouteRule::default()
+    };
+    let listener = Listener {
+        origin: Origin::object("Gateway", "shop", "front"),
+        name: "http".into(),
+        port: 80,
+        bind: 8080,
+        protocol: ListenerProtocol::Http,
+        host: HostPattern::Any,
+        certificates: Vec::new(),
+        hosts: vec![VirtualHost {
+            host: HostPattern::Any,
+            rules: vec![rule],
+        }],
+        connections: Vec::new(),
+    };
+    put(Resource::Gateway(Gateway {
+        listeners: vec![listener],
+    }))
+}
+
+#[test]
+fn a_gateway_comes_into_view_with_what_it_leads_to() {
+    let mut interest = Interest::new(&[]);
+    assert!(interest.serve(gateway(&["cart", "web", "odd"])).is_empty());
+    assert_eq!(interest.names(Kind::Service).len(), 3);
+    assert_eq!(told(&answer(&mut interest, "cart")).len(), 2);
+    // It isn't there: nobody waits for it.
+    let gone = ["shop/web".to_owned()];
+    for kind in [Kind::Service, Kind::Endpoints, Kind::Routes] {
+        let now = told(&interest.answer(kind, Vec::new(), &gone));
+        assert!(now.iter().all(|what| what.starts_with("absent")), "{now:?}");
+    }
+    // Nor for what can't be used.
+    let now = interest.refuse(Kind::Service, ["shop/odd"].into_iter());
+    assert_eq!(told(&now), ["+Gateway self"]);
+    // What it leads to is used, whoever calls it.
+    assert!(interest.give_up(|_, _| true).is_empty());
+    // The next one waits for what is new, and what it doesn't lead to any more may go.
+    assert!(interest.serve(gateway(&["cart", "new"])).is_empty());
+    let now = told(&answer(&mut interest, "new"));
+    assert_eq!(now.last().unwrap(), "+Gateway self");
+    assert_eq!(interest.give_up(|_, _| true), [service("odd"), service("web")]);
+    // There is none any more.
+    let now = interest.serve(Change::Remove(Kind::Gateway, "self".to_owned()));
+    assert_eq!(told(&now), ["-Gateway self"]);
+    assert_eq!(interest.give_up(|_, _| true).len(), 2);
 }
