@@ -4,12 +4,14 @@ use crate::mesh::{Mesh, until};
 use crate::suite::Test;
 use crate::town::{CLIENT, OUTSIDER, SERVER};
 use serde_json::Value;
+use std::process::{Command, Stdio};
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
     ("explain::what_it_says_happens", what_it_says_happens),
     ("explain::what_has_happened", what_has_happened),
     ("explain::names_and_strangers", names_and_strangers),
+    ("explain::by_an_api_server", by_an_api_server),
 ];
 
 /// `weft explain -o json`, with its exit code.
@@ -174,4 +176,34 @@ fn names_and_strangers(mesh: &Mesh) {
     );
     let output = mesh.weft(&["explain", "--from", "shop/client", "--to", "ftp://server/"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// What is asked by a kubeconfig comes from the API server: objects from its lists, pages of sidecars by its port-forward.
+fn by_an_api_server(mesh: &Mesh) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("kubeconfig");
+    std::fs::write(&config, mesh.weft(&["kubeconfig"]).stdout).unwrap();
+    let weft = |arguments: &[&str]| {
+        let mut command = Command::new(crate::binary::weft());
+        command.args(arguments).arg("--kubeconfig").arg(&config);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let [told, said] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), told, said)
+    };
+    let server = &mesh.pods("shop", "server")[0].name;
+    let load = ["--load", "shop/client->shop/server:80=20", "-o", "json"];
+    let down = format!("pod=shop/{server}");
+    let (code, told, said) = weft(&[&["simulate", "--down", &down][..], &load].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let services = told["cases"][0]["before"]["services"].as_array().unwrap();
+    assert_eq!(services[0]["name"]["name"], "server", "{told:#}");
+    // The sandbox's own API server forwards no ports, and the answer says how to ask instead.
+    let (code, _, said) = weft(&["explain", "--from", "shop/client", "--to", "http://server/"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("name it with --name instead of a kubeconfig"),
+        "{said}"
+    );
 }
