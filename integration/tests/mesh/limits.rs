@@ -2,11 +2,11 @@
 //! without other traffic, and Services of one pod, each with bounds of its own.
 
 use crate::behaviour::ask;
+use crate::failover::Load;
 use crate::mesh::{Mesh, until};
 use crate::resilience::{pods, server, service};
 use crate::suite::Test;
 use crate::town::OTHER;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// The tests of this file.
@@ -144,26 +144,14 @@ fn so_many_wait(mesh: &Mesh) {
         mesh.metric(OTHER, "weft_circuit_refusals_total", &labels)
     };
     ask(mesh, OTHER, "queued.shop", GET, 1);
-    let url = "http://queued.shop/?delay=15000";
-    let argv = ["curl", "-sS", "--max-time", "60", "-o", "/dev/null", url];
-    let start = |_| {
-        let mut command = mesh.command(OTHER, &argv);
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    // One has the connection, one may wait for it.
-    let mut all: Vec<Child> = (0..6).map(start).collect();
+    // One has the connection, one waits for it at a time.
+    let target = "GET=http://queued.shop/?delay=15000";
+    let load = Load::of(mesh, OTHER, &["weft", "load", "--rate", "20", "--http1", target]);
     until("the others are refused", || {
         let now = refused();
         (now >= 3.0).then_some(()).ok_or(format!("{now}"))
     });
-    for child in &mut all {
-        drop(child.kill());
-        drop(child.wait());
-    }
+    drop(load);
     until("there is room again", || {
         let got = ask(mesh, OTHER, "queued.shop", GET, 1);
         (got[0].status == 200).then_some(()).ok_or(format!("{got:?}"))

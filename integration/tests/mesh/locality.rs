@@ -78,30 +78,24 @@ fn spills_over_in_proportion(mesh: &Mesh) {
         "spill",
         "shop",
         "loadBalancer: {simple: ROUND_ROBIN}, \
-         outlierDetection: {consecutiveGatewayErrors: 2, baseEjectionTime: 60s, maxEjectionPercent: 100}",
+         outlierDetection: {consecutiveGatewayErrors: 2, maxEjectionPercent: 100}",
     );
     reaches(mesh, "spill", &["one", "two"]);
     let sick: Vec<_> = near[..2]
         .iter()
         .map(|pod| Behaviour::of(mesh, "traffic", &pod.name, "status=503"))
         .collect();
-    until("the sick ones get nothing", || {
-        let got = ask(mesh, CLIENT, "spill", POST, 20);
-        let failed = got.iter().filter(|got| got.status != 200).count();
-        if failed == 0 {
+    until("each zone gets its share", || {
+        let got = ask(mesh, CLIENT, "spill", POST, 300);
+        let of = |name: &str| got.iter().filter(|got| got.pod.starts_with(name)).count();
+        let (sick, near, far) = (of("one-"), of("two-"), of("three-"));
+        // 160, and six standard deviations; now and then somebody finds out whether the sick are back.
+        if sick <= 10 && (108..=212).contains(&far) {
             Ok(())
         } else {
-            Err(format!("{failed} of 20"))
+            Err(format!("{sick}, {near}, {far}"))
         }
     });
-    let got = ask(mesh, CLIENT, "spill", POST, 300);
-    let far = got.iter().filter(|got| got.pod.starts_with("three-")).count();
-    // 160, and six standard deviations.
-    assert!(
-        (108..=212).contains(&far),
-        "{far} of 300: {:?}",
-        deployments(&got)
-    );
     drop(sick);
 }
 

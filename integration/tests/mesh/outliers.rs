@@ -120,7 +120,6 @@ fn by_success_rate(mesh: &Mesh) {
     let load = load(mesh, "rated", 150);
     let _sick = Behaviour::of(mesh, "shop", &pods[0], "status=500");
     put_aside(mesh, "rated", "SuccessRate", &pods[0], load);
-    assert_eq!(aside(mesh, "rated"), 1.0, "the others are well");
     assert_eq!(ejections(mesh, "rated", "ServerErrors"), 0.0);
 }
 
@@ -185,8 +184,6 @@ fn few_healthy_ones(mesh: &Mesh) {
     // By turns, four of five.
     let got = ask(mesh, CLIENT, "panicky.shop", POST, 50);
     assert!((30..50).contains(&failed(&got)), "{got:?}");
-    let got = ask(mesh, CLIENT, "calm.shop", POST, 20);
-    assert_eq!(failed(&got), 0, "{got:?}");
     drop(sick);
     let got = ask(mesh, CLIENT, "panicky.shop", POST, 20);
     assert_eq!(failed(&got), 0, "{got:?}");
@@ -197,13 +194,13 @@ fn failures_are_not_fast(mesh: &Mesh) {
     let pods = pods(mesh, "five", 5);
     let _behaviours: Vec<_> = std::iter::zip(
         &pods,
-        ["status=500", "delay=20", "delay=20", "delay=20", "delay=20"],
+        ["status=500", "delay=60", "delay=60", "delay=60", "delay=60"],
     )
     .map(|(pod, query)| Behaviour::of(mesh, "shop", pod, query))
     .collect();
-    let got = ask(mesh, CLIENT, "blunt.shop", POST, 150);
+    let got = ask(mesh, CLIENT, "blunt.shop", POST, 100);
     let failed = got.iter().filter(|got| got.status == 500).count();
-    // Nothing puts it aside, and a fifth would be 30.
-    assert!(failed <= 15, "{failed} of 150");
-    assert_eq!(aside(mesh, "blunt"), 0.0);
+    // Nothing puts it aside, and a fifth would be 20.
+    assert!(failed <= 12, "{failed} of 100");
+    assert_eq!(ejections(mesh, "blunt", "ServerErrors"), 0.0);
 }

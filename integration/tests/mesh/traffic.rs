@@ -1,5 +1,6 @@
 //! Which pods of a Service callers use: by its own fields, by DestinationRules, by the names of single pods.
 
+use crate::behaviour::ask;
 use crate::mesh::{Mesh, Temporary, until};
 use crate::suite::Test;
 use crate::town::{echo, namespace};
@@ -132,9 +133,20 @@ fn pod(mesh: &Mesh, caller: &str, arguments: &[&str]) -> String {
         .to_owned()
 }
 
-/// The Deployments, or all pods, that answer many requests.
+/// The pods that answer many requests; on one connection if nothing but a URL is given.
 fn answering(mesh: &Mesh, caller: &str, arguments: &[&str]) -> BTreeSet<String> {
-    (0..MANY).map(|_| pod(mesh, caller, arguments)).collect()
+    let host = match arguments {
+        [url] => url.strip_prefix("http://").and_then(|url| url.strip_suffix('/')),
+        _ => None,
+    };
+    match host {
+        Some(host) => {
+            let got = ask(mesh, caller, host, "GET /", MANY);
+            assert!(got.iter().all(|got| got.status == 200), "{got:?}");
+            got.into_iter().map(|got| got.pod).collect()
+        }
+        None => (0..MANY).map(|_| pod(mesh, caller, arguments)).collect(),
+    }
 }
 
 fn deployments(pods: &BTreeSet<String>) -> Vec<&str> {
@@ -169,7 +181,9 @@ fn nothing_but_the_own_node(mesh: &Mesh) {
 }
 
 fn a_client_stays(mesh: &Mesh) {
-    let first = answering(mesh, CLIENT, &["http://sticky/"]);
+    let first: BTreeSet<String> = (0..MANY)
+        .map(|_| pod(mesh, CLIENT, &["http://sticky/"]))
+        .collect();
     assert_eq!(first.len(), 1, "{first:?}");
     // HTTP/2 too, over connections of its own.
     let other = answering(mesh, CLIENT, &["--http2-prior-knowledge", "http://sticky/"]);

@@ -57,10 +57,10 @@ spec:
   http:
     - match: [{uri: {prefix: /once}}]
       timeout: 10s
-      retries: {attempts: 0, perTryTimeout: 300ms}
+      retries: {attempts: 0, perTryTimeout: 1s}
       route: [{destination: {host: patient}}]
     - timeout: 10s
-      retries: {attempts: 2, perTryTimeout: 300ms, retryOn: 5xx}
+      retries: {attempts: 2, perTryTimeout: 1s, retryOn: 5xx}
       route: [{destination: {host: patient}}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -73,7 +73,7 @@ spec:
       retry: {codes: [500], attempts: 2}
       backendRefs: [{name: again, port: 80}]
     - matches: [{path: {value: /time}}]
-      timeouts: {request: 10s, backendRequest: 300ms}
+      timeouts: {request: 10s, backendRequest: 1s}
       retry: {codes: [504], attempts: 2}
       backendRefs: [{name: again, port: 80}]
     - backendRefs: [{name: again, port: 80}]
