@@ -178,7 +178,7 @@ fn gateway(
         condition("Programmed", false, "Invalid", "no listener can be served")
     } else if pods.is_empty() {
         let message = format!(
-            "no pod has the label {GATEWAY_NAME}: {}; install one: weft install gateway --name {} -n {namespace}",
+            "no pod has the label {GATEWAY_NAME}: {}; install one: weft install --gateway {namespace}/{}",
             declared.name.name, declared.name.name
         );
         condition("Programmed", false, "NoResources", message)

@@ -388,7 +388,7 @@ fn gateways_and_ingresses_are_told_how_they_stand() {
         (
             "own",
             0,
-            "Accepted=False/PortUnavailable Conflicted=False/NoConflicts ResolvedRefs=True/ResolvedRefs Programmed=False/Pending",
+            "Accepted=False/PortUnavailable Conflicted=False/NoConflicts ResolvedRefs=True/ResolvedRefs Programmed=False/Invalid",
         ),
         (
             "one",

@@ -42,6 +42,23 @@ fn annotations_are_judged_too() {
     assert_eq!(opinion, Opinion::default());
 }
 
+fn ingress(class: &str) -> Value {
+    json!({"ingressClassName": class, "rules": [{"http": {"paths": [{"path": "/a/../b", "pathType": "Exact",
+        "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]})
+}
+
+#[test]
+fn what_is_another_implementations_is_not_judged() {
+    assert_eq!(
+        create("networking.k8s.io", "Ingress", ingress("nginx")),
+        Opinion::default()
+    );
+    let gateway = json!({"gatewayClassName": "other", "listeners": 1});
+    assert_eq!(create(GATEWAY, "Gateway", gateway), Opinion::default());
+    let route = json!({"parentRefs": [{"name": "theirs"}], "rules": [{"backendRefs": 1}]});
+    assert_eq!(create(GATEWAY, "HTTPRoute", route), Opinion::default());
+}
+
 #[test]
 fn what_is_wrong_in_the_object_alone_is_refused_by_field() {
     for (group, kind, spec, field) in [
@@ -70,6 +87,19 @@ fn what_is_wrong_in_the_object_alone_is_refused_by_field() {
             json!({"parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
                 "rules": [{"backendRefs": [{"name": "web", "port": 99999}]}]}),
             "spec.rules[0].backendRefs[0].port",
+        ),
+        (
+            GATEWAY,
+            "Gateway",
+            json!({"gatewayClassName": "weft",
+                "listeners": [{"name": "a", "port": 80, "protocol": "HTTP", "hostname": "a b"}]}),
+            "spec.listeners[0].hostname",
+        ),
+        (
+            "networking.k8s.io",
+            "Ingress",
+            ingress("weft"),
+            "spec.rules[0].http.paths[0].path",
         ),
         (
             NETWORKING,

@@ -71,7 +71,7 @@ fn of_class(mesh: &Mesh, class: &str, ingresses: &[&Ingress], findings: &mut Vec
     }
     let origin = Origin::object("IngressClass", "", class);
     let listener = |name: &str, port, protocol, host| Listener {
-        origin: origin.with_rule(&format!("listeners[{name}]")),
+        origin: origin.with_rule(format!("listeners[{name}]")),
         name: name.into(),
         port,
         bind: port,
@@ -118,7 +118,7 @@ fn certificates(
                 }
                 Err(unusable) => {
                     findings.extend(unusable.finding(&ingress.origin, &tls.secret));
-                    unusable.meanwhile
+                    unusable.meanwhile.as_deref().cloned()
                 }
             };
             let Some(found) = found else { continue };

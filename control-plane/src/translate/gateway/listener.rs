@@ -102,7 +102,7 @@ pub(super) fn judge(mesh: &Mesh, gateway: &DeclaredGateway, findings: &mut Vec<D
             &declared.protocol,
         ) {
             listener.listener = Some(Listener {
-                origin: gateway.origin.with_rule(&format!("listeners[{}]", declared.name)),
+                origin: gateway.origin.with_rule(format!("listeners[{}]", declared.name)),
                 name: declared.name.clone(),
                 port: declared.port,
                 bind: declared.port,
@@ -144,7 +144,9 @@ fn refused(declared: &DeclaredListener) -> Option<Refusal> {
 
 /// For each listener: why it collides with others. None of those that collide is served (Gateway API, ListenerConditionConflicted).
 fn conflicts(listeners: &[DeclaredListener]) -> Vec<Option<Refusal>> {
-    let mut ports: BTreeMap<u16, Vec<(u8, &HostPattern, &Arc<str>)>> = BTreeMap::new();
+    // What can share the port, host, and name.
+    type Taken<'a> = Vec<(u8, &'a HostPattern, &'a Arc<str>)>;
+    let mut ports: BTreeMap<u16, Taken<'_>> = BTreeMap::new();
     let any = HostPattern::Any;
     let of =
         |listener: &'_ DeclaredListener| listener.protocol.as_ref().ok().map(|protocol| class(*protocol));
@@ -220,7 +222,7 @@ fn certificates(
             Err(Unusable { waits: true, .. }) => *waiting = true,
             Err(unusable) => {
                 findings.extend(unusable.finding(&gateway.origin, reference));
-                found.usable.extend(unusable.meanwhile);
+                found.usable.extend(unusable.meanwhile.as_deref().cloned());
                 found.unresolved.get_or_insert(Refusal {
                     reason: unusable.reason,
                     message: format!("{}: {}; {}", reference.field, unusable.message, unusable.action),
@@ -264,7 +266,7 @@ pub(super) struct Unusable {
     pub(super) message: String,
     pub(super) action: String,
     /// The last one that could be used.
-    pub(super) meanwhile: Option<ServerCertificate>,
+    pub(super) meanwhile: Option<Arc<ServerCertificate>>,
     /// It hasn't been looked for yet.
     pub(super) waits: bool,
 }
@@ -326,9 +328,9 @@ pub(super) fn certificate(
             ..missing
         });
     };
-    let usable = secret.certificate.as_deref().cloned();
+    let usable = secret.certificate.clone();
     let Some(problem) = &secret.problem else {
-        return Ok(usable);
+        return Ok(usable.as_deref().cloned());
     };
     let (message, action) = match problem {
         SecretProblem::Missing => (

@@ -171,8 +171,8 @@ pub(super) fn findings(
                 name.name
             );
             let action = format!(
-                "install its gateway: weft install gateway --name {} -n {}",
-                name.name, name.namespace
+                "install its gateway: weft install --gateway {}/{}",
+                name.namespace, name.name
             );
             findings.push(finding.because(reason).so(action));
             continue;
