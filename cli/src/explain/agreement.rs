@@ -146,6 +146,7 @@ fn is_sound(explanation: &Explanation) {
 async fn explaining_and_deciding_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (mut reached, mut ended) = (0, 0);
+    let mut decided: BTreeMap<String, usize> = BTreeMap::new();
     for mesh in 0..MESHES {
         let mut rng = StdRng::seed_from_u64(mesh);
         let file = folder.path().join("mesh.json");
@@ -181,6 +182,14 @@ async fn explaining_and_deciding_are_the_same() {
             };
             let told = outbound(&scene, worker.now(), &sender, &request);
             is_sound(&told.explanation);
+            for step in &told.explanation.steps {
+                if let (Stage::Route | Stage::Backend, Some(origin)) = (step.stage, &step.because) {
+                    *decided.entry(origin.kind.to_string()).or_default() += 1;
+                }
+                if step.stage == Stage::Backend && step.chosen.contains("subset") {
+                    *decided.entry("subset".to_owned()).or_default() += 1;
+                }
+            }
             let about = || format!("mesh {mesh}, request {number}: {request:?}\n{told:#?}");
 
             worker.seed(seed);
@@ -239,6 +248,20 @@ async fn explaining_and_deciding_are_the_same() {
         reached > 1_000 && ended > 1_000,
         "{reached} reached, {ended} ended"
     );
+    // Each of them had something to say.
+    for what in [
+        "HTTPRoute",
+        "GRPCRoute",
+        "TCPRoute",
+        "TLSRoute",
+        "VirtualService",
+        "subset",
+    ] {
+        assert!(
+            decided.get(what).is_some_and(|times| *times > 10),
+            "{what}: {decided:?}"
+        );
+    }
 }
 
 fn service(sides: &Sides, host: &str) -> IpAddr {

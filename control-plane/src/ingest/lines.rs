@@ -16,12 +16,17 @@ use weft_proto::model::Origin;
 /// Files whose lines were asked for.
 #[derive(Debug, Default)]
 pub struct Lines {
-    files: BTreeMap<Arc<str>, Vec<Object>>,
+    files: BTreeMap<Arc<str>, Objects>,
 }
+
+/// The objects of a file, by kind and name.
+type Objects = BTreeMap<(String, String), Vec<Object>>;
 
 /// An object of a file.
 #[derive(Debug)]
 struct Object {
+    /// As written; may be empty.
+    namespace: String,
     /// Line of its document's content.
     document: u32,
     /// What its own lines are counted from.
@@ -61,52 +66,51 @@ impl Lines {
     /// The line of what `path` names in an object: `spec.rules[2].matches[0]`, `rules[2]`, or the name of a rule.
     fn find(&mut self, origin: &Origin, path: &str) -> Option<u32> {
         let file = origin.file.as_ref().filter(|_| !path.is_empty())?;
-        let objects = self
-            .files
-            .entry(file.clone())
-            .or_insert_with(|| read(Path::new(&**file)));
-        let is = |object: &&Object| object.is(origin);
-        let here = |object: &&Object| is(object) && object.document == origin.line;
-        let object = objects.iter().find(here).or_else(|| objects.iter().find(is))?;
-        object.line(path)
+        if !self.files.contains_key(file) {
+            self.files.insert(file.clone(), read(Path::new(&**file)));
+        }
+        let key = (origin.kind.to_string(), origin.name.to_string());
+        let objects = self.files.get(file)?.get(&key)?.iter();
+        let mut objects =
+            objects.filter(|object| object.namespace.is_empty() || *object.namespace == *origin.namespace);
+        let first = objects.clone().next();
+        let here = objects.find(|object| object.document == origin.line);
+        here.or(first)?.line(path)
     }
 }
 
 /// Every object of a file.
-fn read(file: &Path) -> Vec<Object> {
+fn read(file: &Path) -> Objects {
+    let mut objects = Objects::new();
     let Ok(text) = files::text(file) else {
-        return Vec::new();
+        return objects;
     };
-    let mut objects = Vec::new();
     for (document, text) in files::documents(&text) {
         let Ok(tree) = serde_saphyr::from_str::<Spanned<Node>>(&text) else {
             continue;
         };
-        let before = document - 1;
-        let object = |tree| Object {
-            document,
-            before,
-            tree,
+        let trees = match tree.value.field("kind").and_then(Node::text) {
+            Some("List") => tree.value.into_items(),
+            _ => vec![tree],
         };
-        match tree.value.field("kind").and_then(Node::text) {
-            Some("List") => objects.extend(tree.value.into_items().into_iter().map(object)),
-            _ => objects.push(object(tree)),
+        for tree in trees {
+            let metadata = tree.value.field("metadata");
+            let text = |node: Option<&Node>| node.and_then(Node::text).unwrap_or_default().to_owned();
+            let of_metadata = |name: &str| text(metadata.and_then(|node| node.field(name)));
+            let key = (text(tree.value.field("kind")), of_metadata("name"));
+            let object = Object {
+                namespace: of_metadata("namespace"),
+                document,
+                before: document - 1,
+                tree,
+            };
+            objects.entry(key).or_default().push(object);
         }
     }
     objects
 }
 
 impl Object {
-    fn is(&self, origin: &Origin) -> bool {
-        let root = &self.tree.value;
-        let metadata = root.field("metadata");
-        let text = |node: Option<&Node>| node.and_then(Node::text).unwrap_or_default().to_owned();
-        let namespace = text(metadata.and_then(|node| node.field("namespace")));
-        text(root.field("kind")) == *origin.kind
-            && text(metadata.and_then(|node| node.field("name"))) == *origin.name
-            && (namespace.is_empty() || namespace == *origin.namespace)
-    }
-
     fn line(&self, path: &str) -> Option<u32> {
         let root = &self.tree.value;
         let spec = root.field("spec");
