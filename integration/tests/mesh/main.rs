@@ -26,6 +26,7 @@ mod control;
 mod documentation;
 mod explain;
 mod failover;
+mod gateway;
 mod grpc;
 mod hostile_crowd;
 mod hostile_http2;
@@ -114,6 +115,7 @@ fn main() -> ExitCode {
         &[sandbox::TESTS, documentation::TESTS, api::TESTS, kubectl::TESTS],
     );
     suite.group("pages", pages::start, &[pages::TESTS]);
+    suite.group("gateway", gateway::start, &[gateway::TESTS]);
     suite.alone(manifests::TESTS);
     suite.alone(leftovers::TESTS);
     // Floods leave nothing to others.

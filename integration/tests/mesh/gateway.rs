@@ -1,0 +1,579 @@
+//! Clients outside the mesh reach its Services through a gateway: hosts, paths, certificates, bytes, Ingresses.
+
+use crate::failover::Load;
+use crate::mesh::{Answer, Mesh, until};
+use crate::suite::Test;
+use crate::town::{echo, namespace};
+use serde_json::Value;
+use std::time::Duration;
+use weft_sandbox::control::{Applied, Request};
+
+/// The tests of this file.
+pub const TESTS: &[Test] = &[
+    ("gateway::hosts_and_paths", hosts_and_paths),
+    ("gateway::http_becomes_https", http_becomes_https),
+    (
+        "gateway::certificates_by_server_name",
+        certificates_by_server_name,
+    ),
+    ("gateway::a_certificate_is_replaced", a_certificate_is_replaced),
+    ("gateway::http2_and_grpc", http2_and_grpc),
+    ("gateway::bytes", bytes),
+    ("gateway::ingress", ingress),
+    ("gateway::silent_clients", silent_clients),
+    ("gateway::pods_come_and_go", pods_come_and_go),
+];
+
+/// A client that has never heard of the mesh.
+const CLIENT: &str = "plain/deployment/client";
+/// The gateway, by the name of its Service.
+const FRONT: &str = "front.edge";
+/// A pod of the gateway.
+const GATEWAY: &str = "edge/deployment/front";
+
+/// Certificate and key for names, as `stringData` of a Secret.
+fn secret(namespace: &str, name: &str, hosts: &[&str]) -> (String, String) {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+    let indented = |pem: &str| {
+        pem.lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
+    let yaml = format!(
+        "\n---\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         stringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+        indented(&made.cert.pem()),
+        indented(&made.signing_key.serialize_pem()),
+    );
+    (yaml, made.cert.pem())
+}
+
+/// The control plane may read the Secrets of a namespace.
+fn secrets(namespace: &str) -> String {
+    format!(
+        r"
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: gateway, namespace: {namespace}}}
+rules: [{{apiGroups: [''], resources: [secrets], verbs: [get, list, watch]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: gateway, namespace: {namespace}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: gateway}}
+subjects: [{{kind: ServiceAccount, name: weft-control-plane, namespace: weft-system}}]
+"
+    )
+}
+
+/// A gateway's pods and their Service.
+const PODS: &str = r"
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: front, namespace: edge}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: front, namespace: edge}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: front}}
+  template:
+    metadata:
+      labels: {app: front, gateway.networking.k8s.io/gateway-name: front, weft.dev/ingress-class: weft, weft.dev/inject: 'false'}
+    spec:
+      serviceAccountName: front
+      automountServiceAccountToken: false
+      terminationGracePeriodSeconds: 20
+      containers:
+        - name: gateway
+          image: weft.dev/weft
+          args: [gateway]
+          env:
+            - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+            - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+            - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+            - {name: INSTANCE_IPS, valueFrom: {fieldRef: {fieldPath: status.podIPs}}}
+            - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+            - {name: SERVICE_ACCOUNT, valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}}
+            - {name: WEFT_WORKLOAD, value: front}
+            - {name: WEFT_DRAIN_MINIMUM_SECONDS, value: '3'}
+            - {name: WEFT_DRAIN_MAXIMUM_SECONDS, value: '10'}
+          ports: [{name: http, containerPort: 8080}, {name: https, containerPort: 8443}]
+          readinessProbe: {httpGet: {path: /healthz/ready, port: 15021}, periodSeconds: 1}
+          volumeMounts:
+            - {name: token, mountPath: /var/run/secrets/weft/token, readOnly: true}
+            - {name: ca, mountPath: /var/run/secrets/weft/ca, readOnly: true}
+            - {name: state, mountPath: /var/lib/weft}
+      volumes:
+        - name: token
+          projected: {sources: [{serviceAccountToken: {audience: weft, expirationSeconds: 43200, path: token}}]}
+        - {name: ca, configMap: {name: weft-ca-root-cert}}
+        - {name: state, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: edge}
+spec:
+  type: LoadBalancer
+  selector: {app: front}
+  ports:
+    - {name: http, port: 80, targetPort: http}
+    - {name: https, port: 443, targetPort: https}
+    - {name: passed, port: 9443, targetPort: 9443}
+    - {name: tcp, port: 7000, targetPort: 7000}
+";
+
+const ROUTES: &str = r"
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front, namespace: edge}
+spec:
+  gatewayClassName: weft
+  listeners:
+    - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
+    - name: shop
+      port: 443
+      protocol: HTTPS
+      hostname: shop.test
+      tls: {certificateRefs: [{name: shop}]}
+      allowedRoutes: {namespaces: {from: All}}
+    - name: blog
+      port: 443
+      protocol: HTTPS
+      hostname: blog.test
+      tls: {certificateRefs: [{name: blog}]}
+      allowedRoutes: {namespaces: {from: All}}
+    - {name: passed, port: 9443, protocol: TLS, tls: {mode: Passthrough}, allowedRoutes: {namespaces: {from: All}}}
+    - {name: tcp, port: 7000, protocol: TCP, allowedRoutes: {namespaces: {from: All}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: shop}
+spec:
+  parentRefs:
+    - {name: front, namespace: edge, sectionName: http}
+    - {name: front, namespace: edge, sectionName: shop}
+    - {name: front, namespace: edge, sectionName: blog}
+  hostnames: [shop.test, blog.test]
+  rules:
+    - matches: [{path: {type: PathPrefix, value: /cart}}]
+      backendRefs: [{name: cart, port: 80}]
+    - matches: [{path: {type: PathPrefix, value: /call}}, {path: {type: PathPrefix, value: /weft.echo.v1.Echo}}]
+      backendRefs: [{name: cart, port: 81}]
+    - backendRefs: [{name: web, port: 80}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: secure, namespace: shop}
+spec:
+  parentRefs: [{name: front, namespace: edge, sectionName: http}]
+  hostnames: [secure.test]
+  rules:
+    - filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 301}}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TLSRoute
+metadata: {name: tls, namespace: shop}
+spec:
+  parentRefs: [{name: front, namespace: edge, sectionName: passed}]
+  hostnames: [tls.shop]
+  rules: [{backendRefs: [{name: tls, port: 443}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: tcp, namespace: shop}
+spec:
+  parentRefs: [{name: front, namespace: edge, sectionName: tcp}]
+  rules: [{backendRefs: [{name: cart, port: 7000}]}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec:
+  selector: {app: cart}
+  ports:
+    - {name: http, port: 80, targetPort: http}
+    - {name: http2, port: 81, targetPort: http, appProtocol: kubernetes.io/h2c}
+    - {name: tcp, port: 7000, targetPort: tcp}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: tls, namespace: shop}
+spec:
+  selector: {app: tls}
+  ports: [{name: https, port: 443, targetPort: 8443}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tls, namespace: shop}
+spec:
+  selector: {matchLabels: {app: tls}}
+  template:
+    metadata: {labels: {app: tls}}
+    spec:
+      containers:
+        - name: tls
+          image: openssl
+          command: [openssl, s_server, -accept, '8443', -cert, /tls/tls.crt, -key, /tls/tls.key, -rev, -quiet]
+          volumeMounts: [{name: tls, mountPath: /tls}]
+          readinessProbe: {tcpSocket: {port: 8443}, periodSeconds: 1}
+      volumes: [{name: tls, secret: {secretName: tls}}]
+";
+
+/// Starts it.
+pub fn start() -> Mesh {
+    let parts = [
+        namespace("shop", true),
+        namespace("edge", false),
+        namespace("plain", false),
+        secrets("edge"),
+        secrets("shop"),
+        secret("edge", "shop", &["shop.test"]).0,
+        secret("edge", "blog", &["blog.test"]).0,
+        secret("shop", "tls", &["tls.shop"]).0,
+        echo("plain", "client", 1, ""),
+        echo("shop", "cart", 2, ""),
+        echo("shop", "web", 1, ""),
+        ROUTES.to_owned(),
+        PODS.to_owned(),
+    ];
+    Mesh::start("gateway", &parts.concat())
+}
+
+fn ask(mesh: &Mesh, arguments: &[&str]) -> Answer {
+    mesh.curl(CLIENT, arguments)
+}
+
+/// Asks until the status is as wanted: what was applied takes effect a moment later.
+fn asked(mesh: &Mesh, status: u16, arguments: &[&str]) -> Answer {
+    until(&format!("{status} of {arguments:?}"), || {
+        let answer = ask(mesh, arguments);
+        match answer.status == status {
+            true => Ok(answer),
+            false => Err(format!("{answer:?}")),
+        }
+    })
+}
+
+/// The address of the gateway's load balancer.
+fn balancer(mesh: &Mesh) -> String {
+    until("the Service has a load balancer", || {
+        let services = mesh.get("Service", "edge");
+        let address = services.first().and_then(|service| {
+            service
+                .pointer("/status/loadBalancer/ingress/0/ip")?
+                .as_str()
+                .map(str::to_owned)
+        });
+        address.ok_or_else(|| format!("{services:?}"))
+    })
+}
+
+fn hosts_and_paths(mesh: &Mesh) {
+    let url = format!("http://{FRONT}");
+    let cart = format!("{url}/cart?headers=1");
+    let answer = asked(
+        mesh,
+        200,
+        &["-H", "Host: shop.test", "-H", "X-Forwarded-For: 192.0.2.1", &cart],
+    )
+    .echo();
+    assert!(answer["pod"].as_str().unwrap().starts_with("cart-"), "{answer}");
+    assert_eq!(answer["host"], "shop.test");
+    let header = |name: &str| answer["headers"][name].as_str().unwrap_or_default().to_owned();
+    // The namespace is STRICT: who called has proven to be the gateway.
+    let identity = header("x-forwarded-client-cert");
+    assert!(
+        identity.contains("URI=spiffe://cluster.local/ns/edge/sa/front"),
+        "{answer}"
+    );
+    let forwarded = header("x-forwarded-for");
+    let own = forwarded
+        .strip_prefix("192.0.2.1, ")
+        .unwrap_or_else(|| panic!("{answer}"));
+    assert!(own.parse::<std::net::IpAddr>().is_ok(), "{answer}");
+    assert_eq!(header("x-forwarded-proto"), "http");
+    let elsewhere = asked(mesh, 200, &["-H", "Host: shop.test", &format!("{url}/other")]).echo();
+    assert!(
+        elsewhere["pod"].as_str().unwrap().starts_with("web-"),
+        "{elsewhere}"
+    );
+    assert_eq!(ask(mesh, &["-H", "Host: nobody.test", &url]).status, 404);
+    // By the load balancer's address, which no sidecar and no DNS knows.
+    let address = balancer(mesh);
+    asked(
+        mesh,
+        200,
+        &["-H", "Host: shop.test", &format!("http://{address}/cart")],
+    );
+}
+
+fn http_becomes_https(mesh: &Mesh) {
+    let url = format!("http://{FRONT}/a?b=c");
+    let answer = asked(mesh, 301, &["-i", "-H", "Host: secure.test", &url]);
+    assert!(
+        answer
+            .body
+            .to_ascii_lowercase()
+            .contains("location: https://secure.test/a?b=c"),
+        "{answer:?}"
+    );
+}
+
+/// `curl` arguments for HTTPS to a host of the gateway.
+fn resolved(host: &str, mesh: &Mesh) -> String {
+    format!("{host}:443:{}", balancer(mesh))
+}
+
+fn certificates_by_server_name(mesh: &Mesh) {
+    for host in ["shop.test", "blog.test"] {
+        let to = resolved(host, mesh);
+        let url = format!("https://{host}/cart?headers=1");
+        let answer = asked(mesh, 200, &["-k", "--resolve", &to, &url]);
+        assert_eq!(answer.version, "2", "{answer:?}");
+        let answer = answer.echo();
+        assert_eq!(answer["headers"]["x-forwarded-proto"], "https", "{answer}");
+        let shown = ask(
+            mesh,
+            &[
+                "-k",
+                "-v",
+                "--http1.1",
+                "--tls-max",
+                "1.2",
+                "--resolve",
+                &to,
+                &url,
+            ],
+        );
+        assert_eq!((shown.status, &*shown.version), (200, "1.1"), "{shown:?}");
+        assert!(shown.complaint.contains("TLSv1.2"), "{}", shown.complaint);
+    }
+    let to = resolved("shop.test", mesh);
+    let other = ask(
+        mesh,
+        &[
+            "-k",
+            "--resolve",
+            &to,
+            "-H",
+            "Host: blog.test",
+            "https://shop.test/cart",
+        ],
+    );
+    assert_eq!(other.status, 421, "{other:?}");
+    let to = resolved("nobody.test", mesh);
+    let nobody = ask(mesh, &["-k", "--resolve", &to, "https://nobody.test/"]);
+    assert!(
+        nobody.exit == 35 && nobody.complaint.contains("unrecognized name"),
+        "{nobody:?}"
+    );
+    let plain = ask(mesh, &["-H", "Host: shop.test", &format!("http://{FRONT}:443/")]);
+    assert_eq!(plain.status, 400, "{plain:?}");
+}
+
+fn a_certificate_is_replaced(mesh: &Mesh) {
+    let to = resolved("shop.test", mesh);
+    asked(mesh, 200, &["-k", "--resolve", &to, "https://shop.test/cart"]);
+    let load = Load::of(
+        mesh,
+        CLIENT,
+        &["weft", "load", "--rate", "20", "--stream", "front.edge:7000"],
+    );
+    let (yaml, pem) = secret("edge", "shop", &["shop.test"]);
+    mesh.apply(&yaml);
+    let file = mesh.write(CLIENT, "shop.pem", &pem);
+    until("the new certificate is shown", || {
+        let answer = ask(
+            mesh,
+            &["--cacert", &file, "--resolve", &to, "https://shop.test/cart"],
+        );
+        match answer.status {
+            200 => Ok(()),
+            _ => Err(format!("{answer:?}")),
+        }
+    });
+    // Nobody else noticed.
+    load.after(1_000);
+    let broken = load.failures(false);
+    assert!(broken.is_empty(), "{broken:?}");
+}
+
+fn http2_and_grpc(mesh: &Mesh) {
+    let answer = asked(
+        mesh,
+        200,
+        &[
+            "--http2-prior-knowledge",
+            "-H",
+            "Host: shop.test",
+            &format!("http://{FRONT}/call"),
+        ],
+    );
+    assert_eq!(answer.version, "2");
+    assert_eq!(answer.echo()["protocol"], "HTTP/2.0");
+}
+
+fn bytes(mesh: &Mesh) {
+    let mut conn = mesh.connect(CLIENT, FRONT, 7000);
+    conn.send("hello\n");
+    let line = conn.line();
+    assert!(line.contains("cart-") && line.contains("hello"), "{line}");
+    // The application's own certificate is what the client sees.
+    let script = format!(
+        "(echo hello; sleep 1) | timeout 10 openssl s_client -connect {FRONT}:9443 -servername tls.shop 2>&1"
+    );
+    let shown = until("TLS is passed on", || {
+        let out = mesh.exec(CLIENT, &["sh", "-c", &script]);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        match text.contains("olleh") {
+            true => Ok(text),
+            false => Err(text),
+        }
+    });
+    assert!(shown.contains("BEGIN CERTIFICATE"), "{shown}");
+}
+
+fn ingress(mesh: &Mesh) {
+    let (yaml, pem) = secret("shop", "market", &["market.test"]);
+    let ingress = r"
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: market, namespace: shop}
+spec:
+  ingressClassName: weft
+  tls: [{hosts: [market.test], secretName: market}]
+  rules:
+    - host: market.test
+      http:
+        paths:
+          - {path: /cart, pathType: Prefix, backend: {service: {name: cart, port: {name: http}}}}
+          - {path: /only, pathType: Exact, backend: {service: {name: cart, port: {number: 80}}}}
+          - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
+";
+    let _there = mesh.with(&(yaml + ingress));
+    let pod = |path: &str| {
+        let answer = asked(
+            mesh,
+            200,
+            &["-H", "Host: market.test", &format!("http://{FRONT}{path}")],
+        );
+        answer.echo()["pod"].as_str().unwrap_or_default().to_owned()
+    };
+    for (path, wanted) in [
+        ("/cart/1", "cart-"),
+        ("/only", "cart-"),
+        ("/only/1", "web-"),
+        ("/cartwheel", "web-"),
+    ] {
+        let pod = pod(path);
+        assert!(pod.starts_with(wanted), "{path}: {pod}");
+    }
+    let file = mesh.write(CLIENT, "market.pem", &pem);
+    let to = resolved("market.test", mesh);
+    asked(
+        mesh,
+        200,
+        &["--cacert", &file, "--resolve", &to, "https://market.test/cart"],
+    );
+    let address = balancer(mesh);
+    until("the Ingress says where it is served", || {
+        let all = mesh.get("Ingress", "shop");
+        let shown = all
+            .first()
+            .and_then(|one| one.pointer("/status/loadBalancer/ingress/0/ip"));
+        match shown.and_then(Value::as_str) == Some(&*address) {
+            true => Ok(()),
+            false => Err(format!("{all:?}")),
+        }
+    });
+}
+
+/// Many who say nothing don't keep others out, and don't stay.
+fn silent_clients(mesh: &Mesh) {
+    let mut silent: Vec<_> = (0..20).map(|_| mesh.connect(CLIENT, FRONT, 80)).collect();
+    let mut slow = mesh.connect(CLIENT, FRONT, 80);
+    slow.send("GET /cart HTTP/1.1\r\nhost: shop.test\r\nx-slow: ");
+    asked(
+        mesh,
+        200,
+        &["-H", "Host: shop.test", &format!("http://{FRONT}/cart")],
+    );
+    let rest = silent.pop().unwrap().rest_within(Duration::from_secs(25));
+    assert_eq!(rest, Some(Vec::new()), "one who says nothing is not kept");
+    let rest = slow
+        .rest_within(Duration::from_secs(25))
+        .expect("nor is one who is slow");
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.starts_with("HTTP/1.1 408 "), "{rest}");
+}
+
+/// Pods of the gateway, and of what is behind it, go away under load: no request is lost.
+fn pods_come_and_go(mesh: &Mesh) {
+    asked(
+        mesh,
+        404,
+        &["-H", "Host: nobody.test", &format!("http://{FRONT}/")],
+    );
+    let route = r"
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: any, namespace: shop}
+spec:
+  parentRefs: [{name: front, namespace: edge, sectionName: http}]
+  hostnames: [front.edge]
+  rules: [{backendRefs: [{name: cart, port: 80}]}]
+";
+    let _there = mesh.with(route);
+    asked(mesh, 200, &[&format!("http://{FRONT}/")]);
+    let load = Load::of(
+        mesh,
+        CLIENT,
+        &[
+            "weft",
+            "load",
+            "--rate",
+            "20",
+            "--http1",
+            "GET=http://front.edge/items",
+        ],
+    );
+    for (namespace, deployment) in [("shop", "cart"), ("edge", "front")] {
+        let gone = mesh.ready(namespace, deployment, 2).remove(0).name;
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": gone, "namespace": namespace}});
+        mesh.client()
+            .ask::<Vec<Applied>>(&Request::Delete { objects: vec![pod] })
+            .unwrap();
+        until("another pod is there", || {
+            let pods = mesh.ready(namespace, deployment, 2);
+            match pods.iter().all(|pod| pod.name != gone) {
+                true => Ok(()),
+                false => Err(format!("{pods:?}")),
+            }
+        });
+    }
+    load.after(5_000);
+    let failed = load.failures(true);
+    assert!(failed.is_empty(), "{failed:?}");
+    let connections = mesh.metric(GATEWAY, "weft_gateway_connections", &[]);
+    assert!(connections >= 0.0);
+}
