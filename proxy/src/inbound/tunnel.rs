@@ -81,7 +81,7 @@ async fn served(worker: &Worker, called: &Called, arrival: Arrival) {
     };
     let app = tokio::select! {
         biased;
-        app = app::connect(worker, &permit, called.original) => app,
+        app = Box::pin(app::connect(worker, &permit, called.original)) => app,
         () = arrival.given_up() => return,
     };
     match app {

@@ -41,7 +41,7 @@ pub async fn serve(worker: &Rc<Worker>, accepted: Accepted, target: Target) {
         peer,
         original,
     } = accepted;
-    let chosen = connection::choose(worker, &socket, original, &target).await;
+    let chosen = Box::pin(connection::choose(worker, &socket, original, &target)).await;
     carry(worker, Stream::Plain(socket), peer, "outbound", begun, &chosen).await;
 }
 
@@ -68,7 +68,8 @@ pub async fn carry(
         upstream: None,
     };
     let connecting = match chosen {
-        Ok(target) => connected(worker, target)
+        // What it takes to connect is large, and over by the time that bytes flow.
+        Ok(target) => Box::pin(connected(worker, target))
             .await
             .map(|connected| (connected, target)),
         Err(failure) => Err(*failure),
