@@ -1,8 +1,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use prost::Message as _;
 use weft_proto::model::{Service, ServiceName, TrustBundle, TrustDomain};
 use weft_proto::wire::discovery::Resource as Wire;
+use weft_proto::wire::v1::Rejected;
 
 use super::fake::{Server, broken, endpoints, service, sidecars, soon, wire};
 use super::*;
