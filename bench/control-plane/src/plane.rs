@@ -123,17 +123,8 @@ impl Plane {
             let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
             number.unwrap_or(0) * 1024
         };
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-        let ticks: u64 = after
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
         Ok(Used {
-            // The kernel reports hundredths of a second on every architecture that matters here.
-            processor: Duration::from_millis(ticks * 10),
+            processor: processor(&self.pid.to_string())?,
             memory: kilobytes("VmRSS:"),
             peak: kilobytes("VmHWM:"),
         })
@@ -144,4 +135,14 @@ impl Plane {
         self.child.kill().await?;
         Ok(())
     }
+}
+
+/// Processor time of a process so far; `self` is this one.
+pub fn processor(process: &str) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let fields = after.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    // The kernel reports hundredths of a second on every architecture that matters here.
+    Ok(Duration::from_millis(ticks * 10))
 }

@@ -1,10 +1,14 @@
-//! One simulated sidecar: a certificate, a stream, an answer to each response, and another stream when that one ends.
+//! One simulated sidecar: a certificate, a stream, an answer to each response, and another stream when that one ends. TLS, HTTP/2 and
+//! messages are real, and all of one sidecar is one task: the others of it are on other machines in a cluster, and here take processor
+//! time from the control plane that is measured.
 //!
 //! Enters: what the control plane sends. Leaves: notes of when what came. Never: a pause before it reconnects that would spread a storm.
 
 use crate::town::{self, Town};
-use anyhow::Context as _;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use h2::client::SendRequest;
 use hyper_util::rt::TokioIo;
+use prost::Message;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -16,10 +20,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use weft_proto::resource::Kind;
-use weft_proto::wire::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use weft_proto::wire::v1::SignRequest;
 use weft_proto::wire::v1::certificate_authority_client::CertificateAuthorityClient;
@@ -28,6 +31,12 @@ use weft_proto::wire::v1::certificate_authority_client::CertificateAuthorityClie
 const PAUSE: Duration = Duration::from_millis(100);
 /// Largest response, bytes.
 const MAX_RESPONSE: usize = 32 << 20;
+
+/// The stream that is measured.
+const STREAM: &str = "https://weft-control-plane/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// Bytes that may be on their way on a stream, and on a connection.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 5 << 20;
 
 /// What a sidecar has noticed.
 #[derive(Debug)]
@@ -72,12 +81,15 @@ fn tls(
     Ok(Arc::new(config))
 }
 
-async fn channel(address: SocketAddr, tls: Arc<ClientConfig>) -> anyhow::Result<Channel> {
+async fn connect(address: SocketAddr, tls: Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from("weft-control-plane.weft-system.svc")?;
-    let stream = TlsConnector::from(tls).connect(name, socket).await?;
-    let mut stream = Some(TokioIo::new(stream));
+    Ok(TlsConnector::from(tls).connect(name, socket).await?)
+}
+
+async fn channel(address: SocketAddr, tls: Arc<ClientConfig>) -> anyhow::Result<Channel> {
+    let mut stream = Some(TokioIo::new(connect(address, tls).await?));
     let connector = tower::service_fn(move |_| {
         let stream = stream
             .take()
@@ -86,6 +98,34 @@ async fn channel(address: SocketAddr, tls: Arc<ClientConfig>) -> anyhow::Result<
     });
     let endpoint = Endpoint::from_static("http://weft-control-plane");
     Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+/// A message as gRPC frames it.
+fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(5 + length);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    frame.put(message.encode_to_vec().as_slice());
+    frame.freeze()
+}
+
+/// The next whole message of what has come.
+fn message(unread: &mut BytesMut) -> anyhow::Result<Option<Bytes>> {
+    let Some(head) = unread.first_chunk::<5>() else {
+        return Ok(None);
+    };
+    let [compressed, a, b, c, d] = *head;
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d]))?;
+    anyhow::ensure!(
+        compressed == 0 && length <= MAX_RESPONSE,
+        "a message that isn't taken"
+    );
+    if unread.len() < 5 + length {
+        return Ok(None);
+    }
+    unread.advance(5);
+    Ok(Some(unread.split_to(length).freeze()))
 }
 
 /// A connection on which certificates are asked for.
@@ -150,53 +190,82 @@ impl Sidecar {
     /// Runs until it is aborted.
     pub async fn run(mut self) {
         for stream in 0.. {
-            let ended = self.stream(stream).await;
-            if let Err(error) = ended
-                && let Some(status) = error.downcast_ref::<tonic::Status>()
-                && status.code() != tonic::Code::Unavailable
-                && status.code() != tonic::Code::Unknown
-            {
-                let _ = self.notes.send(Note::Refused(format!(
-                    "{:?}: {}",
-                    status.code(),
-                    status.message()
-                )));
-            }
+            // A connection that breaks is what a crash looks like; a status that says more is noted.
+            let _ = self.stream(stream).await;
             sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
 
     async fn stream(&mut self, number: usize) -> anyhow::Result<()> {
-        let channel = channel(self.address, self.tls.clone()).await?;
-        let (requests, receiver) = mpsc::channel(2 * Kind::ALL.len());
-        for kind in Kind::ALL {
-            requests
-                .try_send(self.first(kind))
-                .context("room for every kind")?;
-        }
-        let mut service =
-            AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
-        let opened = service
-            .delta_aggregated_resources(ReceiverStream::new(receiver))
+        let socket = connect(self.address, self.tls.clone()).await?;
+        let (client, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(socket)
             .await?;
-        let mut responses = opened.into_inner();
+        tokio::select! {
+            biased;
+            ended = connection => Ok(ended?),
+            ended = self.talk(client, number) => ended,
+        }
+    }
+
+    async fn talk(&mut self, client: SendRequest<Bytes>, number: usize) -> anyhow::Result<()> {
+        let mut client = client.ready().await?;
+        let request = http::Request::post(STREAM)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?;
+        let (response, mut requests) = client.send_request(request, false)?;
+        for kind in Kind::ALL {
+            requests.send_data(framed(&self.first(kind)), false)?;
+        }
+        let response = response.await?;
+        self.ended(response.headers());
+        let mut body = response.into_body();
         let mut missing: BTreeSet<Kind> = Kind::ALL.into_iter().collect();
-        while let Some(response) = responses.message().await? {
-            let Some(kind) = Kind::from_type_url(&response.type_url) else {
-                continue;
-            };
-            self.take(kind, &response);
-            let answer = DeltaDiscoveryRequest {
-                type_url: response.type_url,
-                response_nonce: response.nonce,
-                ..DeltaDiscoveryRequest::default()
-            };
-            requests.send(answer).await?;
-            if missing.remove(&kind) && missing.is_empty() {
-                let _ = self.notes.send(Note::Settled(number));
+        let mut unread = BytesMut::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            unread.extend_from_slice(&chunk);
+            while let Some(message) = message(&mut unread)? {
+                let response = DeltaDiscoveryResponse::decode(message)?;
+                let Some(kind) = Kind::from_type_url(&response.type_url) else {
+                    continue;
+                };
+                self.take(kind, &response);
+                let answer = DeltaDiscoveryRequest {
+                    type_url: response.type_url,
+                    response_nonce: response.nonce,
+                    ..DeltaDiscoveryRequest::default()
+                };
+                requests.send_data(framed(&answer), false)?;
+                if missing.remove(&kind) && missing.is_empty() {
+                    let _ = self.notes.send(Note::Settled(number));
+                }
             }
         }
+        if let Some(trailers) = body.trailers().await? {
+            self.ended(&trailers);
+        }
         Ok(())
+    }
+
+    /// Notes a status that isn't what a control plane that stops says.
+    fn ended(&self, headers: &http::HeaderMap) {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let Some(code) = text("grpc-status").and_then(|code| code.parse().ok()) else {
+            return;
+        };
+        let code = tonic::Code::from_i32(code);
+        if !matches!(
+            code,
+            tonic::Code::Ok | tonic::Code::Unavailable | tonic::Code::Unknown
+        ) {
+            let message = text("grpc-message").unwrap_or_default();
+            let _ = self.notes.send(Note::Refused(format!("{code:?}: {message}")));
+        }
     }
 
     fn first(&self, kind: Kind) -> DeltaDiscoveryRequest {

@@ -1,7 +1,8 @@
 //! How long a call of the injector's webhook takes, and what it costs: a real `weft injector` process, asked over TLS on loopback by so many
-//! connections that are kept alive, each of which asks again as soon as it is answered.
+//! connections that are kept alive. Three loads: one call after the other, which is the machine's own floor; as many at a time, each
+//! connection asking again as soon as it is answered; and bursts of as many, with a pause behind the last answer.
 //!
-//! Enters: the binary. Leaves: a line. Never: an assertion.
+//! Enters: the binary. Leaves: a line for each load. Never: an assertion.
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
@@ -30,6 +32,13 @@ struct Options {
     /// Connections, and so calls at a time
     #[arg(long, default_value_t = 50)]
     connections: usize,
+    /// Milliseconds between two bursts
+    #[arg(long, default_value_t = 50)]
+    pause: u64,
+    /// By how much the injector gives way to the client (`nice`): an API server has a machine of its own, and where the client waits for
+    /// a processor, its own waiting is in the figures
+    #[arg(long, default_value_t = 0)]
+    behind: u8,
     /// The `weft` to measure
     #[arg(long, default_value = "target/release/weft")]
     weft: PathBuf,
@@ -59,7 +68,9 @@ async fn main() -> anyhow::Result<()> {
     std::fs::write(&key, made.signing_key.serialize_pem())?;
     let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
     let (https, plain) = (free()?, free()?);
-    let injector = Command::new(&options.weft)
+    let injector = Command::new("nice")
+        .args(["-n", &options.behind.to_string()])
+        .arg(&options.weft)
         .arg("injector")
         .env("WEFT_LOG", &options.log)
         .env("WEFT_INJECTOR_CERTIFICATE_FILE", &certificate)
@@ -88,32 +99,63 @@ async fn main() -> anyhow::Result<()> {
         connections.push(connect(https, tls.clone()).await?);
     }
     // What is loaded and allocated once isn't a call's.
-    let warm = run(connections, &request, options.calls / 10).await?;
-    let (injector_before, client_before) = (processor(injector.0.id())?, processor(std::process::id())?);
-    let begun = Instant::now();
-    let (times, answer) = measured(warm, &request, options.calls).await?;
-    let took = begun.elapsed();
-    let calls = times.len();
-    let micros = |before: Duration, after: Duration| (after - before).as_micros() as f64 / calls as f64;
-    let at = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1000.0;
+    let loads = Loads {
+        request,
+        injector: injector.0.id(),
+    };
+    let (_, connections) = run(connections, &loads.request, options.calls / 10, None).await?;
     println!(
-        "{calls} calls, {} at a time, {} bytes asked and {answer} answered each: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms, \
-         {:.0}/s",
-        options.connections,
-        request.len(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(1.0),
-        calls as f64 / took.as_secs_f64(),
+        "{} bytes asked; the injector holds at most {} MiB",
+        loads.request.len(),
+        peak(injector.0.id())? / 1024
     );
-    println!(
-        "CPU of a call: injector {:.1} us, client {:.1} us; the injector holds at most {} MiB",
-        micros(injector_before, processor(injector.0.id())?),
-        micros(client_before, processor(std::process::id())?),
-        peak(injector.0.id())? / 1024,
-    );
+    let one = vec![connect(https, tls).await?];
+    loads
+        .measure("one after the other", one, options.calls / 10, None)
+        .await?;
+    let many = format!("{} at a time", options.connections);
+    let connections = loads.measure(&many, connections, options.calls, None).await?;
+    let pause = Duration::from_millis(options.pause);
+    let bursts = format!("bursts of {}, {} ms between", options.connections, options.pause);
+    loads
+        .measure(&bursts, connections, options.calls / 5, Some(pause))
+        .await?;
     Ok(())
+}
+
+struct Loads {
+    request: Arc<[u8]>,
+    injector: u32,
+}
+
+impl Loads {
+    /// One load, and its line.
+    async fn measure(
+        &self,
+        what: &str,
+        connections: Connections,
+        calls: usize,
+        pause: Option<Duration>,
+    ) -> anyhow::Result<Connections> {
+        let (injector, client) = (processor(self.injector)?, processor(std::process::id())?);
+        let begun = Instant::now();
+        let (times, connections) = run(connections, &self.request, calls, pause).await?;
+        let took = begun.elapsed();
+        let calls = times.len() as f64;
+        let micros = |before: Duration, after: Duration| (after - before).as_micros() as f64 / calls;
+        let at = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1000.0;
+        println!(
+            "{what}: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms; {:.0}/s; CPU of a call: injector {:.1} us, client {:.1} us",
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0),
+            calls / took.as_secs_f64(),
+            micros(injector, processor(self.injector)?),
+            micros(client, processor(std::process::id())?),
+        );
+        Ok(connections)
+    }
 }
 
 fn client(
@@ -158,64 +200,51 @@ async fn connect(address: SocketAddr, tls: TlsConnector) -> anyhow::Result<TlsSt
 
 type Connections = Vec<TlsStream<TcpStream>>;
 
-/// Asks so many times, and returns the connections.
-async fn run(connections: Connections, request: &Arc<[u8]>, calls: usize) -> anyhow::Result<Connections> {
-    let each = calls.div_ceil(connections.len().max(1));
-    let mut asking = JoinSet::new();
-    for mut connection in connections {
-        let request = request.clone();
-        asking.spawn(async move {
-            let mut buffer = Vec::with_capacity(32 << 10);
-            for _ in 0..each {
-                ask(&mut connection, &request, &mut buffer).await?;
-            }
-            anyhow::Ok(connection)
-        });
-    }
-    let mut back = Vec::new();
-    while let Some(done) = asking.join_next().await {
-        back.push(done??);
-    }
-    Ok(back)
-}
-
-/// Asks so many times; microseconds that each took, and the length of the last answer.
-async fn measured(
+/// Asks so many times, over all connections at once; with a pause, all ask at the same moment, and again that long after the last answer.
+/// Microseconds that each took, and the connections.
+async fn run(
     connections: Connections,
     request: &Arc<[u8]>,
     calls: usize,
-) -> anyhow::Result<(Histogram<u64>, usize)> {
+    pause: Option<Duration>,
+) -> anyhow::Result<(Histogram<u64>, Connections)> {
     let each = calls.div_ceil(connections.len().max(1));
+    let together = Arc::new(Barrier::new(connections.len()));
     let mut asking = JoinSet::new();
     for mut connection in connections {
-        let request = request.clone();
+        let (request, together) = (request.clone(), together.clone());
         asking.spawn(async move {
             let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-            let (mut buffer, mut length) = (Vec::with_capacity(32 << 10), 0);
+            let mut buffer = Vec::with_capacity(32 << 10);
             for _ in 0..each {
+                if let Some(pause) = pause {
+                    together.wait().await;
+                    sleep(pause).await;
+                }
                 let begun = Instant::now();
-                length = ask(&mut connection, &request, &mut buffer).await?;
+                ask(&mut connection, &request, &mut buffer).await?;
                 let micros = u64::try_from(begun.elapsed().as_micros())?;
                 times.saturating_record(micros.max(1));
             }
-            anyhow::Ok((times, length))
+            anyhow::Ok((times, connection))
         });
     }
-    let (mut all, mut answer) = (Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?, 0);
+    let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
+    let mut back = Vec::new();
     while let Some(done) = asking.join_next().await {
-        let (times, length) = done??;
+        let (times, connection) = done??;
         all.add(times)?;
-        answer = length;
+        back.push(connection);
     }
-    Ok((all, answer))
+    Ok((all, back))
 }
 
-/// One call; the length of its answer.
+/// One call.
 async fn ask(
     connection: &mut TlsStream<TcpStream>,
     request: &[u8],
     buffer: &mut Vec<u8>,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<()> {
     connection.write_all(request).await?;
     connection.flush().await?;
     buffer.clear();
@@ -232,7 +261,7 @@ async fn ask(
             whole = end + 4 + length;
         }
     }
-    Ok(buffer.len())
+    Ok(())
 }
 
 /// Processor time of a process so far.
