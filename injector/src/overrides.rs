@@ -186,7 +186,10 @@ fn inbound_concurrency(pod: &Pod<'_>) -> Result<Option<String>, Refusal> {
         return Ok(None);
     };
     let text = text.trim();
-    let number = || text.parse().is_ok_and(|count| (1..=MAX_CONCURRENCY).contains(&count));
+    let number = || {
+        text.parse()
+            .is_ok_and(|count| (1..=MAX_CONCURRENCY).contains(&count))
+    };
     if text == "adaptive" || number() {
         return Ok(Some(text.to_owned()));
     }
