@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use weft_proto::resource::{Resource, version};
@@ -16,6 +17,8 @@ pub struct Item {
     name: Arc<str>,
     resource: Resource,
     wire: OnceLock<Wire>,
+    /// Of endpoints: hashes of the pods behind them, in order.
+    pods: OnceLock<Box<[u64]>>,
 }
 
 /// A resource as it travels.
@@ -38,7 +41,25 @@ impl Item {
             name: resource.name().into(),
             resource,
             wire: OnceLock::new(),
+            pods: OnceLock::new(),
         }
+    }
+
+    /// Of endpoints: whether a pod of this [`pod_hash`] may be behind them. Told without a look at each of them: this is asked
+    /// of all Services for each change of a pod.
+    pub(crate) fn may_lead_to(&self, pod: u64) -> bool {
+        let pods = self.pods.get_or_init(|| {
+            let Resource::Endpoints(endpoints) = &self.resource else {
+                return Box::default();
+            };
+            let workloads = endpoints.endpoints.iter().map(|endpoint| &endpoint.workload);
+            let mut pods: Vec<u64> = workloads
+                .map(|workload| pod_hash(&workload.namespace, &workload.pod))
+                .collect();
+            pods.sort_unstable();
+            pods.into()
+        });
+        pods.binary_search(&pod).is_ok()
     }
 
     /// The resource's name on the stream.
@@ -59,6 +80,13 @@ impl Item {
             Wire { bytes, version }
         })
     }
+}
+
+/// A number that is most likely another for another pod.
+pub(crate) fn pod_hash(namespace: &str, pod: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (namespace, pod).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Items {

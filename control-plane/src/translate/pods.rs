@@ -1,5 +1,6 @@
 //! Pods with a sidecar, by address, for those who call them directly: headless Services, and addresses learned otherwise.
 
+use super::item::pod_hash;
 use super::workload::{locality, workload};
 use super::{Item, Items, endpoints, inbound};
 use crate::mesh::{Mesh, Pod};
@@ -71,7 +72,22 @@ pub(super) fn pods(mesh: &Mesh, services: &Items, endpoints: &Items, last: Optio
         .flat_map(|mesh| dirty.iter().filter_map(|name| mesh.pods.get(name)))
         .flat_map(|pod| pod.addresses.iter().map(IpAddr::to_canonical))
         .collect();
-    let owners = owners(&|address| touched.contains(&address.to_canonical()));
+    let owners = if last.mesh.pods.same(&mesh.pods) {
+        // Whoever had an address has it still.
+        let owner = |address: &IpAddr| {
+            let owner = match last.pods.get(&*address.to_string())?.resource() {
+                Resource::Pod(pod) => ServiceName {
+                    namespace: pod.workload.namespace.clone(),
+                    name: pod.workload.pod.clone(),
+                },
+                _ => return None,
+            };
+            Some((*address, &**mesh.pods.get(&owner)?))
+        };
+        touched.iter().filter_map(owner).collect()
+    } else {
+        owners(&|address| touched.contains(&address.to_canonical()))
+    };
     last.pods.with(touched.iter().map(|address| {
         let made = owners.get(address).and_then(|pod| item(pod, *address));
         made.map_or_else(
@@ -122,11 +138,21 @@ fn ports(
 ) -> BTreeMap<ServiceName, Vec<PodPort>> {
     let only: Option<BTreeSet<(&str, &str)>> =
         only.map(|only| only.iter().map(|pod| (&*pod.namespace, &*pod.name)).collect());
+    let hashes: Option<Vec<u64>> = only.as_ref().map(|only| {
+        only.iter()
+            .map(|(namespace, pod)| pod_hash(namespace, pod))
+            .collect()
+    });
     let mut pods: BTreeMap<ServiceName, BTreeMap<u16, PodPort>> = BTreeMap::new();
     for (name, item) in services.iter() {
         let Resource::Service(service) = item.resource() else {
             continue;
         };
+        if let (Some(hashes), Some(item)) = (&hashes, endpoints.get(name))
+            && !hashes.iter().any(|pod| item.may_lead_to(*pod))
+        {
+            continue;
+        }
         for endpoint in behind(endpoints, name) {
             let (namespace, pod) = (&*endpoint.workload.namespace, &*endpoint.workload.pod);
             if pod.is_empty()

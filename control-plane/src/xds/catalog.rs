@@ -84,11 +84,15 @@ pub async fn run(
     catalogs: watch::Sender<Option<Arc<Catalog>>>,
     metrics: Arc<Metrics>,
 ) {
+    let mut before: Option<Arc<Catalog>> = None;
     loop {
         let mesh = meshes.borrow_and_update().clone();
         if complete(&mesh) {
             let seen = Instant::now();
             let last = catalogs.borrow().clone();
+            // Nobody needs the one before any more: a stream that let go of it last would have to take a large mesh apart.
+            let unneeded = std::mem::replace(&mut before, last.clone());
+            drop(tokio::task::spawn_blocking(move || drop(unneeded)));
             // A large mesh takes a while: not on a thread that serves streams.
             let translated = tokio::task::spawn_blocking(move || match last {
                 Some(last) => last.next(mesh, seen),
