@@ -280,7 +280,8 @@ fn what_judging_costs() {
         let judged = Instant::now();
         let (answer, changed) = reply(&request, &verdict);
         assert!(changed && answer.len() > 1_000);
-        drop((verdict, request));
+        drop(verdict);
+        drop(request);
         drop(arena);
         for (sum, part) in spent
             .iter_mut()

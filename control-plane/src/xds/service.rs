@@ -220,7 +220,7 @@ struct Stream {
 }
 
 enum Phase {
-    Opened(Opened),
+    Opened(Box<Opened>),
     Running(Box<Session>),
     Ended,
 }
@@ -236,7 +236,7 @@ impl Stream {
         let node = format!("{}/{}", opened.peer.id.namespace(), opened.peer.pod.pod);
         service.metrics.connected.inc();
         tracing::debug!(node, remote = opened.remote, "a sidecar's stream begins");
-        let phase = Phase::Opened(opened);
+        let phase = Phase::Opened(Box::new(opened));
         Self { service, node, phase }
     }
 
@@ -260,11 +260,12 @@ impl Stream {
     async fn said(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Ended) {
-                Phase::Opened(Opened {
-                    peer,
-                    remote,
-                    requests,
-                }) => {
+                Phase::Opened(opened) => {
+                    let Opened {
+                        peer,
+                        remote,
+                        requests,
+                    } = *opened;
                     let begun = self.service.begin(&peer, &self.node, remote, requests).await?;
                     let Some(session) = begun else { return Ok(None) };
                     self.phase = Phase::Running(Box::new(session));

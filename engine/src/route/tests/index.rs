@@ -37,7 +37,6 @@ fn matches() -> impl Strategy<Value = RouteMatch> {
             (0, true) => vec![("x-user".into(), StringMatch::Exact("jane".into()))],
             _ => Vec::new(),
         },
-        ..RouteMatch::default()
     })
 }
 
