@@ -8,7 +8,8 @@ use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::time::Duration;
 use weft_proto::model::{
-    Endpoint, Endpoints, Health, HealthCheck, Locality, Outliers, ServiceName, Traffic, Workload,
+    Algorithm, Balance, Endpoint, Endpoints, Health, HealthCheck, Locality, Outliers, ServiceName, Traffic,
+    Workload,
 };
 
 fn cluster(count: usize, traffic: Traffic, prev: Option<&Cluster>) -> Cluster {
@@ -216,8 +217,16 @@ fn success_rates_eject_the_one_that_stands_out() {
         success_rate_deviation: Some(1_900),
         ..Outliers::default()
     };
+    // By turns: whoever fails gets fewer requests by cost, soon too few for a rate.
+    let traffic = Traffic {
+        balance: Balance {
+            algorithm: Algorithm::RoundRobin,
+            ..Balance::default()
+        },
+        ..outliers(rules)
+    };
     for (count, ejected) in [(6, 1), (4, 0)] {
-        let cluster = cluster(count, outliers(rules), None);
+        let cluster = cluster(count, traffic.clone(), None);
         let mut rng = StdRng::seed_from_u64(1);
         let mut lots = StdRng::seed_from_u64(2);
         for n in 0..count as u64 * 3_000 {

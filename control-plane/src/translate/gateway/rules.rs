@@ -4,10 +4,11 @@ use super::attach::Attached;
 use crate::mesh::{Diagnostic, Mesh};
 use crate::translate::routes::backend::{From, SHARE_REFUSED};
 use crate::translate::routes::gateway::{Order, Precedence};
-use crate::translate::routes::layer::MOST_RULES;
+use crate::translate::routes::layer::{MOST_RULES, too_many_expressions};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use weft_proto::expression;
 use weft_proto::model::{ConnectionRule, HostPattern, Listener, ListenerProtocol, RouteRule, VirtualHost};
 
 /// Most hosts of one listener that a gateway takes.
@@ -113,6 +114,14 @@ pub(super) fn bounded(
             ));
             host.rules.truncate(MOST_RULES);
         }
+        if let Some(first) = too_many_expressions(host.rules.iter()) {
+            let (name, most) = (&host.host, expression::MOST);
+            let rule = &host.rules[first].origin;
+            say(format!(
+                "has more than {most} regular expressions for {name}; {rule} and the rules after it are left out"
+            ));
+            host.rules.truncate(first);
+        }
     }
     hosts
 }
@@ -154,4 +163,47 @@ fn connections(
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
     all.dedup_by(|(a, left), (b, right)| a == b && left == right);
     all.into_iter().take(MOST_RULES).map(|(_, rule)| rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+    use std::sync::Arc;
+    use weft_proto::model::{
+        HostPattern, Listener, ListenerProtocol, Origin, RouteMatch, RouteRule, StringMatch, VirtualHost,
+    };
+
+    #[test]
+    fn expressions_beyond_what_a_gateway_takes_are_left_out_and_told() {
+        let listener = Listener {
+            origin: Origin::default(),
+            name: "http".into(),
+            port: 80,
+            bind: 8_080,
+            protocol: ListenerProtocol::Http,
+            host: HostPattern::Any,
+            certificates: Vec::new(),
+            hosts: Vec::new(),
+            connections: Vec::new(),
+        };
+        let name: Arc<str> = "x-word".into();
+        let rule = RouteRule {
+            matches: RouteMatch {
+                headers: vec![(name, StringMatch::Regex("a+".into())); 16],
+                ..RouteMatch::default()
+            },
+            ..RouteRule::default()
+        };
+        // (rules of 16 expressions, those that are left, whether it is told)
+        for (rules, left, told) in [(62, 62, false), (63, 62, true)] {
+            let hosts = vec![VirtualHost {
+                host: HostPattern::Any,
+                rules: vec![rule.clone(); rules],
+            }];
+            let mut findings = Vec::new();
+            let hosts = bounded(hosts, &listener, &mut findings);
+            assert_eq!(hosts[0].rules.len(), left);
+            assert_eq!(!findings.is_empty(), told, "{findings:?}");
+        }
+    }
 }

@@ -8,6 +8,18 @@ use weft_proto::model::{ConnectionRule, Origin, Protocol, RouteRule, Routes, Ser
 /// Most rules of one Service that a sidecar takes, of each kind.
 pub(in crate::translate) const MOST_RULES: usize = 10_000;
 
+/// The place of the first rule whose expressions are more than a sidecar takes in one table.
+pub(in crate::translate) fn too_many_expressions<'a>(
+    rules: impl Iterator<Item = &'a RouteRule>,
+) -> Option<usize> {
+    let mut count = 0;
+    let mut rules = rules;
+    rules.position(|rule| {
+        count += expression::count(rule);
+        count > expression::MOST
+    })
+}
+
 /// The ports that a rule is about: of requests, all that can carry some.
 pub(super) fn reach(service: &DeclaredService, limit: Option<u16>, requests: bool) -> Vec<u16> {
     let opaque = |protocol| matches!(protocol, Protocol::Tcp | Protocol::Tls);
@@ -91,11 +103,7 @@ impl Layer {
     pub(super) fn bound(&mut self) -> Option<Origin> {
         self.rules.truncate(MOST_RULES);
         self.connections.truncate(MOST_RULES);
-        let mut count = 0;
-        let too_many = self.rules.iter().position(|(_, rule)| {
-            count += expression::count(rule);
-            count > expression::MOST
-        })?;
+        let too_many = too_many_expressions(self.rules.iter().map(|(_, rule)| rule))?;
         let first = self.rules.drain(too_many..).next();
         first.map(|(_, rule)| rule.origin)
     }
