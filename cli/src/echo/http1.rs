@@ -1,7 +1,7 @@
 //! The HTTP side of the echo.
 //!
 //! `PUT /echo/behaviour?delay=MS&status=CODE` makes this pod answer so from then on, and `GET /echo/seen` says how many requests it has
-//! had; neither counts as one. `?delay=MS`, `?status=CODE` and `?size=BYTES` shape the answer; `Upgrade: echo` (or `websocket`, raw) sends every byte back.
+//! had; neither counts as one, nor does `/healthz`. `?delay=MS`, `?status=CODE` and `?size=BYTES` shape the answer; `Upgrade: echo` (or `websocket`, raw) sends every byte back.
 
 use super::{Body, LONGEST_BODY, Me, peer};
 use bytes::Bytes;
@@ -16,6 +16,9 @@ use std::time::Duration;
 
 /// Requests so far.
 static SEEN: AtomicU64 = AtomicU64::new(0);
+
+/// Answers as any path does, and is not counted.
+const HEALTH: &str = "/healthz";
 /// How this pod answers what doesn't say itself; 0: as usual.
 static DELAY: AtomicU64 = AtomicU64::new(0);
 static STATUS: AtomicU64 = AtomicU64::new(0);
@@ -53,7 +56,10 @@ pub(super) async fn answer(mut request: Request<Incoming>, me: Arc<Me>) -> Respo
         "/echo/seen" => return plain(StatusCode::OK, SEEN.load(Relaxed).to_string().into()),
         _ => {}
     }
-    SEEN.fetch_add(1, Relaxed);
+    // A caller's health checks come whenever they are due: who counts requests does not mean them.
+    if request.uri().path() != HEALTH {
+        SEEN.fetch_add(1, Relaxed);
+    }
     let behaviour = |way: &AtomicU64| Some(way.load(Relaxed)).filter(|value| *value != 0);
     if let Some(millis) = number("delay").or_else(|| behaviour(&DELAY)) {
         tokio::time::sleep(Duration::from_millis(millis.min(60_000))).await;
