@@ -25,6 +25,7 @@
 //! - [`settings`]: what an operator can set.
 
 pub mod server;
+pub mod threads;
 pub mod review;
 pub mod keeping;
 pub mod certificate;

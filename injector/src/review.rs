@@ -3,6 +3,7 @@
 //! In: a POST. Out: an AdmissionReview with an answer, or a status and a sentence. Never: more bytes of bodies in memory than
 //! [`BODIES`], or a wait without end for one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -10,6 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::admit::{self, MAX_BODY};
@@ -88,7 +90,7 @@ impl Unread {
 }
 
 /// Reads a review, judges it and answers.
-pub(crate) async fn answer(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -> Answer {
+pub(crate) async fn answer(request: Request<Incoming>, reviews: &Arc<Reviews>, judge: Judge) -> Answer {
     match answered(request, reviews, judge).await {
         Ok(body) => typed(StatusCode::OK, body, "application/json"),
         Err(error) => {
@@ -100,7 +102,11 @@ pub(crate) async fn answer(request: Request<Incoming>, reviews: &Reviews, judge:
     }
 }
 
-async fn answered(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -> Result<Vec<u8>, Unread> {
+async fn answered(
+    request: Request<Incoming>,
+    reviews: &Arc<Reviews>,
+    judge: Judge,
+) -> Result<Vec<u8>, Unread> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -128,15 +134,16 @@ async fn answered(request: Request<Incoming>, reviews: &Reviews, judge: Judge) -
         Ok(Err(_)) => return Err(Unread::Broken),
         Ok(Ok(body)) => body.to_bytes(),
     };
-    let _alone = match body.len() > LARGE {
-        true => Some(
-            timeout(BODY_TIME, reviews.large.acquire())
-                .await
-                .map_err(|_| Unread::Busy)?,
-        ),
-        false => None,
+    if body.len() <= LARGE {
+        return judged(&body, reviews, judge);
+    }
+    let Ok(Ok(_alone)) = timeout(BODY_TIME, reviews.large.acquire()).await else {
+        return Err(Unread::Busy);
     };
-    judged(&body, reviews, judge)
+    // The requests beside it don't wait for it.
+    let reviews = Arc::clone(reviews);
+    let judging = spawn_blocking(move || judged(&body, &reviews, judge));
+    judging.await.unwrap_or(Err(Unread::Broken))
 }
 
 fn judged(body: &[u8], reviews: &Reviews, judge: Judge) -> Result<Vec<u8>, Unread> {

@@ -11,18 +11,20 @@
 //! | bodies at once, together | [`BODIES`](review::BODIES) | wait, then 503 after [`BODY_TIME`](review::BODY_TIME) |
 //! | connections | [`CONNECTIONS`] | wait in the kernel's queue |
 //! | TLS handshake, request head | [`HEAD_TIME`] | the connection closes |
+//! | no request (HTTP/1.1) | [`IDLE_TIME`]; [`HEAD_TIME`] where more than half of the connections are taken | the connection closes |
 //! | request head | 16 KiB (HTTP/2), hyper's 100 headers (HTTP/1.1) | 431, or the stream ends |
-//! | age of a connection | [`AGE`] | it ends gracefully |
+//! | age of a connection | [`AGE`] | it ends with its next answer |
 //! | end after SIGTERM | [`DRAIN_TIME`] | what is left is cut off |
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -30,8 +32,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::admit;
@@ -40,13 +42,19 @@ use crate::keeping;
 use crate::metrics;
 use crate::review::{self, Reviews};
 use crate::settings::Settings;
+use crate::threads::Threads;
 use crate::validate;
 
 /// Connections at once.
 pub const CONNECTIONS: usize = 512;
+/// Threads that judge, at most: as many as there are processors.
+pub const THREADS: usize = 4;
 /// Time for a TLS handshake, and for the head of a request.
 pub const HEAD_TIME: Duration = Duration::from_secs(5);
-/// Age at which a connection ends gracefully.
+/// Time without a request after which an HTTP/1.1 connection closes. API servers close theirs after 90 s: whoever closes first must be the
+/// one that sends, or a request crosses the end of its connection and a pod is refused.
+pub const IDLE_TIME: Duration = Duration::from_secs(120);
+/// Age at which a connection ends, with the next answer.
 pub const AGE: Duration = Duration::from_secs(300);
 /// Time that requests in flight get after SIGTERM.
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -65,6 +73,9 @@ pub enum ServeError {
     /// TLS can't be set up.
     #[error("can't set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// There can be no threads.
+    #[error("can't start threads: {0}")]
+    Threads(std::io::Error),
     /// SIGTERM can't be watched for.
     #[error("can't watch for SIGTERM: {0}")]
     Signal(std::io::Error),
@@ -113,6 +124,7 @@ pub struct Server {
     plain: TcpListener,
     acceptor: TlsAcceptorBox,
     shared: Arc<Shared>,
+    threads: Threads,
     source: keeping::Source,
 }
 
@@ -127,7 +139,8 @@ impl std::fmt::Debug for TlsAcceptorBox {
 #[derive(Debug)]
 struct Shared {
     certificate: Arc<Current>,
-    reviews: Reviews,
+    reviews: Arc<Reviews>,
+    slots: Arc<Semaphore>,
     bundle: watch::Sender<keeping::Bundle>,
 }
 
@@ -140,6 +153,7 @@ impl Server {
         let source = keeping::Source::new(&settings)
             .await
             .map_err(ServeError::Cluster)?;
+        let threads = available_parallelism().map_or(1, usize::from).min(THREADS);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certificate = Arc::new(Current::new(Arc::clone(&provider)));
         let resolver: Arc<dyn rustls::server::ResolvesServerCert> = certificate.clone();
@@ -150,7 +164,8 @@ impl Server {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let shared = Shared {
             certificate,
-            reviews: Reviews::new(settings.template.clone()),
+            reviews: Arc::new(Reviews::new(settings.template.clone())),
+            slots: Arc::new(Semaphore::new(CONNECTIONS)),
             bundle: watch::Sender::default(),
         };
         Ok(Self {
@@ -158,6 +173,7 @@ impl Server {
             plain: listen(settings.metrics_listen).await?,
             acceptor: TlsAcceptorBox(TlsAcceptor::from(Arc::new(tls))),
             shared: Arc::new(shared),
+            threads: Threads::start(threads).map_err(ServeError::Threads)?,
             source,
             settings,
         })
@@ -179,18 +195,25 @@ impl Server {
             plain,
             acceptor: TlsAcceptorBox(acceptor),
             shared,
+            threads,
             source,
         } = self;
         tracing::info!(https = %settings.listen, plain = %settings.metrics_listen, "injector is listening");
         let (ending, ended) = watch::channel(false);
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let webhook = accept(https, Arc::clone(&slots), |stream| {
+        let slots = Arc::clone(&shared.slots);
+        let webhook = accept(https, Arc::clone(&slots), |stream, slot| {
             let (acceptor, shared, ended) = (acceptor.clone(), Arc::clone(&shared), ended.clone());
-            async move { secure(stream, acceptor, shared, ended).await }
+            threads.serve(stream, |stream| async move {
+                secure(stream, acceptor, shared, ended).await;
+                drop(slot);
+            });
         });
-        let health = accept(plain, Arc::new(Semaphore::new(64)), |stream| {
+        let health = accept(plain, Arc::new(Semaphore::new(64)), |stream, slot| {
             let (shared, ended) = (Arc::clone(&shared), ended.clone());
-            async move { http1(TokioIo::new(stream), shared, false, ended).await }
+            tokio::spawn(async move {
+                http1(TokioIo::new(stream), shared, false, ended).await;
+                drop(slot);
+            });
         });
         let follow = source.run(
             &settings,
@@ -219,23 +242,18 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
         .map_err(|source| ServeError::Listen { address, source })
 }
 
-/// Accepts forever, a task a connection, never more than there are slots.
-async fn accept<F>(listener: TcpListener, slots: Arc<Semaphore>, serve: impl Fn(TcpStream) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
+/// Accepts forever, never more than there are slots.
+async fn accept(
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+    serve: impl Fn(TcpStream, OwnedSemaphorePermit),
+) {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let connection = serve(stream);
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
-            }
+            Ok((stream, _)) => serve(stream, slot),
             Err(error) => {
                 // Out of descriptors, most likely: others will close.
                 tracing::warn!(%error, "can't accept a connection");
@@ -265,16 +283,28 @@ async fn http1<I>(io: I, shared: Arc<Shared>, secure: bool, ended: watch::Receiv
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let service = service_fn(move |request| answer(request, Arc::clone(&shared), secure));
+    let begun = Instant::now();
+    let wait = idle_time(secure, shared.slots.available_permits());
+    let service = service_fn(move |request| {
+        let answer = answer(request, Arc::clone(&shared), secure);
+        async move {
+            let mut answer = answer.await?;
+            if begun.elapsed() > AGE {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(wait)
         .max_buf_size(64 * 1024)
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = its_end(ended) => connection.as_mut().graceful_shutdown(),
+        () = the_end(ended) => connection.as_mut().graceful_shutdown(),
     }
     let _ = timeout(DRAIN_TIME, connection).await;
 }
@@ -296,14 +326,22 @@ where
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = its_end(ended) => connection.as_mut().graceful_shutdown(),
+        _ = timeout(AGE, the_end(ended)) => connection.as_mut().graceful_shutdown(),
     }
     let _ = timeout(DRAIN_TIME, connection).await;
 }
 
-/// When a connection is to end gracefully: at the server's end, or of age.
-async fn its_end(mut ended: watch::Receiver<bool>) {
-    let _ = timeout(AGE, ended.wait_for(|ended| *ended)).await;
+/// How long a connection may wait with its next request, where so many more may come: who holds many connections doesn't keep others out.
+fn idle_time(secure: bool, free: usize) -> Duration {
+    match secure && free > CONNECTIONS / 2 {
+        true => IDLE_TIME,
+        false => HEAD_TIME,
+    }
+}
+
+/// When the server ends.
+async fn the_end(mut ended: watch::Receiver<bool>) {
+    let _ = ended.wait_for(|ended| *ended).await;
 }
 
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, secure: bool) -> Result<Answer, Infallible> {
@@ -359,4 +397,22 @@ fn not_allowed(method: &'static str) -> Answer {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(method));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_are_kept_while_there_is_room() {
+        assert!(IDLE_TIME > Duration::from_secs(90), "an API server closes first");
+        for (secure, free, expected) in [
+            (true, CONNECTIONS - 1, IDLE_TIME),
+            (true, CONNECTIONS / 2, HEAD_TIME),
+            (true, 0, HEAD_TIME),
+            (false, CONNECTIONS, HEAD_TIME),
+        ] {
+            assert_eq!(idle_time(secure, free), expected, "{secure} {free}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 mod measure;
 mod plane;
+mod processors;
 mod sidecar;
 mod town;
 

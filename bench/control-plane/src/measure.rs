@@ -2,7 +2,8 @@
 //!
 //! Enters: a town and a number of sidecars. Leaves: figures. Never: a figure of a sidecar that didn't answer in time; that is an error.
 
-use crate::plane::{Place, Plane, processor};
+use crate::plane::{Place, Plane};
+use crate::processors::{Machine, processor};
 use crate::sidecar::{Authority, Note};
 use crate::town::{self, Town};
 use anyhow::Context as _;
@@ -31,6 +32,8 @@ pub struct Row {
     busy: f64,
     /// Microseconds of processor time for each push: the control plane's, and that of everything else here: API server and sidecars.
     push: [f64; 2],
+    /// Percent of the machine that a hypervisor gave to others during the changes.
+    stolen: f64,
     settle: Duration,
     settle_processor: Duration,
     settle_peak: u64,
@@ -161,6 +164,7 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
     let mut popular = Histogram::new_with_bounds(1, 600_000_000, 3)?;
     let mut usual = Histogram::new_with_bounds(1, 600_000_000, 3)?;
     let before = (Instant::now(), plane.used()?.processor, processor("self")?);
+    let machine = Machine::now()?;
     for change in 0..options.changes {
         changed(town, &mut crowd, 0, change, &mut popular).await?;
         let service = 1 + change * 37 % (town.services() - 1);
@@ -170,6 +174,7 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
         }
     }
     let busy = (plane.used()?.processor - before.1).as_secs_f64() / before.0.elapsed().as_secs_f64();
+    let stolen = machine.stolen_percent()?;
     let pushes = (popular.len() + usual.len()) as f64;
     let push = [plane.used()?.processor - before.1, processor("self")? - before.2]
         .map(|spent| spent.as_secs_f64() * 1e6 / pushes);
@@ -194,6 +199,7 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
         usual: Spread::of(&usual),
         busy,
         push,
+        stolen,
         settle,
         settle_processor: after.processor,
         settle_peak: after.peak,
@@ -227,9 +233,9 @@ async fn share(plane: &Plane, meanwhile: impl Future<Output = ()>) -> anyhow::Re
 pub fn head() {
     println!();
     println!(
-        "| sidecars | connect s | RSS MiB | peak MiB | idle CPU | change to all: p50 / p99 / max ms | to its users: p50 / p99 / max ms | CPU | us a push / the rest's | restart: settled s | its CPU s | its peak MiB | errors |"
+        "| sidecars | connect s | RSS MiB | peak MiB | idle CPU | change to all: p50 / p99 / max ms | to its users: p50 / p99 / max ms | CPU | us a push / the rest's | stolen % | restart: settled s | its CPU s | its peak MiB | errors |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
 }
 
 /// Prints what is asked for.
@@ -245,7 +251,7 @@ impl Row {
         let spread =
             |spread: Spread| format!("{:.1} / {:.1} / {:.1}", spread.half, spread.most, spread.worst);
         println!(
-            "| {} | {:.1} | {:.0} | {:.0} | {:.3} | {} | {} | {:.2} | {:.0} / {:.0} | {:.1} | {:.1} | {:.0} | {} |",
+            "| {} | {:.1} | {:.0} | {:.0} | {:.3} | {} | {} | {:.2} | {:.0} / {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {} |",
             self.sidecars,
             self.connect.as_secs_f64(),
             mib(self.memory),
@@ -256,6 +262,7 @@ impl Row {
             self.busy,
             self.push[0],
             self.push[1],
+            self.stolen,
             self.settle.as_secs_f64(),
             self.settle_processor.as_secs_f64(),
             mib(self.settle_peak),

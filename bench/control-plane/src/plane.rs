@@ -2,6 +2,7 @@
 //!
 //! Enters: a binary and a kubeconfig. Leaves: memory and processor time, as the kernel counts them. Never: a process that outlives this.
 
+use crate::processors::processor;
 use anyhow::Context as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -135,14 +136,4 @@ impl Plane {
         self.child.kill().await?;
         Ok(())
     }
-}
-
-/// Processor time of a process so far; `self` is this one.
-pub fn processor(process: &str) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    let fields = after.split_whitespace().skip(11).take(2);
-    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
-    // The kernel reports hundredths of a second on every architecture that matters here.
-    Ok(Duration::from_millis(ticks * 10))
 }

@@ -4,9 +4,13 @@
 //!
 //! Enters: the binary. Leaves: a line for each load. Never: an assertion.
 
+#[path = "../processors.rs"]
+mod processors;
+
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use hdrhistogram::Histogram;
+use processors::{Machine, processor};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
@@ -101,7 +105,7 @@ async fn main() -> anyhow::Result<()> {
     // What is loaded and allocated once isn't a call's.
     let loads = Loads {
         request,
-        injector: injector.0.id(),
+        injector: injector.0.id().to_string(),
     };
     let (_, connections) = run(connections, &loads.request, options.calls / 10, None).await?;
     println!(
@@ -125,7 +129,7 @@ async fn main() -> anyhow::Result<()> {
 
 struct Loads {
     request: Arc<[u8]>,
-    injector: u32,
+    injector: String,
 }
 
 impl Loads {
@@ -137,22 +141,23 @@ impl Loads {
         calls: usize,
         pause: Option<Duration>,
     ) -> anyhow::Result<Connections> {
-        let (injector, client) = (processor(self.injector)?, processor(std::process::id())?);
-        let begun = Instant::now();
+        let (injector, client) = (processor(&self.injector)?, processor("self")?);
+        let (begun, machine) = (Instant::now(), Machine::now()?);
         let (times, connections) = run(connections, &self.request, calls, pause).await?;
         let took = begun.elapsed();
         let calls = times.len() as f64;
         let micros = |before: Duration, after: Duration| (after - before).as_micros() as f64 / calls;
         let at = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1000.0;
         println!(
-            "{what}: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms; {:.0}/s; CPU of a call: injector {:.1} us, client {:.1} us",
+            "{what}: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms; {:.0}/s; CPU of a call: injector {:.1} us, client {:.1} us; {:.0}% of the processors went to other guests",
             at(0.5),
             at(0.99),
             at(0.999),
             at(1.0),
             calls / took.as_secs_f64(),
-            micros(injector, processor(self.injector)?),
-            micros(client, processor(std::process::id())?),
+            micros(injector, processor(&self.injector)?),
+            micros(client, processor("self")?),
+            machine.stolen_percent()?,
         );
         Ok(connections)
     }
@@ -262,16 +267,6 @@ async fn ask(
         }
     }
     Ok(())
-}
-
-/// Processor time of a process so far.
-fn processor(process: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    let fields = after.split_whitespace().skip(11).take(2);
-    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
-    // The kernel reports hundredths of a second on every architecture that matters here.
-    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Most KiB in memory so far.
