@@ -15,7 +15,7 @@ use weft_control_plane::ingest::files;
 use weft_control_plane::mesh::{Change, Diagnostic, Mesh, Settings, Store};
 use weft_control_plane::translate::{self, Items, Scope, Shared};
 use weft_proto::model::{
-    Backend, ConnectionRule, Endpoint, HeaderChanges, Inbound, Listener, Operation, Origin,
+    Backend, ConnectionRule, Endpoint, HeaderChanges, HostPattern, Inbound, Listener, Operation, Origin,
     PeerAuthentication, Policy, RouteRule, Routes, Source, StringMatch, Traffic, TrustDomain, VirtualHost,
 };
 use weft_proto::resource::{Kind, Resource};
@@ -237,6 +237,7 @@ fn show_traffic(traffic: &Traffic) -> Value {
         "healthCheck": part(&traffic.health_check),
         "retryBudget": part(&traffic.retry_budget),
         "plain": part(&traffic.plain),
+        "session": part(&traffic.session),
     }))
 }
 
@@ -384,7 +385,9 @@ fn show_connection(rule: &ConnectionRule) -> Value {
 fn show_listener(listener: &Listener) -> Value {
     let host = |host: &VirtualHost| {
         let rules = host.rules.iter().map(show_route);
-        json!({"host": host.host.to_string(), "rules": rules.collect::<Vec<_>>()})
+        let label = matches!(host.host, HostPattern::Label(_));
+        let label = if label { " (one label)" } else { "" };
+        json!({"host": format!("{}{label}", host.host), "rules": rules.collect::<Vec<_>>()})
     };
     without_empty(json!({
         "origin": show_origin(&listener.origin),

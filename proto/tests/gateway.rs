@@ -45,7 +45,17 @@ fn gateway() -> Gateway {
 
 #[test]
 fn round_trip() {
-    let resource = Resource::Gateway(gateway());
+    let mut gateway = gateway();
+    let label = gateway.listeners[1].host.clone().of_one_label();
+    gateway.listeners[1].hosts.push(VirtualHost {
+        host: label.clone(),
+        rules: Vec::new(),
+    });
+    gateway.listeners.push(Listener {
+        host: label,
+        ..gateway.listeners[1].clone()
+    });
+    let resource = Resource::Gateway(gateway);
     assert_eq!(resource.name(), "self");
     assert_eq!(Resource::decode(Kind::Gateway, resource.encode()), Ok(resource));
 }

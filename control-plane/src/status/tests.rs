@@ -53,7 +53,11 @@ fn told(spec: &Value) -> Vec<String> {
             .flat_map(|list| list.iter().cloned()),
     );
     let refs = spec["parentRefs"].as_array().unwrap();
-    let parents = wanted::parents(mesh, &mesh.routes[&key()], refs, &findings, &[]);
+    conditions(&wanted::parents(mesh, &mesh.routes[&key()], refs, &findings, &[]))
+}
+
+/// One line for each parent.
+fn conditions(parents: &[ParentStatus]) -> Vec<String> {
     let line = |status: &ParentStatus| {
         let conditions = status.conditions.iter();
         let conditions = conditions.map(|condition| {
@@ -367,7 +371,8 @@ fn gateways_and_ingresses_are_told_how_they_stand() {
         .collect();
     for (name, attached, conditions) in [
         ("http", 4, good),
-        ("https", 2, good),
+        ("https", 1, good),
+        ("calls", 2, good),
         ("passthrough", 1, good),
         ("sql", 1, good),
         (
@@ -418,6 +423,26 @@ fn gateways_and_ingresses_are_told_how_they_stand() {
     assert_eq!(
         listeners["wrong-kinds"]["supportedKinds"],
         json!([{"group": "gateway.networking.k8s.io", "kind": "GRPCRoute"}])
+    );
+    // An HTTPRoute has the host already: at one reference's only listener, at some of those that another one stands for.
+    let route = mesh
+        .routes
+        .get(&Key::new("GRPCRoute", "shop", "shop-calls"))
+        .unwrap();
+    let mut found = Vec::new();
+    gateways.findings(mesh, &mut found);
+    found.retain(|finding| finding.object.name == route.origin.name);
+    let refs = [
+        json!({"name": "public", "sectionName": "https"}),
+        json!({"name": "public"}),
+    ];
+    let parents = wanted::parents(mesh, route, &refs, &found, gateways.attachments(&route.origin));
+    assert_eq!(
+        conditions(&parents),
+        [
+            "!Accepted/HostnameConflict ResolvedRefs/ResolvedRefs",
+            "Accepted/Accepted ResolvedRefs/ResolvedRefs PartiallyInvalid/UnsupportedValue"
+        ]
     );
     // Others' are left alone.
     assert_eq!(of("Gateway", "edge", "foreign"), None);

@@ -117,12 +117,17 @@ fn attached(route: &Route, attachment: &Attachment, findings: &[Diagnostic]) -> 
         },
         resolved(&refs),
     ];
-    if accepted && !rules.is_empty() {
+    // Other listeners that the reference stands for took it.
+    let conflict = errors(findings, &|finding| {
+        finding.code == "route-conflict" && finding.field == attachment.field
+    });
+    let partly: Vec<&Diagnostic> = rules.into_iter().chain(conflict).collect();
+    if accepted && !partly.is_empty() {
         conditions.push(Condition {
             kind: "PartiallyInvalid",
             holds: true,
             reason: "UnsupportedValue",
-            message: text(&rules),
+            message: text(&partly),
         });
     }
     conditions

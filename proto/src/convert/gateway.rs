@@ -78,7 +78,7 @@ impl TryFrom<v1::Listener> for Listener {
             port: port("port", wire.port)?,
             bind: port("bind", wire.bind)?,
             protocol,
-            host: pattern("hostname", &wire.hostname)?,
+            host: pattern("hostname", &wire.hostname, wire.one_label)?,
             certificates: each("certificates", wire.certificates, ServerCertificate::try_from)?,
             hosts: each("hosts", wire.hosts, VirtualHost::try_from)?,
             connections: each("connections", wire.connections, ConnectionRule::try_from)?,
@@ -101,6 +101,7 @@ impl From<&Listener> for v1::Listener {
             bind: listener.bind.into(),
             protocol: protocol.into(),
             hostname: text(&listener.host),
+            one_label: matches!(listener.host, HostPattern::Label(_)),
             certificates: listener.certificates.iter().map(Into::into).collect(),
             hosts: listener.hosts.iter().map(Into::into).collect(),
             connections: listener.connections.iter().map(Into::into).collect(),
@@ -113,7 +114,7 @@ impl TryFrom<v1::VirtualHost> for VirtualHost {
     fn try_from(wire: v1::VirtualHost) -> Result<Self, Invalid> {
         most("rules", wire.rules.len(), MOST_RULES)?;
         Ok(Self {
-            host: pattern("hostname", &wire.hostname)?,
+            host: pattern("hostname", &wire.hostname, wire.one_label)?,
             rules: each("rules", wire.rules, RouteRule::try_from)?,
         })
     }
@@ -123,6 +124,7 @@ impl From<&VirtualHost> for v1::VirtualHost {
     fn from(host: &VirtualHost) -> Self {
         Self {
             hostname: text(&host.host),
+            one_label: matches!(host.host, HostPattern::Label(_)),
             rules: host.rules.iter().map(Into::into).collect(),
         }
     }
@@ -165,8 +167,14 @@ fn der(bytes: &[u8]) -> Result<Arc<[u8]>, Invalid> {
     }
 }
 
-fn pattern(field: &str, text: &str) -> Result<HostPattern, Invalid> {
-    HostPattern::parse(text).ok_or_else(|| Invalid::new(field, "is no host, and no `*.suffix`"))
+fn pattern(field: &str, text: &str, one_label: bool) -> Result<HostPattern, Invalid> {
+    let pattern = HostPattern::parse(text);
+    let pattern = pattern.ok_or_else(|| Invalid::new(field, "is no host, and no `*.suffix`"))?;
+    Ok(if one_label {
+        pattern.of_one_label()
+    } else {
+        pattern
+    })
 }
 
 fn text(pattern: &HostPattern) -> String {

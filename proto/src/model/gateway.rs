@@ -61,13 +61,15 @@ pub struct VirtualHost {
     pub rules: Vec<RouteRule>,
 }
 
-/// Which hosts something is for, in lower case and without a port (Gateway API, Hostname).
+/// Which hosts something is for, in lower case and without a port (Gateway API, Hostname; Ingress, IngressRule).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// This one.
     Exact(Arc<str>),
     /// Every host that ends with this; it begins with a dot, and at least one label stands before it.
     Suffix(Arc<str>),
+    /// Every host of one label and this; it begins with a dot.
+    Label(Arc<str>),
     /// Every host, and requests without one.
     #[default]
     Any,
@@ -111,21 +113,35 @@ impl HostPattern {
         }
     }
 
+    /// The same as an Ingress means it: `*` stands for one label.
+    #[must_use]
+    pub fn of_one_label(self) -> Self {
+        match self {
+            Self::Suffix(suffix) => Self::Label(suffix),
+            other => other,
+        }
+    }
+
     /// Whether a host, in lower case and without a port, is covered.
     pub fn covers(&self, host: &str) -> bool {
         match self {
             Self::Exact(exact) => **exact == *host,
             Self::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+            Self::Label(suffix) => {
+                let label = host.strip_suffix(&**suffix);
+                label.is_some_and(|label| !label.is_empty() && !label.contains('.'))
+            }
             Self::Any => true,
         }
     }
 
     /// How exact it is; of two that cover the same host, the greater one goes first.
-    pub fn rank(&self) -> (u8, usize) {
+    pub fn rank(&self) -> (u8, usize, bool) {
         match self {
-            Self::Exact(exact) => (2, exact.len()),
-            Self::Suffix(suffix) => (1, suffix.len()),
-            Self::Any => (0, 0),
+            Self::Exact(exact) => (2, exact.len(), true),
+            Self::Label(suffix) => (1, suffix.len(), true),
+            Self::Suffix(suffix) => (1, suffix.len(), false),
+            Self::Any => (0, 0, false),
         }
     }
 
@@ -140,6 +156,10 @@ impl HostPattern {
                 let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
                 long.ends_with(&**short).then(|| Self::Suffix(long.clone()))
             }
+            (Self::Label(label), Self::Suffix(suffix)) | (Self::Suffix(suffix), Self::Label(label)) => {
+                label.ends_with(&**suffix).then(|| Self::Label(label.clone()))
+            }
+            (Self::Label(a), Self::Label(b)) => (a == b).then(|| self.clone()),
         }
     }
 }
@@ -148,7 +168,7 @@ impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(host) => f.write_str(host),
-            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+            Self::Suffix(suffix) | Self::Label(suffix) => write!(f, "*{suffix}"),
             Self::Any => f.write_str("*"),
         }
     }
@@ -202,5 +222,40 @@ mod tests {
         }
         assert!(parse("a.test").rank() > parse("*.long.suffix.test").rank());
         assert!(parse("*.shop.test").rank() > parse("*.test").rank());
+    }
+
+    #[test]
+    fn an_ingress_means_one_label() {
+        let parse = |text: &str| HostPattern::parse(text).unwrap();
+        let label = |text: &str| parse(text).of_one_label();
+        for (host, covered) in [
+            ("www.shop.test", true),
+            ("a.b.shop.test", false),
+            ("shop.test", false),
+            (".shop.test", false),
+            ("xshop.test", false),
+            ("", false),
+        ] {
+            assert_eq!(label("*.shop.test").covers(host), covered, "{host}");
+        }
+        // (another pattern, what both it and `*.shop.test` of one label cover)
+        for (other, both) in [
+            (parse("*"), Some(label("*.shop.test"))),
+            (parse("*.shop.test"), Some(label("*.shop.test"))),
+            (parse("*.test"), Some(label("*.shop.test"))),
+            (parse("*.a.shop.test"), None),
+            (parse("a.shop.test"), Some(parse("a.shop.test"))),
+            (parse("a.b.shop.test"), None),
+            (label("*.shop.test"), Some(label("*.shop.test"))),
+            (label("*.test"), None),
+        ] {
+            assert_eq!(label("*.shop.test").meet(&other), both, "{other:?}");
+            assert_eq!(other.meet(&label("*.shop.test")), both, "{other:?}");
+        }
+        assert!(label("*.shop.test").rank() > parse("*.shop.test").rank());
+        assert!(label("*.shop.test").rank() < parse("*.a.shop.test").rank());
+        for same in ["", "shop.test"] {
+            assert_eq!(label(same), parse(same));
+        }
     }
 }

@@ -1213,6 +1213,9 @@ pub struct Listener {
     /// For TLS and TCP, in order of precedence. The rules' ports have no meaning.
     #[prost(message, repeated, tag = "9")]
     pub connections: ::prost::alloc::vec::Vec<ConnectionRule>,
+    /// The `*` of `hostname` stands for one label.
+    #[prost(bool, tag = "10")]
+    pub one_label: bool,
 }
 /// Rules for requests to hosts. The most exact pattern that covers the request's host goes first; if none of its rules matches, the next one does.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1223,6 +1226,9 @@ pub struct VirtualHost {
     /// In order of precedence. The rules' ports have no meaning.
     #[prost(message, repeated, tag = "2")]
     pub rules: ::prost::alloc::vec::Vec<RouteRule>,
+    /// The `*` of `hostname` stands for one label; else for any number of them.
+    #[prost(bool, tag = "3")]
+    pub one_label: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerCertificate {

@@ -17,6 +17,8 @@ pub struct Hosts<T> {
     exact: RapidHashMap<Arc<str>, T>,
     /// By what a host ends with, which begins with a dot.
     suffixes: RapidHashMap<Arc<str>, T>,
+    /// The same, for hosts with one label before it.
+    labels: RapidHashMap<Arc<str>, T>,
     any: Option<T>,
 }
 
@@ -25,6 +27,7 @@ impl<T> Default for Hosts<T> {
         Self {
             exact: RapidHashMap::default(),
             suffixes: RapidHashMap::default(),
+            labels: RapidHashMap::default(),
             any: None,
         }
     }
@@ -36,6 +39,7 @@ impl<T> Hosts<T> {
         let place = match pattern {
             HostPattern::Exact(host) => (&mut self.exact, host),
             HostPattern::Suffix(suffix) => (&mut self.suffixes, suffix),
+            HostPattern::Label(suffix) => (&mut self.labels, suffix),
             HostPattern::Any => {
                 let free = self.any.is_none();
                 self.any.get_or_insert(value);
@@ -50,17 +54,21 @@ impl<T> Hosts<T> {
     /// What covers a host (as [`name`] gives it), the most exact first.
     pub fn covering<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a T> + use<'a, 'h, T> {
         let host = if host.len() > LONGEST { "" } else { host };
+        let label = host.find('.').filter(|at| *at > 0);
+        let label = label.and_then(|at| self.labels.get(&host[at..]));
         let suffixes = host
             .match_indices('.')
             // At least one label stands before the suffix.
             .filter(|(at, _)| *at > 0 && !self.suffixes.is_empty())
             .filter_map(|(at, _)| self.suffixes.get(&host[at..]));
-        self.exact.get(host).into_iter().chain(suffixes).chain(&self.any)
+        let exact = self.exact.get(host).into_iter();
+        exact.chain(label).chain(suffixes).chain(&self.any)
     }
 
     /// Every value, in no order.
     pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.exact.values().chain(self.suffixes.values()).chain(&self.any)
+        let patterns = self.labels.values().chain(self.suffixes.values());
+        self.exact.values().chain(patterns).chain(&self.any)
     }
 }
 
@@ -87,14 +95,18 @@ mod tests {
         for pattern in ["", "*.test", "*.shop.test", "www.shop.test"] {
             assert!(hosts.add(&HostPattern::parse(pattern).unwrap(), pattern));
         }
+        let label = HostPattern::parse("*.shop.test").unwrap().of_one_label();
+        assert!(hosts.add(&label, "one label"));
+        assert!(!hosts.add(&label, "again"));
         assert!(!hosts.add(&HostPattern::Any, "again"));
         assert!(!hosts.add(&HostPattern::parse("*.test").unwrap(), "again"));
         let long = "a.".repeat(200) + "test";
         for (host, wanted) in [
             (
                 "www.shop.test",
-                &["www.shop.test", "*.shop.test", "*.test", ""][..],
+                &["www.shop.test", "one label", "*.shop.test", "*.test", ""][..],
             ),
+            ("a.shop.test", &["one label", "*.shop.test", "*.test", ""]),
             ("a.b.shop.test", &["*.shop.test", "*.test", ""]),
             ("shop.test", &["*.test", ""]),
             ("test", &[""]),
@@ -108,7 +120,7 @@ mod tests {
                 "{host}"
             );
         }
-        assert_eq!(hosts.values().count(), 4);
+        assert_eq!(hosts.values().count(), 5);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Enters: a listener. Leaves: JSON. Never: a certificate's key.
 
 use serde_json::{Value, json};
-use weft_proto::model::{Backend, Listener};
+use weft_proto::model::{Backend, HostPattern, Listener};
 
 /// A listener with its rules.
 pub fn listener(listener: &Listener) -> Value {
@@ -19,7 +19,7 @@ pub fn listener(listener: &Listener) -> Value {
                     |rule| json!({ "origin": rule.origin.to_string(), "backends": backends(&rule.backends) }),
                 )
                 .collect();
-            json!({ "host": host.host.to_string(), "rules": rules })
+            json!({ "host": shown(&host.host), "rules": rules })
         })
         .collect();
     let connections: Vec<_> = listener
@@ -38,11 +38,19 @@ pub fn listener(listener: &Listener) -> Value {
         "origin": listener.origin.to_string(),
         "port": listener.port,
         "protocol": listener.protocol,
-        "host": listener.host.to_string(),
+        "host": shown(&listener.host),
         "certificates": certificates,
         "hosts": hosts,
         "connections": connections,
     })
+}
+
+/// Ingresses and Gateways write the same and mean something else.
+fn shown(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Label(_) => format!("{host} (one label)"),
+        host => host.to_string(),
+    }
 }
 
 fn backends(backends: &[Backend]) -> Vec<Value> {

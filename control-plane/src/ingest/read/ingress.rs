@@ -86,8 +86,9 @@ pub(super) fn read(metadata: &Metadata, body: &Value, notes: &Notes) -> Item {
     Item::Ingress(ingress)
 }
 
+/// Its wildcard stands for one label (networking.k8s.io, IngressRule).
 fn host(text: &str, at: &str, notes: &Notes) -> Option<HostPattern> {
-    let host = HostPattern::parse(text);
+    let host = HostPattern::parse(text).map(HostPattern::of_one_label);
     if host.is_none() {
         notes.invalid(at, "is no host name", "write a DNS name, or `*.` and one");
     }

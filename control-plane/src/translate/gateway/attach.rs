@@ -1,5 +1,6 @@
 //! Which routes are attached to which listeners (Gateway API, ParentReference and AllowedRoutes).
 
+use super::overlap::{Taken, age};
 use super::{Refusal, listener};
 use crate::mesh::gateway::{DeclaredListener, Namespaces};
 use crate::mesh::{DeclaredGateway, Diagnostic, GatewayParent, Mesh, Route};
@@ -42,7 +43,11 @@ pub(super) fn attach<'a>(
     findings: &mut Vec<Diagnostic>,
 ) -> ByListener<'a> {
     let mut all = ByListener::new();
-    for route in mesh.routes.values() {
+    let mut taken: BTreeMap<(ServiceName, usize), Taken<'_>> = BTreeMap::new();
+    let mut routes: Vec<&Route> = mesh.routes.values().map(|route| &**route).collect();
+    routes.retain(|route| !route.gateways.is_empty());
+    routes.sort_by(|a, b| age(a).cmp(&age(b)));
+    for route in routes {
         for parent in &route.gateways {
             let gateway = match mesh.gateways.get(&parent.gateway) {
                 Some(gateway) if mesh.serves_gateways(&gateway.class) => gateway,
@@ -58,11 +63,28 @@ pub(super) fn attach<'a>(
             };
             let refused = match listeners(mesh, gateway, route, parent) {
                 Ok(found) => {
+                    let (mut attached, mut conflict) = (false, None);
                     for (index, hosts) in found {
                         let key = (parent.gateway.clone(), index);
-                        all.entry(key).or_default().push(Attached { route, hosts });
+                        match taken.entry(key.clone()).or_default().take(route, &hosts) {
+                            Ok(()) => {
+                                attached = true;
+                                all.entry(key).or_default().push(Attached { route, hosts });
+                            }
+                            Err(refused) => {
+                                let finding =
+                                    Diagnostic::error("route-conflict", &route.origin).at(&parent.field);
+                                let name = &gateway.listeners[index].name;
+                                let reason =
+                                    format!("isn't attached to listener {name:?}: {}", refused.message);
+                                let action =
+                                    "use one kind for a host, or a listener for each (`sectionName`)";
+                                findings.push(finding.because(reason).so(action));
+                                conflict.get_or_insert(refused);
+                            }
+                        }
                     }
-                    None
+                    conflict.filter(|_| !attached)
                 }
                 Err(refused) => {
                     let (code, action) = match refused.reason {

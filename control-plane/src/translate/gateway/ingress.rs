@@ -87,7 +87,7 @@ fn of_class(mesh: &Mesh, class: &str, ingresses: &[&Ingress], findings: &mut Vec
     for (host, certificates) in certificates(mesh, ingresses, &mut all.waiting, findings) {
         let name = match &host {
             HostPattern::Any => "https".to_owned(),
-            HostPattern::Suffix(suffix) => format!("https-any{suffix}"),
+            HostPattern::Suffix(suffix) | HostPattern::Label(suffix) => format!("https-any{suffix}"),
             HostPattern::Exact(host) => format!("https-{host}"),
         };
         let mut https = listener(&name, HTTPS, ListenerProtocol::Https, host);

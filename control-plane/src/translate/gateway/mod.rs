@@ -14,6 +14,7 @@
 mod attach;
 mod ingress;
 mod listener;
+mod overlap;
 mod pod;
 mod rules;
 

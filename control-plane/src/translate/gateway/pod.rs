@@ -58,7 +58,7 @@ fn assemble(
         let like = |other: &&mut Listener| {
             other.port == listener.port
                 && class(other.protocol) == class(listener.protocol)
-                && other.host == listener.host
+                && (other.host == listener.host || other.host.clone().of_one_label() == listener.host)
         };
         // An Ingress's rules, and a Gateway's for the same hosts: the Gateway's go first.
         if let Some(other) = listeners.iter_mut().find(like) {

@@ -15,7 +15,7 @@ use weft_proto::model::{ConnectionRule, HostPattern, Listener, ListenerProtocol,
 const MOST_HOSTS: usize = 10_000;
 
 /// A pattern as a key: the most exact one first.
-type Host = (Reverse<(u8, usize)>, String);
+type Host = (Reverse<(u8, usize, bool)>, String);
 
 /// Rules by host.
 pub(super) struct Hosts<P>(BTreeMap<Host, (HostPattern, Vec<(P, RouteRule)>)>);
