@@ -23,7 +23,7 @@ const HEAD: Duration = Duration::from_secs(15);
 /// How long a client may stay without a request.
 const IDLE: Duration = Duration::from_secs(3600);
 /// The same at a gateway, whose clients may be anybody: longer than load balancers keep theirs.
-const IDLE_OUTSIDE: Duration = Duration::from_secs(650);
+pub const IDLE_OUTSIDE: Duration = Duration::from_secs(650);
 /// The same while the sidecar drains: callers have heard of that by then, so that none sends a request into the close.
 const IDLE_DRAINING: Duration = Duration::from_secs(3);
 /// How long, and for how many bytes, a connection is read on after its last answer, so that the answer isn't lost.

@@ -4,6 +4,8 @@
 //! informational responses, trailers, resets and flow control passed on. Never: a stream in another version of HTTP than
 //! the client's, more unread bytes than the windows allow.
 
+/// Connections that nobody uses.
+pub mod idle;
 /// What a peer's frames cost.
 pub mod meter;
 /// The bytes under a connection, and what its streams share.
@@ -20,6 +22,8 @@ pub mod exchange;
 pub mod asked;
 
 use std::time::Duration;
+
+use crate::http1::serve::IDLE_OUTSIDE;
 
 /// Streams of one client connection at a time.
 pub const MOST_STREAMS: u32 = 250;
@@ -50,6 +54,8 @@ pub struct Limits {
     pub cancelled: (u32, u32),
     /// Requests that are taken back before anybody has looked at them, at one moment.
     pub unseen: usize,
+    /// How long it may be without a request; `None`: for ever.
+    pub idle: Option<Duration>,
 }
 
 /// An ordinary client: at most 5,000 frames of an attack are read.
@@ -57,18 +63,26 @@ pub const CLIENT: Limits = Limits {
     frames: (1_000, 100),
     cancelled: (500, 50),
     unseen: 20,
+    idle: None,
+};
+/// A client outside the mesh, who may be anybody. Idle: as long as one that speaks HTTP/1.
+pub const OUTSIDE: Limits = Limits {
+    idle: Some(IDLE_OUTSIDE),
+    ..CLIENT
 };
 /// Another sidecar, which speaks for many clients that it has checked itself.
 pub const SIDECAR: Limits = Limits {
     frames: (2_000, 1_000),
     cancelled: (2_000, 500),
     unseen: 1_000,
+    idle: None,
 };
 /// A server.
 pub const SERVER: Limits = Limits {
     frames: (2_000, 1_000),
     cancelled: (0, 0),
     unseen: 0,
+    idle: None,
 };
 /// A request that its client takes back sooner than this was hardly meant.
 pub const PREMATURE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -14,6 +14,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::time::{Instant, timeout};
 
+use super::idle::{End, Idle};
 use super::meter::{Bucket, Role};
 use super::wire::{Counted, Line, Wire};
 use super::{
@@ -103,6 +104,7 @@ pub async fn serve(
     };
     let tally = Rc::new(Tally::new(limits.cancelled));
     let mut leaving = false;
+    let mut idle = limits.idle.map(Idle::new);
     poll_fn(|cx| {
         loop {
             while watch.watcher.poll_changed(cx).is_ready() {}
@@ -141,7 +143,16 @@ pub async fn serve(
                 Poll::Pending if line.is_flooded() => {}
                 Poll::Pending => {
                     line.settle();
-                    return Poll::Pending;
+                    let Some(idle) = &mut idle else {
+                        return Poll::Pending;
+                    };
+                    match ready!(idle.poll(cx, line.streams())) {
+                        End::Tell => {
+                            leaving = true;
+                            connection.graceful_shutdown();
+                        }
+                        End::Close => return Poll::Ready(true),
+                    }
                 }
             }
         }

@@ -16,6 +16,7 @@ use crate::context::Worker;
 use crate::gateway::arrival::Door;
 use crate::http1::head::Head;
 use crate::http2::asked::Asked;
+use crate::http2::{CLIENT, Limits, OUTSIDE};
 use crate::upstream::call::Target;
 
 /// Through whom a request came, the client first.
@@ -57,6 +58,14 @@ impl Entrance {
         match &self.way {
             Way::Address(original) => find::target(worker, *original).await,
             Way::Gateway(door) => Target::Listener(Arc::new(door.arrive(&worker.view()))),
+        }
+    }
+
+    /// What its connection may do if it speaks HTTP/2.
+    pub fn limits(&self) -> Limits {
+        match self.way {
+            Way::Address(_) => CLIENT,
+            Way::Gateway(_) => OUTSIDE,
         }
     }
 

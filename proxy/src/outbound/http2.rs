@@ -30,7 +30,6 @@ use crate::context::Worker;
 use crate::drain::Stage;
 use crate::failure::Failure;
 use crate::http1::exchange::Stop;
-use crate::http2::CLIENT;
 use crate::http2::asked::Asked;
 use crate::http2::exchange::{Broken, Exchange, alone};
 use crate::http2::flow::Flow;
@@ -51,13 +50,13 @@ use crate::upstream::shared::{Lease, Regret, Wanted};
 /// Serves a client's connection.
 pub async fn serve(worker: &Rc<Worker>, stream: Stream, entrance: Entrance, target: Target) {
     let mut watch = worker.watch();
-    let peer = entrance.peer;
+    let (peer, limits) = (entrance.peer, entrance.limits());
     let outbound = Rc::new(Outbound {
         worker: worker.clone(),
         target: RefCell::new((worker.generation(), target)),
         entrance,
     });
-    let calm = serve::serve(worker, stream, CLIENT, &mut watch, |incoming| {
+    let calm = serve::serve(worker, stream, limits, &mut watch, |incoming| {
         worker.outbound.run(Job(outbound.clone(), incoming));
     })
     .await;

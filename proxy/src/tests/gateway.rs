@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::gateway::{self, certificates};
+use crate::http1::serve::IDLE_OUTSIDE;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -305,6 +306,42 @@ fn http2_is_served_to_those_who_ask() {
                 assert!(text.contains("https://shop.test/a"), "{text}");
             }
         }
+    });
+}
+
+/// On a clock of its own, which is moved on.
+#[test]
+fn an_idle_http2_client_is_told_to_go() {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let application = application(echo).await;
+        let served = Listener {
+            hosts: vec![host("", vec![])],
+            ..listener("http", "", ListenerProtocol::Http)
+        };
+        let (_mesh, address) = start(Protocol::Http, application, vec![served]).await;
+        let socket = TcpStream::connect(address).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        let connection = spawn_local(connection);
+        let mut client: h2::client::SendRequest<bytes::Bytes> = client.ready().await.unwrap();
+        let request = http::Request::get("http://x/").body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 404);
+        tokio::time::pause();
+        tokio::time::advance(IDLE_OUTSIDE - Duration::from_secs(1)).await;
+        tokio::time::resume();
+        let mut ready = client.ready().await.unwrap();
+        let request = http::Request::get("http://x/").body(()).unwrap();
+        let (response, _) = ready.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 404);
+        tokio::time::pause();
+        tokio::time::advance(IDLE_OUTSIDE + Duration::from_secs(1)).await;
+        tokio::time::resume();
+        // Without an error: nothing was lost.
+        connection.await.unwrap().unwrap();
     });
 }
 
