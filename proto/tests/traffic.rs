@@ -158,6 +158,22 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
         )
 }
 
+fn session() -> impl Strategy<Value = Session> {
+    (any::<bool>(), text(), proptest::option::of(time()), any::<bool>()).prop_map(
+        |(cookie, name, time, permanent)| Session {
+            kind: match cookie {
+                true => SessionKind::Cookie,
+                false => SessionKind::Header,
+            },
+            name,
+            absolute_timeout: time,
+            idle_timeout: None,
+            permanent,
+            path: "/".into(),
+        },
+    )
+}
+
 fn traffic() -> impl Strategy<Value = Traffic> {
     let retry_budget = (0u8..=100, any::<u32>()).prop_map(|(percent, min_per_second)| RetryBudget {
         percent,
@@ -168,23 +184,26 @@ fn traffic() -> impl Strategy<Value = Traffic> {
         (balance(), locality(), outliers(), limits()),
         proptest::option::of(health_check()),
         proptest::option::of(retry_budget),
-        any::<bool>(),
+        (any::<bool>(), proptest::option::of(session())),
     )
-        .prop_map(|(about, parts, health_check, retry_budget, plain)| Traffic {
-            origin: Origin {
-                kind: "DestinationRule".into(),
-                ..Origin::default()
+        .prop_map(
+            |(about, parts, health_check, retry_budget, (plain, session))| Traffic {
+                origin: Origin {
+                    kind: "DestinationRule".into(),
+                    ..Origin::default()
+                },
+                port: about.0,
+                subset: about.1,
+                balance: parts.0,
+                locality: parts.1,
+                outliers: parts.2,
+                limits: parts.3,
+                health_check,
+                retry_budget,
+                plain,
+                session,
             },
-            port: about.0,
-            subset: about.1,
-            balance: parts.0,
-            locality: parts.1,
-            outliers: parts.2,
-            limits: parts.3,
-            health_check,
-            retry_budget,
-            plain,
-        })
+        )
 }
 
 fn service(traffic: Vec<Traffic>, subsets: Vec<Subset>) -> Service {

@@ -35,8 +35,8 @@ pub use route::{
 };
 pub use store::{Change, Item, Key, Read, Store, Table};
 pub use traffic::{
-    BackendPolicy, Balancing, DeclaredSubset, DestinationRule, Export, Policies, Rate, Rates, ServiceTraffic,
-    TrafficPolicy,
+    BackendPolicy, BackendTraffic, Balancing, DeclaredSubset, DestinationRule, Export, Policies, Rate, Rates,
+    ServiceTraffic, TrafficPolicy,
 };
 pub use virtual_service::{VirtualConnection, VirtualRule, VirtualService};
 

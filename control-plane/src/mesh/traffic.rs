@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weft_proto::model::{
     Algorithm, Hash, HealthCheck, Limits, LocalityRules, Origin, Outliers, Preference, RetryBudget,
-    ServiceName, Warmup,
+    ServiceName, Session, Warmup,
 };
 
 /// What a Service says itself, by its fields and annotations.
@@ -132,8 +132,17 @@ pub struct BackendPolicy {
     pub created: Option<i64>,
     /// Whom it is about: Services of its own namespace, each with the path of the reference.
     pub targets: Vec<(ServiceName, Arc<str>)>,
-    /// How many retries there may be.
-    pub retry_budget: Option<RetryBudget>,
+    /// What it says of them.
+    pub says: BackendTraffic,
     /// Where it came from.
     pub origin: Origin,
+}
+
+/// What an XBackendTrafficPolicy may say of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendTraffic {
+    /// How many retries there may be.
+    pub retry_budget: Option<RetryBudget>,
+    /// The same client goes to the same endpoint.
+    pub session: Option<Session>,
 }

@@ -4,8 +4,8 @@
 use super::rules::Rules;
 use super::traffic;
 use crate::mesh::{
-    DeclaredService, DestinationRule, Diagnostic, Labels, Mesh, Policies, Rates, ServiceType, host,
-    in_namespace, object,
+    BackendTraffic, DeclaredService, DestinationRule, Diagnostic, Labels, Mesh, Policies, Rates, ServiceType,
+    host, in_namespace, object,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,7 +63,7 @@ fn of_service(
     service: &DeclaredService,
     findings: &mut Vec<Diagnostic>,
 ) {
-    let left_out = traffic::treat(service, None, Some(rule)).left_out;
+    let left_out = traffic::treat(service, BackendTraffic::default(), Some(rule)).left_out;
     if left_out > 0 {
         let finding = Diagnostic::error("destination-rule-too-many", &rule.origin).at("spec.subsets");
         let reason = format!(
@@ -181,14 +181,11 @@ fn collisions(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
 fn budgets(mesh: &Mesh, rules: &Rules<'_>, findings: &mut Vec<Diagnostic>) {
     for policy in mesh.backend_policies.values() {
         for (name, field) in &policy.targets {
-            let counts = rules.budget_policy(name);
             if !mesh.services.contains_key(name) {
                 let finding = Diagnostic::error("policy-target-missing", &policy.origin).at(field);
                 let finding = finding.because(format!("Service {name} doesn't exist"));
                 findings.push(finding.so("create it, or correct the name"));
-            } else if let Some(first) =
-                counts.filter(|first| policy.retry_budget.is_some() && first.origin != policy.origin)
-            {
+            } else if let Some(first) = rules.backend_before(policy, name) {
                 let finding = Diagnostic::error("policy-collides", &policy.origin).at(field);
                 let finding = finding.because(format!(
                     "is about the same Service as {}, which is older and counts",

@@ -2,11 +2,12 @@
 //! specific host, then the oldest (Istio, "Destination rule resolution").
 
 use crate::mesh::{
-    BackendPolicy, DeclaredService, DestinationRule, Export, Labels, Mesh, ServiceType, host, object,
+    BackendPolicy, BackendTraffic, DeclaredService, DestinationRule, Export, Labels, Mesh, ServiceType, host,
+    object,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use weft_proto::model::{RetryBudget, ServiceName};
+use weft_proto::model::ServiceName;
 
 /// Most keys of labels that are looked at of one Service's endpoints, or of one pod.
 const MOST_KEYS: usize = 256;
@@ -19,6 +20,7 @@ pub(super) struct Rules<'a> {
     /// The longest end of a name first.
     wild: Vec<(&'a str, &'a DestinationRule)>,
     budgets: BTreeMap<&'a ServiceName, &'a BackendPolicy>,
+    sessions: BTreeMap<&'a ServiceName, &'a BackendPolicy>,
 }
 
 /// Who calls.
@@ -40,6 +42,7 @@ impl<'a> Rules<'a> {
             exact: BTreeMap::new(),
             wild: Vec::new(),
             budgets: BTreeMap::new(),
+            sessions: BTreeMap::new(),
         };
         let mut all: Vec<&DestinationRule> = mesh.destination_rules.values().map(|rule| &**rule).collect();
         all.sort_by_key(|rule| age(rule));
@@ -58,12 +61,14 @@ impl<'a> Rules<'a> {
         let mut policies: Vec<&BackendPolicy> =
             mesh.backend_policies.values().map(|policy| &**policy).collect();
         policies.sort_by_key(|policy| (policy.created.unwrap_or(i64::MAX), &policy.origin.name));
-        for policy in policies
-            .into_iter()
-            .filter(|policy| policy.retry_budget.is_some())
-        {
+        for policy in policies {
             for (name, _) in &policy.targets {
-                rules.budgets.entry(name).or_insert(policy);
+                if policy.says.retry_budget.is_some() {
+                    rules.budgets.entry(name).or_insert(policy);
+                }
+                if policy.says.session.is_some() {
+                    rules.sessions.entry(name).or_insert(policy);
+                }
             }
         }
         rules
@@ -74,14 +79,28 @@ impl<'a> Rules<'a> {
         &self.mesh.settings.cluster_domain
     }
 
-    /// How many retries the callers of a Service may make, by the oldest policy.
-    pub(super) fn budget(&self, service: &ServiceName) -> Option<RetryBudget> {
-        self.budgets.get(service)?.retry_budget
+    /// What policies say of a Service: of each part, the oldest that says something of it.
+    pub(super) fn backend(&self, service: &ServiceName) -> BackendTraffic {
+        let budget = self.budgets.get(service);
+        let session = self.sessions.get(service);
+        BackendTraffic {
+            retry_budget: budget.and_then(|policy| policy.says.retry_budget),
+            session: session.and_then(|policy| policy.says.session.clone()),
+        }
     }
 
-    /// The policy that counts for a Service.
-    pub(super) fn budget_policy(&self, service: &ServiceName) -> Option<&'a BackendPolicy> {
-        self.budgets.get(service).copied()
+    /// The policy that counts for something that this one says of a Service, if that is another one.
+    pub(super) fn backend_before(
+        &self,
+        policy: &BackendPolicy,
+        service: &ServiceName,
+    ) -> Option<&'a BackendPolicy> {
+        let budget = self.budgets.get(service);
+        let session = self.sessions.get(service);
+        let budget = budget.filter(|_| policy.says.retry_budget.is_some());
+        let session = session.filter(|_| policy.says.session.is_some());
+        let mut counts = budget.into_iter().chain(session).copied();
+        counts.find(|first| first.origin != policy.origin)
     }
 
     /// Every rule about a Service: the most specific first, then the oldest.

@@ -92,7 +92,7 @@ fn service(rules: &Rules<'_>, declared: &DeclaredService, rule: Option<&Destinat
         name: port.name.clone(),
         protocol: port.protocol,
     });
-    let treated = traffic::treat(declared, rules.budget(name), rule);
+    let treated = traffic::treat(declared, rules.backend(name), rule);
     Service {
         name: name.clone(),
         hostnames: hostnames.into(),

@@ -4,13 +4,12 @@
 //! treated in a way of its own: sidecars merge nothing.
 
 use crate::mesh::{
-    Balancing, DeclaredService, DestinationRule, Policies, ServiceType, TrafficPolicy, traffic,
+    BackendTraffic, Balancing, DeclaredService, DestinationRule, Policies, ServiceType, TrafficPolicy,
+    traffic,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use weft_proto::model::{
-    Algorithm, Balance, Hash, LocalityRules, Outliers, Preference, RetryBudget, Subset, Traffic,
-};
+use weft_proto::model::{Algorithm, Balance, Hash, LocalityRules, Outliers, Preference, Subset, Traffic};
 
 /// Most entries of one Service that a sidecar takes.
 const MOST: usize = 256;
@@ -26,13 +25,13 @@ pub(super) struct Treated {
     pub(super) left_out: usize,
 }
 
-/// Merges what a Service says, its budget for retries, and a rule.
+/// Merges what a Service says, what policies say of it, and a rule.
 pub(super) fn treat(
     service: &DeclaredService,
-    budget: Option<RetryBudget>,
+    policies: BackendTraffic,
     rule: Option<&DestinationRule>,
 ) -> Treated {
-    let own = own(service, budget);
+    let own = own(service, policies);
     let Some(rule) = rule else {
         return Treated {
             traffic: own.into_iter().collect(),
@@ -111,17 +110,18 @@ fn pairs(labels: &crate::mesh::Labels) -> Vec<(Arc<str>, Arc<str>)> {
     labels.iter().map(pair).collect()
 }
 
-/// What a Service says itself; `None`: nothing.
-fn own(service: &DeclaredService, retry_budget: Option<RetryBudget>) -> Option<Traffic> {
+/// What a Service says itself, with what policies say of it; `None`: nothing.
+fn own(service: &DeclaredService, policies: BackendTraffic) -> Option<Traffic> {
     let declared = &service.traffic;
     let sticky = Balance {
         algorithm: Algorithm::Maglev,
         hash: Some(Hash::Source),
         ..Balance::default()
     };
+    // Who calls a headless Service has chosen a pod.
+    let chooses = service.service_type == ServiceType::Cluster;
     let said = Traffic {
-        // Who calls a headless Service has chosen a pod.
-        balance: match declared.sticky && service.service_type == ServiceType::Cluster {
+        balance: match declared.sticky && chooses {
             true => sticky,
             false => Balance::default(),
         },
@@ -135,7 +135,8 @@ fn own(service: &DeclaredService, retry_budget: Option<RetryBudget>) -> Option<T
             ..Outliers::default()
         },
         health_check: declared.health_check.clone(),
-        retry_budget,
+        retry_budget: policies.retry_budget,
+        session: policies.session.filter(|_| chooses),
         ..Traffic::default()
     };
     (said != Traffic::default()).then(|| Traffic {

@@ -101,8 +101,8 @@ impl Policy {
         self.allows(class, failure).then_some(failure)
     }
 
-    /// Why it isn't tried again, the budget aside.
-    pub(super) fn stop(&self, class: Class, failure: Failure, progress: Progress) -> Option<Stop> {
+    /// Why it isn't tried again, bounds on the retries of all requests aside.
+    pub fn stop(&self, class: Class, failure: Failure, progress: Progress) -> Option<Stop> {
         if progress.answered {
             return Some(Stop::Answered);
         }

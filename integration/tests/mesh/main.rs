@@ -47,6 +47,7 @@ mod routed;
 mod routing;
 mod virtual_services;
 mod resilience;
+mod retry_bounds;
 mod sandbox;
 mod simulate;
 mod status;
@@ -82,7 +83,13 @@ fn main() -> ExitCode {
     suite.group(
         "resilience",
         resilience::start,
-        &[resilience::TESTS, limits::TESTS, outliers::TESTS, tries::TESTS],
+        &[
+            resilience::TESTS,
+            limits::TESTS,
+            outliers::TESTS,
+            tries::TESTS,
+            retry_bounds::TESTS,
+        ],
     );
     suite.group("overload", overload::start, &[overload::TESTS]);
     suite.group(

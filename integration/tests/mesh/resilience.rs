@@ -110,6 +110,7 @@ pub fn start() -> Mesh {
         crate::outliers::objects(),
         crate::limits::objects(),
         crate::tries::objects(),
+        crate::retry_bounds::objects(),
     ];
     Mesh::start("resilience", &parts.concat())
 }

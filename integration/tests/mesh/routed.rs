@@ -1,10 +1,11 @@
 //! What routes do with many requests: copies, shares, sessions, faults that are counted.
 
 use crate::behaviour::ask;
-use crate::mesh::{Mesh, Temporary, until};
+use crate::mesh::{Answer, Mesh, Temporary, until};
 use crate::routing::field;
 use crate::suite::Test;
 use crate::town::{CLIENT, OTHER, echo};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The tests of this file.
@@ -14,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("routed::shares", shares),
     ("routed::sessions", sessions),
     ("routed::sessions_by_header", sessions_by_header),
+    ("routed::sessions_of_a_service", sessions_of_a_service),
     ("routed::faults_are_counted", faults_are_counted),
 ];
 
@@ -180,30 +182,60 @@ fn sessions(mesh: &Mesh) {
              backendRefs: [{name: crew, port: 80}]\n",
         ),
     );
+    stays(mesh, "http://crew/", "stay");
+}
+
+/// A policy about the Service, whatever its routes: here there is none, then one without a session of its own, then one with one.
+fn sessions_of_a_service(mesh: &Mesh) {
+    let guild = [echo("shop", "guild", 3, ""), service("guild", "guild")].concat();
+    let _guild = mesh.with(&guild);
+    mesh.ready("shop", "guild", 3);
+    answers(mesh, "guild");
+    let _policy = obeyed(
+        mesh,
+        r"
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: guild, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: guild}]
+  sessionPersistence: {sessionName: member, type: Cookie, absoluteTimeout: 1h}
+",
+    );
+    stays(mesh, "http://guild/", "member");
+    let backends = "backendRefs: [{name: guild, port: 80}]\n";
+    let plain = obeyed(mesh, &route("guild", &format!("  - {backends}")));
+    stays(mesh, "http://guild/", "member");
+    drop(plain);
+    let own = format!("  - sessionPersistence: {{sessionName: own, type: Cookie}}\n    {backends}");
+    let _own = obeyed(mesh, &route("guild", &own));
+    stays(mesh, "http://guild/", "own");
+}
+
+/// New clients go to several pods, and each comes back to its own by the one cookie that it is given.
+fn stays(mesh: &Mesh, url: &str, name: &str) {
     let mut pods = BTreeSet::new();
     for _ in 0..12 {
-        let answer = mesh.curl(CLIENT, &["-i", "http://crew/"]).ok();
-        let head = answer.body.to_ascii_lowercase();
-        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie:"));
-        let cookie = cookie.and_then(|cookie| cookie.split(';').next());
-        let cookie = cookie.unwrap_or_else(|| panic!("{head}")).trim().to_owned();
-        let pod = |body: &str| {
-            let at = body.find("\"pod\":\"").unwrap_or_else(|| panic!("{body}")) + 7;
-            body[at..].split('"').next().unwrap_or_default().to_owned()
-        };
-        let first = pod(&answer.body);
+        let answer = mesh.curl(CLIENT, &["-i", url]).ok();
+        let cookie = field(&answer, "set-cookie").unwrap_or_else(|| panic!("{answer:?}"));
+        assert!(cookie.starts_with(&format!("{name}=")), "{cookie}");
+        let first = pod(&answer);
+        let header = format!("cookie: other=1; {}", cookie.split(';').next().unwrap());
         for _ in 0..3 {
-            let header = format!("cookie: other=1; {cookie}");
-            let again = mesh.curl(CLIENT, &["-i", "-H", &header, "http://crew/"]).ok();
-            assert_eq!(pod(&again.body), first);
-            assert!(
-                !again.body.to_ascii_lowercase().contains("set-cookie"),
-                "{again:?}"
-            );
+            let again = mesh.curl(CLIENT, &["-i", "-H", &header, url]).ok();
+            assert_eq!(pod(&again), first);
+            assert_eq!(field(&again, "set-cookie"), None, "{again:?}");
         }
         pods.insert(first);
     }
     assert!(pods.len() > 1, "new clients go everywhere: {pods:?}");
+}
+
+/// Who answered, in an answer with its head.
+fn pod(answer: &Answer) -> String {
+    let body = answer.body.split("\r\n\r\n").last().unwrap();
+    let echo: Value = serde_json::from_str(body).unwrap();
+    echo["pod"].as_str().unwrap().to_owned()
 }
 
 fn sessions_by_header(mesh: &Mesh) {

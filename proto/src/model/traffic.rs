@@ -1,6 +1,6 @@
 //! How callers treat the endpoints of a Service (Istio `DestinationRule`, and the fields of a Service that are about traffic).
 
-use super::Origin;
+use super::{Origin, Session};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Traffic {
     pub retry_budget: Option<RetryBudget>,
     /// Plain text although the endpoint has a sidecar.
     pub plain: bool,
+    /// The same client goes to the same endpoint, unless the rule of its request has a session of its own.
+    pub session: Option<Session>,
 }
 
 /// How an endpoint is chosen.

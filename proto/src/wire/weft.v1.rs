@@ -77,485 +77,6 @@ impl Protocol {
         }
     }
 }
-/// A Kubernetes Service as callers see it. Resource name: `namespace/name`.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Service {
-    #[prost(message, optional, tag = "1")]
-    pub service: ::core::option::Option<ServiceRef>,
-    /// Fully qualified names without a trailing dot, the canonical one first.
-    #[prost(string, repeated, tag = "2")]
-    pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Cluster addresses, 4 or 16 bytes each. Empty: headless.
-    #[prost(bytes = "bytes", repeated, tag = "3")]
-    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    #[prost(message, repeated, tag = "4")]
-    pub ports: ::prost::alloc::vec::Vec<ServicePort>,
-    #[prost(message, optional, tag = "5")]
-    pub origin: ::core::option::Option<Origin>,
-    /// How callers treat its endpoints. For a port and a subset the entry that names both counts; else the one for the subset alone, the
-    /// one for the port alone, the one for neither. None: Weft's defaults.
-    #[prost(message, repeated, tag = "6")]
-    pub traffic: ::prost::alloc::vec::Vec<Traffic>,
-    #[prost(message, repeated, tag = "7")]
-    pub subsets: ::prost::alloc::vec::Vec<Subset>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ServicePort {
-    #[prost(uint32, tag = "1")]
-    pub port: u32,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(enumeration = "Protocol", tag = "3")]
-    pub protocol: i32,
-}
-/// Endpoints that have all of these labels.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Subset {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(message, repeated, tag = "2")]
-    pub labels: ::prost::alloc::vec::Vec<Label>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Label {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub value: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Traffic {
-    /// The object that says so.
-    #[prost(message, optional, tag = "1")]
-    pub origin: ::core::option::Option<Origin>,
-    /// 0: every port.
-    #[prost(uint32, tag = "2")]
-    pub port: u32,
-    /// Empty: every subset.
-    #[prost(string, tag = "3")]
-    pub subset: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "4")]
-    pub balance: ::core::option::Option<Balance>,
-    #[prost(message, optional, tag = "5")]
-    pub locality: ::core::option::Option<LocalityRules>,
-    #[prost(message, optional, tag = "6")]
-    pub outliers: ::core::option::Option<Outliers>,
-    #[prost(message, optional, tag = "7")]
-    pub limits: ::core::option::Option<Limits>,
-    #[prost(message, optional, tag = "8")]
-    pub health_check: ::core::option::Option<HealthCheck>,
-    #[prost(message, optional, tag = "9")]
-    pub retry_budget: ::core::option::Option<RetryBudget>,
-    /// Plain text although the endpoint has a sidecar (TLS mode DISABLE).
-    #[prost(bool, tag = "10")]
-    pub plain: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Balance {
-    /// Unspecified: peak EWMA.
-    #[prost(enumeration = "Algorithm", tag = "1")]
-    pub algorithm: i32,
-    /// For ring hash and Maglev.
-    #[prost(message, optional, tag = "2")]
-    pub hash: ::core::option::Option<Hash>,
-    /// Ring hash: least number of places on the ring; Maglev: size of the table, a prime. 0: default.
-    #[prost(uint64, tag = "3")]
-    pub size: u64,
-    /// A new endpoint gets its full share after so long. 0: at once.
-    #[prost(uint64, tag = "4")]
-    pub warmup_ms: u64,
-    /// Percent of its share that a new endpoint begins with, 1 to 100. 0: 10.
-    #[prost(uint32, tag = "5")]
-    pub warmup_percent: u32,
-    /// How the share grows, in thousandths: 1000 is linear, more is faster at first. 0: linear.
-    #[prost(uint32, tag = "6")]
-    pub warmup_aggression: u32,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Hash {
-    #[prost(oneof = "hash::Of", tags = "1, 2, 3, 4")]
-    pub of: ::core::option::Option<hash::Of>,
-}
-/// Nested message and enum types in `Hash`.
-pub mod hash {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Of {
-        #[prost(string, tag = "1")]
-        Header(::prost::alloc::string::String),
-        #[prost(message, tag = "2")]
-        Cookie(super::HashCookie),
-        /// The caller's address: on the sidecar's side that is the pod itself, at a gateway the client.
-        #[prost(bool, tag = "3")]
-        Source(bool),
-        #[prost(string, tag = "4")]
-        Query(::prost::alloc::string::String),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HashCookie {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub path: ::prost::alloc::string::String,
-    /// The sidecar sets the cookie if it is missing. 0: for the session.
-    #[prost(uint64, tag = "3")]
-    pub ttl_ms: u64,
-    /// Never set, only read.
-    #[prost(bool, tag = "4")]
-    pub read_only: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct LocalityRules {
-    #[prost(enumeration = "Preference", tag = "1")]
-    pub preference: i32,
-    /// Shares of localities, for callers in a locality; the first entry that is about the caller counts.
-    #[prost(message, repeated, tag = "2")]
-    pub distribute: ::prost::alloc::vec::Vec<Distribute>,
-    /// From a region to another one if it fails.
-    #[prost(message, repeated, tag = "3")]
-    pub failover: ::prost::alloc::vec::Vec<RegionFailover>,
-    /// Labels, `key` or `key=value`, that make an endpoint nearer the more of them, from the first on, it shares with the caller.
-    #[prost(string, repeated, tag = "4")]
-    pub failover_priority: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Percent of healthy endpoints below which all of them get traffic (panic). 0: Weft's rules.
-    #[prost(uint32, tag = "5")]
-    pub panic_percent: u32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Distribute {
-    /// `region`, `region/zone`, `region/zone/*`; `*` is any.
-    #[prost(string, tag = "1")]
-    pub from: ::prost::alloc::string::String,
-    #[prost(message, repeated, tag = "2")]
-    pub to: ::prost::alloc::vec::Vec<DistributeTo>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DistributeTo {
-    #[prost(string, tag = "1")]
-    pub locality: ::prost::alloc::string::String,
-    /// Of the traffic; all together 100.
-    #[prost(uint32, tag = "2")]
-    pub percent: u32,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RegionFailover {
-    #[prost(string, tag = "1")]
-    pub from: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub to: ::prost::alloc::string::String,
-}
-/// When an endpoint gets nothing for a while. Zero: Weft's default, unless said otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Outliers {
-    /// Consecutive 5xx. Unset: default; 0: never.
-    #[prost(uint32, optional, tag = "1")]
-    pub consecutive_errors: ::core::option::Option<u32>,
-    /// Consecutive 502, 503, 504 and timeouts. Unset: default; 0: never.
-    #[prost(uint32, optional, tag = "2")]
-    pub consecutive_gateway_errors: ::core::option::Option<u32>,
-    /// Consecutive connection failures. Unset: default; 0: never.
-    #[prost(uint32, optional, tag = "3")]
-    pub consecutive_connect_errors: ::core::option::Option<u32>,
-    #[prost(uint64, tag = "4")]
-    pub interval_ms: u64,
-    #[prost(uint64, tag = "5")]
-    pub base_ejection_ms: u64,
-    /// Percent of the endpoints. Unset: default.
-    #[prost(uint32, optional, tag = "6")]
-    pub max_ejection_percent: ::core::option::Option<u32>,
-    /// Below the mean success rate by so many thousandths of its standard deviation. 0: off.
-    #[prost(uint32, tag = "7")]
-    pub success_rate_deviation: u32,
-    /// Slower than the median of all by this factor, in thousandths. 0: off.
-    #[prost(uint32, tag = "8")]
-    pub latency_factor: u32,
-}
-/// Bounds of this caller on all of the endpoints together. 0: none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Limits {
-    #[prost(uint32, tag = "1")]
-    pub connections: u32,
-    #[prost(uint64, tag = "2")]
-    pub connect_timeout_ms: u64,
-    #[prost(uint32, tag = "3")]
-    pub pending_requests: u32,
-    #[prost(uint32, tag = "4")]
-    pub requests: u32,
-    #[prost(uint32, tag = "5")]
-    pub requests_per_connection: u32,
-    #[prost(uint32, tag = "6")]
-    pub retries: u32,
-    #[prost(uint64, tag = "7")]
-    pub idle_timeout_ms: u64,
-    #[prost(uint64, tag = "8")]
-    pub max_connection_ms: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HealthCheck {
-    /// Empty: a connection is enough.
-    #[prost(string, tag = "1")]
-    pub path: ::prost::alloc::string::String,
-    /// 0: the port of the endpoint.
-    #[prost(uint32, tag = "2")]
-    pub port: u32,
-    #[prost(uint64, tag = "3")]
-    pub interval_ms: u64,
-    #[prost(uint64, tag = "4")]
-    pub timeout_ms: u64,
-    #[prost(uint32, tag = "5")]
-    pub unhealthy_after: u32,
-    #[prost(uint32, tag = "6")]
-    pub healthy_after: u32,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RetryBudget {
-    /// Of the requests, at most 100.
-    #[prost(uint32, tag = "1")]
-    pub percent: u32,
-    /// Retries a second that are granted whatever the load is.
-    #[prost(uint32, tag = "2")]
-    pub min_per_second: u32,
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Algorithm {
-    Unspecified = 0,
-    PeakEwma = 1,
-    LeastRequest = 2,
-    RoundRobin = 3,
-    Random = 4,
-    RingHash = 5,
-    Maglev = 6,
-}
-impl Algorithm {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "ALGORITHM_UNSPECIFIED",
-            Self::PeakEwma => "ALGORITHM_PEAK_EWMA",
-            Self::LeastRequest => "ALGORITHM_LEAST_REQUEST",
-            Self::RoundRobin => "ALGORITHM_ROUND_ROBIN",
-            Self::Random => "ALGORITHM_RANDOM",
-            Self::RingHash => "ALGORITHM_RING_HASH",
-            Self::Maglev => "ALGORITHM_MAGLEV",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
-            "ALGORITHM_PEAK_EWMA" => Some(Self::PeakEwma),
-            "ALGORITHM_LEAST_REQUEST" => Some(Self::LeastRequest),
-            "ALGORITHM_ROUND_ROBIN" => Some(Self::RoundRobin),
-            "ALGORITHM_RANDOM" => Some(Self::Random),
-            "ALGORITHM_RING_HASH" => Some(Self::RingHash),
-            "ALGORITHM_MAGLEV" => Some(Self::Maglev),
-            _ => None,
-        }
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Preference {
-    /// Zone, region, remote.
-    Unspecified = 0,
-    /// The same node first (`trafficDistribution: PreferSameNode`).
-    Node = 1,
-    /// Only the same node (`internalTrafficPolicy: Local`).
-    NodeOnly = 2,
-    /// Every endpoint alike, wherever it is.
-    None = 3,
-}
-impl Preference {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "PREFERENCE_UNSPECIFIED",
-            Self::Node => "PREFERENCE_NODE",
-            Self::NodeOnly => "PREFERENCE_NODE_ONLY",
-            Self::None => "PREFERENCE_NONE",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "PREFERENCE_UNSPECIFIED" => Some(Self::Unspecified),
-            "PREFERENCE_NODE" => Some(Self::Node),
-            "PREFERENCE_NODE_ONLY" => Some(Self::NodeOnly),
-            "PREFERENCE_NONE" => Some(Self::None),
-            _ => None,
-        }
-    }
-}
-/// The pods behind a Service. Resource name: `namespace/name` of the Service.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Endpoints {
-    #[prost(message, optional, tag = "1")]
-    pub service: ::core::option::Option<ServiceRef>,
-    #[prost(message, repeated, tag = "2")]
-    pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Endpoint {
-    #[prost(message, optional, tag = "1")]
-    pub workload: ::core::option::Option<Workload>,
-    /// Pod addresses, 4 or 16 bytes each, at least one.
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    #[prost(message, repeated, tag = "3")]
-    pub ports: ::prost::alloc::vec::Vec<PortMapping>,
-    #[prost(message, optional, tag = "4")]
-    pub locality: ::core::option::Option<Locality>,
-    #[prost(enumeration = "Health", tag = "5")]
-    pub health: i32,
-    /// Relative share, at least 1.
-    #[prost(uint32, tag = "6")]
-    pub weight: u32,
-    /// SPIFFE id that the endpoint's sidecar proves. Empty: no sidecar, plain text.
-    #[prost(string, tag = "7")]
-    pub identity: ::prost::alloc::string::String,
-    /// The pod's labels, as far as a subset or a locality rule of the Service looks at them; by key.
-    #[prost(message, repeated, tag = "8")]
-    pub labels: ::prost::alloc::vec::Vec<Label>,
-    /// Zones that should use it (EndpointSlice hints). Empty: no hint.
-    #[prost(string, repeated, tag = "9")]
-    pub hint_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Nodes that should use it (EndpointSlice hints). Empty: no hint.
-    #[prost(string, repeated, tag = "10")]
-    pub hint_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The pod's own DNS name below the Service's (StatefulSet). Empty: none.
-    #[prost(string, tag = "11")]
-    pub hostname: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PortMapping {
-    #[prost(uint32, tag = "1")]
-    pub service_port: u32,
-    #[prost(uint32, tag = "2")]
-    pub target_port: u32,
-}
-/// A pod and what people call it; the values of the standard metrics' labels.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Workload {
-    #[prost(string, tag = "1")]
-    pub namespace: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub pod: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub pod_uid: ::prost::alloc::string::String,
-    /// Name of the owner, for example the Deployment.
-    #[prost(string, tag = "4")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "5")]
-    pub app: ::prost::alloc::string::String,
-    #[prost(string, tag = "6")]
-    pub version: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Health {
-    Unspecified = 0,
-    /// Takes new requests.
-    Ready = 1,
-    /// Terminating: keeps what it has, gets nothing new.
-    Draining = 2,
-    /// Not ready.
-    Unready = 3,
-}
-impl Health {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "HEALTH_UNSPECIFIED",
-            Self::Ready => "HEALTH_READY",
-            Self::Draining => "HEALTH_DRAINING",
-            Self::Unready => "HEALTH_UNREADY",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "HEALTH_UNSPECIFIED" => Some(Self::Unspecified),
-            "HEALTH_READY" => Some(Self::Ready),
-            "HEALTH_DRAINING" => Some(Self::Draining),
-            "HEALTH_UNREADY" => Some(Self::Unready),
-            _ => None,
-        }
-    }
-}
-/// A share of all names of the mesh: which Service an address belongs to. Everybody gets all of them. Resource name: two
-/// hexadecimal digits, the number of the shard; a Service's shard is a hash of `namespace/name`.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Names {
-    /// 0 to 255.
-    #[prost(uint32, tag = "1")]
-    pub shard: u32,
-    /// By namespace and name.
-    #[prost(message, repeated, tag = "2")]
-    pub services: ::prost::alloc::vec::Vec<NamedService>,
-    /// Networks in which there are pods with a sidecar, by value: the first 3 bytes of an IPv4 address, the first 8 of an IPv6 one.
-    #[prost(bytes = "bytes", repeated, tag = "3")]
-    pub pod_networks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct NamedService {
-    #[prost(string, tag = "1")]
-    pub namespace: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub name: ::prost::alloc::string::String,
-    /// Cluster addresses, 4 or 16 bytes each. Empty: headless.
-    #[prost(bytes = "bytes", repeated, tag = "3")]
-    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// There are endpoints, and none has a sidecar: whoever can't learn more may go on in plain text.
-    #[prost(bool, tag = "4")]
-    pub plain: bool,
-}
-/// A pod that has a sidecar, for those who call it by its own address. Resource name: the address as text.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Pod {
-    /// 4 or 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub address: ::prost::bytes::Bytes,
-    #[prost(message, optional, tag = "2")]
-    pub workload: ::core::option::Option<Workload>,
-    #[prost(message, optional, tag = "3")]
-    pub locality: ::core::option::Option<Locality>,
-    /// SPIFFE id that its sidecar proves.
-    #[prost(string, tag = "4")]
-    pub identity: ::prost::alloc::string::String,
-    /// Ports of Services that lead here.
-    #[prost(message, repeated, tag = "5")]
-    pub ports: ::prost::alloc::vec::Vec<PodPort>,
-    /// Its ports take plain text only (mode DISABLE); else they take TLS.
-    #[prost(bool, tag = "6")]
-    pub plain: bool,
-    /// Ports for which the opposite of `plain` holds.
-    #[prost(uint32, repeated, tag = "7")]
-    pub exceptions: ::prost::alloc::vec::Vec<u32>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PodPort {
-    /// The pod's port.
-    #[prost(uint32, tag = "1")]
-    pub port: u32,
-    /// The Service that sends here; the first by name, if there are several.
-    #[prost(message, optional, tag = "2")]
-    pub service: ::core::option::Option<ServiceRef>,
-    /// Its canonical host name.
-    #[prost(string, tag = "3")]
-    pub host: ::prost::alloc::string::String,
-    #[prost(enumeration = "Protocol", tag = "4")]
-    pub protocol: i32,
-}
 /// Every route that applies to a Service, in order of precedence. Resource name: `namespace/name` of the Service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Routes {
@@ -982,6 +503,488 @@ impl RetryOn {
             _ => None,
         }
     }
+}
+/// A Kubernetes Service as callers see it. Resource name: `namespace/name`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Service {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceRef>,
+    /// Fully qualified names without a trailing dot, the canonical one first.
+    #[prost(string, repeated, tag = "2")]
+    pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Cluster addresses, 4 or 16 bytes each. Empty: headless.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "4")]
+    pub ports: ::prost::alloc::vec::Vec<ServicePort>,
+    #[prost(message, optional, tag = "5")]
+    pub origin: ::core::option::Option<Origin>,
+    /// How callers treat its endpoints. For a port and a subset the entry that names both counts; else the one for the subset alone, the
+    /// one for the port alone, the one for neither. None: Weft's defaults.
+    #[prost(message, repeated, tag = "6")]
+    pub traffic: ::prost::alloc::vec::Vec<Traffic>,
+    #[prost(message, repeated, tag = "7")]
+    pub subsets: ::prost::alloc::vec::Vec<Subset>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServicePort {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Protocol", tag = "3")]
+    pub protocol: i32,
+}
+/// Endpoints that have all of these labels.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Subset {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Label {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Traffic {
+    /// The object that says so.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// 0: every port.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Empty: every subset.
+    #[prost(string, tag = "3")]
+    pub subset: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub balance: ::core::option::Option<Balance>,
+    #[prost(message, optional, tag = "5")]
+    pub locality: ::core::option::Option<LocalityRules>,
+    #[prost(message, optional, tag = "6")]
+    pub outliers: ::core::option::Option<Outliers>,
+    #[prost(message, optional, tag = "7")]
+    pub limits: ::core::option::Option<Limits>,
+    #[prost(message, optional, tag = "8")]
+    pub health_check: ::core::option::Option<HealthCheck>,
+    #[prost(message, optional, tag = "9")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+    /// Plain text although the endpoint has a sidecar (TLS mode DISABLE).
+    #[prost(bool, tag = "10")]
+    pub plain: bool,
+    /// The same client goes to the same endpoint, unless the rule of its request has a session of its own. Unset: none.
+    #[prost(message, optional, tag = "11")]
+    pub session: ::core::option::Option<Session>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balance {
+    /// Unspecified: peak EWMA.
+    #[prost(enumeration = "Algorithm", tag = "1")]
+    pub algorithm: i32,
+    /// For ring hash and Maglev.
+    #[prost(message, optional, tag = "2")]
+    pub hash: ::core::option::Option<Hash>,
+    /// Ring hash: least number of places on the ring; Maglev: size of the table, a prime. 0: default.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// A new endpoint gets its full share after so long. 0: at once.
+    #[prost(uint64, tag = "4")]
+    pub warmup_ms: u64,
+    /// Percent of its share that a new endpoint begins with, 1 to 100. 0: 10.
+    #[prost(uint32, tag = "5")]
+    pub warmup_percent: u32,
+    /// How the share grows, in thousandths: 1000 is linear, more is faster at first. 0: linear.
+    #[prost(uint32, tag = "6")]
+    pub warmup_aggression: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hash {
+    #[prost(oneof = "hash::Of", tags = "1, 2, 3, 4")]
+    pub of: ::core::option::Option<hash::Of>,
+}
+/// Nested message and enum types in `Hash`.
+pub mod hash {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Cookie(super::HashCookie),
+        /// The caller's address: on the sidecar's side that is the pod itself, at a gateway the client.
+        #[prost(bool, tag = "3")]
+        Source(bool),
+        #[prost(string, tag = "4")]
+        Query(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// The sidecar sets the cookie if it is missing. 0: for the session.
+    #[prost(uint64, tag = "3")]
+    pub ttl_ms: u64,
+    /// Never set, only read.
+    #[prost(bool, tag = "4")]
+    pub read_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalityRules {
+    #[prost(enumeration = "Preference", tag = "1")]
+    pub preference: i32,
+    /// Shares of localities, for callers in a locality; the first entry that is about the caller counts.
+    #[prost(message, repeated, tag = "2")]
+    pub distribute: ::prost::alloc::vec::Vec<Distribute>,
+    /// From a region to another one if it fails.
+    #[prost(message, repeated, tag = "3")]
+    pub failover: ::prost::alloc::vec::Vec<RegionFailover>,
+    /// Labels, `key` or `key=value`, that make an endpoint nearer the more of them, from the first on, it shares with the caller.
+    #[prost(string, repeated, tag = "4")]
+    pub failover_priority: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Percent of healthy endpoints below which all of them get traffic (panic). 0: Weft's rules.
+    #[prost(uint32, tag = "5")]
+    pub panic_percent: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Distribute {
+    /// `region`, `region/zone`, `region/zone/*`; `*` is any.
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<DistributeTo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DistributeTo {
+    #[prost(string, tag = "1")]
+    pub locality: ::prost::alloc::string::String,
+    /// Of the traffic; all together 100.
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegionFailover {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+}
+/// When an endpoint gets nothing for a while. Zero: Weft's default, unless said otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Outliers {
+    /// Consecutive 5xx. Unset: default; 0: never.
+    #[prost(uint32, optional, tag = "1")]
+    pub consecutive_errors: ::core::option::Option<u32>,
+    /// Consecutive 502, 503, 504 and timeouts. Unset: default; 0: never.
+    #[prost(uint32, optional, tag = "2")]
+    pub consecutive_gateway_errors: ::core::option::Option<u32>,
+    /// Consecutive connection failures. Unset: default; 0: never.
+    #[prost(uint32, optional, tag = "3")]
+    pub consecutive_connect_errors: ::core::option::Option<u32>,
+    #[prost(uint64, tag = "4")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub base_ejection_ms: u64,
+    /// Percent of the endpoints. Unset: default.
+    #[prost(uint32, optional, tag = "6")]
+    pub max_ejection_percent: ::core::option::Option<u32>,
+    /// Below the mean success rate by so many thousandths of its standard deviation. 0: off.
+    #[prost(uint32, tag = "7")]
+    pub success_rate_deviation: u32,
+    /// Slower than the median of all by this factor, in thousandths. 0: off.
+    #[prost(uint32, tag = "8")]
+    pub latency_factor: u32,
+}
+/// Bounds of this caller on all of the endpoints together. 0: none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    #[prost(uint32, tag = "1")]
+    pub connections: u32,
+    #[prost(uint64, tag = "2")]
+    pub connect_timeout_ms: u64,
+    #[prost(uint32, tag = "3")]
+    pub pending_requests: u32,
+    #[prost(uint32, tag = "4")]
+    pub requests: u32,
+    #[prost(uint32, tag = "5")]
+    pub requests_per_connection: u32,
+    #[prost(uint32, tag = "6")]
+    pub retries: u32,
+    #[prost(uint64, tag = "7")]
+    pub idle_timeout_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub max_connection_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthCheck {
+    /// Empty: a connection is enough.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// 0: the port of the endpoint.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(uint64, tag = "3")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub timeout_ms: u64,
+    #[prost(uint32, tag = "5")]
+    pub unhealthy_after: u32,
+    #[prost(uint32, tag = "6")]
+    pub healthy_after: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    /// Of the requests, at most 100.
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    /// Retries a second that are granted whatever the load is.
+    #[prost(uint32, tag = "2")]
+    pub min_per_second: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Algorithm {
+    Unspecified = 0,
+    PeakEwma = 1,
+    LeastRequest = 2,
+    RoundRobin = 3,
+    Random = 4,
+    RingHash = 5,
+    Maglev = 6,
+}
+impl Algorithm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ALGORITHM_UNSPECIFIED",
+            Self::PeakEwma => "ALGORITHM_PEAK_EWMA",
+            Self::LeastRequest => "ALGORITHM_LEAST_REQUEST",
+            Self::RoundRobin => "ALGORITHM_ROUND_ROBIN",
+            Self::Random => "ALGORITHM_RANDOM",
+            Self::RingHash => "ALGORITHM_RING_HASH",
+            Self::Maglev => "ALGORITHM_MAGLEV",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
+            "ALGORITHM_PEAK_EWMA" => Some(Self::PeakEwma),
+            "ALGORITHM_LEAST_REQUEST" => Some(Self::LeastRequest),
+            "ALGORITHM_ROUND_ROBIN" => Some(Self::RoundRobin),
+            "ALGORITHM_RANDOM" => Some(Self::Random),
+            "ALGORITHM_RING_HASH" => Some(Self::RingHash),
+            "ALGORITHM_MAGLEV" => Some(Self::Maglev),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Preference {
+    /// Zone, region, remote.
+    Unspecified = 0,
+    /// The same node first (`trafficDistribution: PreferSameNode`).
+    Node = 1,
+    /// Only the same node (`internalTrafficPolicy: Local`).
+    NodeOnly = 2,
+    /// Every endpoint alike, wherever it is.
+    None = 3,
+}
+impl Preference {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PREFERENCE_UNSPECIFIED",
+            Self::Node => "PREFERENCE_NODE",
+            Self::NodeOnly => "PREFERENCE_NODE_ONLY",
+            Self::None => "PREFERENCE_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PREFERENCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PREFERENCE_NODE" => Some(Self::Node),
+            "PREFERENCE_NODE_ONLY" => Some(Self::NodeOnly),
+            "PREFERENCE_NONE" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+/// The pods behind a Service. Resource name: `namespace/name` of the Service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Endpoints {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceRef>,
+    #[prost(message, repeated, tag = "2")]
+    pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Endpoint {
+    #[prost(message, optional, tag = "1")]
+    pub workload: ::core::option::Option<Workload>,
+    /// Pod addresses, 4 or 16 bytes each, at least one.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "3")]
+    pub ports: ::prost::alloc::vec::Vec<PortMapping>,
+    #[prost(message, optional, tag = "4")]
+    pub locality: ::core::option::Option<Locality>,
+    #[prost(enumeration = "Health", tag = "5")]
+    pub health: i32,
+    /// Relative share, at least 1.
+    #[prost(uint32, tag = "6")]
+    pub weight: u32,
+    /// SPIFFE id that the endpoint's sidecar proves. Empty: no sidecar, plain text.
+    #[prost(string, tag = "7")]
+    pub identity: ::prost::alloc::string::String,
+    /// The pod's labels, as far as a subset or a locality rule of the Service looks at them; by key.
+    #[prost(message, repeated, tag = "8")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+    /// Zones that should use it (EndpointSlice hints). Empty: no hint.
+    #[prost(string, repeated, tag = "9")]
+    pub hint_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes that should use it (EndpointSlice hints). Empty: no hint.
+    #[prost(string, repeated, tag = "10")]
+    pub hint_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The pod's own DNS name below the Service's (StatefulSet). Empty: none.
+    #[prost(string, tag = "11")]
+    pub hostname: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortMapping {
+    #[prost(uint32, tag = "1")]
+    pub service_port: u32,
+    #[prost(uint32, tag = "2")]
+    pub target_port: u32,
+}
+/// A pod and what people call it; the values of the standard metrics' labels.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Workload {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub pod_uid: ::prost::alloc::string::String,
+    /// Name of the owner, for example the Deployment.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Health {
+    Unspecified = 0,
+    /// Takes new requests.
+    Ready = 1,
+    /// Terminating: keeps what it has, gets nothing new.
+    Draining = 2,
+    /// Not ready.
+    Unready = 3,
+}
+impl Health {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HEALTH_UNSPECIFIED",
+            Self::Ready => "HEALTH_READY",
+            Self::Draining => "HEALTH_DRAINING",
+            Self::Unready => "HEALTH_UNREADY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HEALTH_UNSPECIFIED" => Some(Self::Unspecified),
+            "HEALTH_READY" => Some(Self::Ready),
+            "HEALTH_DRAINING" => Some(Self::Draining),
+            "HEALTH_UNREADY" => Some(Self::Unready),
+            _ => None,
+        }
+    }
+}
+/// A share of all names of the mesh: which Service an address belongs to. Everybody gets all of them. Resource name: two
+/// hexadecimal digits, the number of the shard; a Service's shard is a hash of `namespace/name`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Names {
+    /// 0 to 255.
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// By namespace and name.
+    #[prost(message, repeated, tag = "2")]
+    pub services: ::prost::alloc::vec::Vec<NamedService>,
+    /// Networks in which there are pods with a sidecar, by value: the first 3 bytes of an IPv4 address, the first 8 of an IPv6 one.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub pod_networks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedService {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Cluster addresses, 4 or 16 bytes each. Empty: headless.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// There are endpoints, and none has a sidecar: whoever can't learn more may go on in plain text.
+    #[prost(bool, tag = "4")]
+    pub plain: bool,
+}
+/// A pod that has a sidecar, for those who call it by its own address. Resource name: the address as text.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Pod {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub workload: ::core::option::Option<Workload>,
+    #[prost(message, optional, tag = "3")]
+    pub locality: ::core::option::Option<Locality>,
+    /// SPIFFE id that its sidecar proves.
+    #[prost(string, tag = "4")]
+    pub identity: ::prost::alloc::string::String,
+    /// Ports of Services that lead here.
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<PodPort>,
+    /// Its ports take plain text only (mode DISABLE); else they take TLS.
+    #[prost(bool, tag = "6")]
+    pub plain: bool,
+    /// Ports for which the opposite of `plain` holds.
+    #[prost(uint32, repeated, tag = "7")]
+    pub exceptions: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodPort {
+    /// The pod's port.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// The Service that sends here; the first by name, if there are several.
+    #[prost(message, optional, tag = "2")]
+    pub service: ::core::option::Option<ServiceRef>,
+    /// Its canonical host name.
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(enumeration = "Protocol", tag = "4")]
+    pub protocol: i32,
 }
 /// An AuthorizationPolicy that selects the asking workload. Resource name: `namespace/name`.
 #[derive(Clone, PartialEq, ::prost::Message)]

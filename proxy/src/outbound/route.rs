@@ -122,8 +122,8 @@ impl Route {
         let port = destination.port.port;
         let mut route = Self::ends(Way::Straight);
         let Some(table) = destination.routes.as_ref().filter(|table| table.applies(port)) else {
-            if destination.traffic.balance.hash.is_some() {
-                route.hash(scene, destination, source, &head(), fields);
+            if sticky::sticks(destination) {
+                route.stick(scene, destination, source, &head(), fields);
             }
             return route;
         };
@@ -137,10 +137,10 @@ impl Route {
             Found::NoMatch => route.way = Way::Refuse(Failure::NoRoute),
         }
         match &route.way {
-            Way::Straight if destination.traffic.balance.hash.is_some() => {
-                route.hash(scene, destination, source, &head, fields);
+            Way::Straight if sticky::sticks(destination) => {
+                route.stick(scene, destination, source, &head, fields);
             }
-            _ => route.hash_backend(scene, source, &head, fields),
+            _ => route.stick_to_backend(scene, source, &head, fields),
         }
         route
     }
@@ -161,12 +161,12 @@ impl Route {
         if let Some(rule) = table.rules().get(index) {
             route.rule = Some((table.clone(), index));
             route.obey(scene, None, rule, head);
-            route.hash_backend(scene, source, head, fields);
+            route.stick_to_backend(scene, source, head, fields);
         }
         route
     }
 
-    fn hash_backend<'b>(
+    fn stick_to_backend<'b>(
         &mut self,
         scene: &Scene<'_>,
         source: IpAddr,
@@ -174,10 +174,10 @@ impl Route {
         fields: impl FnOnce() -> Cow<'b, HeaderMap>,
     ) {
         if let Way::To(Target::Service(backend)) = &self.way
-            && backend.traffic.balance.hash.is_some()
+            && sticky::sticks(backend)
         {
             let backend = backend.clone();
-            self.hash(scene, &backend, source, head, fields);
+            self.stick(scene, &backend, source, head, fields);
         }
     }
 
@@ -277,8 +277,8 @@ impl Route {
         }
     }
 
-    /// What consistent hashing goes by.
-    fn hash<'b>(
+    /// What consistent hashing goes by, and the session that a client has with a destination: a rule's own counts instead.
+    fn stick<'b>(
         &mut self,
         scene: &Scene<'_>,
         destination: &Destination,
@@ -286,9 +286,6 @@ impl Route {
         head: &RequestHead<'_>,
         fields: impl FnOnce() -> Cow<'b, HeaderMap>,
     ) {
-        let Some(what) = &destination.traffic.balance.hash else {
-            return;
-        };
         let all;
         let head = match head.headers.is_empty() {
             true => {
@@ -300,10 +297,20 @@ impl Route {
             }
             false => *head,
         };
-        let (hash, cookie) = sticky::hashed(scene, what, &head, source);
-        self.wish.hash = hash;
-        if cookie.is_some() {
-            self.extra().cookie = cookie;
+        let of_rule = self.rule().is_some_and(|rule| rule.session.is_some());
+        if let Some(session) = destination.traffic.session.as_ref().filter(|_| !of_rule)
+            && let Some(held) = sticky::held(session, &head, (scene.wall)())
+            && held.backend == sticky::backend(destination)
+        {
+            self.wish.address = Some(held.address);
+            self.extra().held = Some(held);
+        }
+        if let Some(what) = &destination.traffic.balance.hash {
+            let (hash, cookie) = sticky::hashed(scene, what, &head, source);
+            self.wish.hash = hash;
+            if cookie.is_some() {
+                self.extra().cookie = cookie;
+            }
         }
     }
 
@@ -415,18 +422,22 @@ impl Route {
 
     /// What the client is told besides, now that an endpoint answered.
     pub fn told(&self, worker: &Worker, place: &Place, own: &Target) -> Option<HeaderChanges> {
-        let session = self.rule().and_then(|rule| rule.session.as_ref());
-        let session = session.filter(|_| matches!(place, Place::Picked(_)));
+        let to = match (self.target(own), place) {
+            (Target::Service(to), Place::Picked(_)) => Some(to),
+            _ => None,
+        };
+        let of_rule = self.rule().and_then(|rule| rule.session.as_ref());
+        let session = to.and_then(|to| Some((to, of_rule.or(to.traffic.session.as_ref())?)));
         if session.is_none() && self.extra.is_none() {
             return None;
         }
         let extra = self.extra.as_deref();
         let mut changes = HeaderChanges::default();
-        if let (Some(session), Target::Service(to)) = (session, self.target(own)) {
-            let backend = session::destination(&to.service, to.port.port, to.subset.as_deref());
+        if let Some((to, session)) = session {
             let before = extra.and_then(|extra| extra.held.as_ref());
             let now = worker.wall();
-            changes = sticky::tell(session, before, backend, place.address(), now).unwrap_or_default();
+            changes =
+                sticky::tell(session, before, sticky::backend(to), place.address(), now).unwrap_or_default();
         }
         if let Some(extra) = extra {
             for (name, value) in &extra.cors {

@@ -1,4 +1,4 @@
-//! Clients that come back to where they were: sessions of routes, and hashes of destinations.
+//! Clients that come back to where they were: sessions of routes and of destinations, and hashes of destinations.
 //!
 //! Enters: a request's head. Leaves: what the choice of an endpoint is asked, and the cookie or header for the answer. Never: an endpoint
 //! that its backend doesn't have, whatever a client brings.
@@ -11,6 +11,21 @@ use weft_engine::route::{RequestHead, hash};
 use weft_proto::model::{Hash, HeaderChanges, Session, SessionKind};
 
 use super::scene::Scene;
+use crate::view::Destination;
+
+/// Whether a destination asks for clients that come back, by a session or by a hash.
+pub fn sticks(destination: &Destination) -> bool {
+    destination.traffic.balance.hash.is_some() || destination.traffic.session.is_some()
+}
+
+/// What a session of a destination holds of it.
+pub fn backend(destination: &Destination) -> u32 {
+    session::destination(
+        &destination.service,
+        destination.port.port,
+        destination.subset.as_deref(),
+    )
+}
 
 /// The session that a client brings.
 pub fn held(rule: &Session, head: &RequestHead<'_>, now: u32) -> Option<Held> {

@@ -398,6 +398,17 @@ impl<'a> Call<'a> {
             journal.failed(failure);
         }
         let cluster = self.cluster.as_ref()?;
+        let progress = Progress {
+            tries: self.tries,
+            written,
+            body_kept: kept,
+            answered: false,
+        };
+        // What isn't tried again anyway takes nobody's place, and isn't counted as refused.
+        let (policy, class) = (self.ask.retries, self.ask.class);
+        if policy.stop(class, failure, progress).is_some() {
+            return None;
+        }
         let own = self.worker.shared.telemetry.own();
         let mut retrying = self.retrying.borrow_mut();
         if retrying.is_none() {
@@ -407,22 +418,9 @@ impl<'a> Call<'a> {
             };
             *retrying = Some(room);
         }
-        let progress = Progress {
-            tries: self.tries,
-            written,
-            body_kept: kept,
-            answered: false,
-        };
         let decision = self.worker.random(|rng| {
-            retry::decide(
-                self.ask.retries,
-                self.ask.class,
-                failure,
-                progress,
-                cluster.budget(),
-                self.worker.now(),
-                rng,
-            )
+            let (budget, now) = (cluster.budget(), self.worker.now());
+            retry::decide(policy, class, failure, progress, budget, now, rng)
         });
         match decision {
             Decision::Retry { pause } => {

@@ -1,12 +1,14 @@
-//! Gateway API XBackendTrafficPolicy (`gateway.networking.x-k8s.io/v1alpha1`): how many retries a Service's callers may make.
+//! Gateway API XBackendTrafficPolicy (`gateway.networking.x-k8s.io/v1alpha1`): how many retries a Service's callers may make, and that its
+//! clients come back to their pods (GEP-1619).
 
 use super::Metadata;
 use super::duration::duration;
 use super::fields::{Fields, Notes};
-use crate::mesh::BackendPolicy;
+use super::route_policy;
+use crate::mesh::{BackendPolicy, BackendTraffic};
 use serde_json::Value;
 use std::time::Duration;
-use weft_proto::model::{RetryBudget, ServiceName};
+use weft_proto::model::{RetryBudget, ServiceName, Session};
 
 /// Most Services of one policy, as its API has it.
 const MOST_TARGETS: usize = 16;
@@ -21,7 +23,7 @@ pub(super) fn read(metadata: &Metadata, body: &Value, notes: &Notes) -> BackendP
     let mut policy = BackendPolicy {
         created: metadata.created,
         targets: Vec::new(),
-        retry_budget: None,
+        says: BackendTraffic::default(),
         origin: notes.object().clone(),
     };
     let mut root = Fields::new(body, "", notes);
@@ -53,17 +55,15 @@ pub(super) fn read(metadata: &Metadata, body: &Value, notes: &Notes) -> BackendP
             }
         }
     }
-    policy.retry_budget = spec
+    policy.says.retry_budget = spec
         .object("retryConstraint")
         .and_then(|fields| budget(fields, notes));
-    if spec.value("sessionPersistence").is_some() {
-        let reason = "Weft keeps sessions by the rules of routes";
-        notes.not_acted_on(
-            "spec.sessionPersistence",
-            reason,
-            "set sessionPersistence in the rules of the HTTPRoute",
-        );
-    }
+    let name = route_policy::session_name(notes, "service");
+    policy.says.session = route_policy::session(&mut spec, &name, notes).map(|session| Session {
+        // Whatever its clients ask for.
+        path: "/".into(),
+        ..session
+    });
     spec.finish();
     policy
 }

@@ -201,7 +201,7 @@ fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes, grpc: bool) -> Option<R
         route_policy::timeouts(&mut fields, &mut then, notes);
         then.retries = route_policy::retry(&mut fields, notes);
     }
-    then.session = route_policy::session(&mut fields, i, notes);
+    then.session = route_policy::session(&mut fields, &route_policy::session_name(notes, i), notes);
     if then.backends.is_empty() && then.answer.is_none() && broken.is_none() {
         let reason = "has no backendRefs: what matches is answered with 500";
         notes.not_acted_on(&field, reason, "name the Service that should answer");

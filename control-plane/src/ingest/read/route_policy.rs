@@ -85,8 +85,13 @@ pub(super) fn attempts(attempts: i64, at: &str, notes: &Notes) -> u8 {
     u8::try_from(attempts.clamp(0, MOST_ATTEMPTS)).unwrap_or_default()
 }
 
-/// `sessionPersistence` of a rule; the path of its cookie is left empty.
-pub(super) fn session(fields: &mut Fields<'_>, rule: usize, notes: &Notes) -> Option<Session> {
+/// What a session is called unless somebody says: the same for every replica, and different for each `part` of the object.
+pub(super) fn session_name(notes: &Notes, part: impl std::fmt::Display) -> String {
+    format!("weft-session-{}-{part}", short(&notes.object().name))
+}
+
+/// `sessionPersistence` of a rule or of a Service, called `otherwise` if it has no name; the path of its cookie is left empty.
+pub(super) fn session(fields: &mut Fields<'_>, otherwise: &str, notes: &Notes) -> Option<Session> {
     let mut session = fields.object("sessionPersistence")?;
     let mark = notes.mark();
     let kind = match session.text("type").unwrap_or("Cookie") {
@@ -110,8 +115,7 @@ pub(super) fn session(fields: &mut Fields<'_>, rule: usize, notes: &Notes) -> Op
                 SessionKind::Header => name.to_ascii_lowercase().into(),
             }
         }
-        // The same for every replica, and another for each rule.
-        None => format!("weft-session-{}-{rule}", short(&notes.object().name)).into(),
+        None => otherwise.into(),
     };
     let absolute_timeout = lifetime(&mut session, "absoluteTimeout", notes);
     let idle_timeout = lifetime(&mut session, "idleTimeout", notes);

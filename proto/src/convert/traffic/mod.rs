@@ -34,6 +34,7 @@ impl TryFrom<v1::Traffic> for Traffic {
             health_check: optional("health_check", wire.health_check)?,
             retry_budget: optional("retry_budget", wire.retry_budget)?,
             plain: wire.plain,
+            session: optional("session", wire.session)?,
         })
     }
 }
@@ -51,6 +52,7 @@ impl From<&Traffic> for v1::Traffic {
             health_check: traffic.health_check.as_ref().map(Into::into),
             retry_budget: traffic.retry_budget.as_ref().map(Into::into),
             plain: traffic.plain,
+            session: traffic.session.as_ref().map(Into::into),
         }
     }
 }
