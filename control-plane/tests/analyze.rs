@@ -16,7 +16,7 @@ use weft_proto::model::TrustDomain;
 
 #[test]
 fn findings_are_as_kept() {
-    for case in ["shop"] {
+    for case in ["shop", "gateway"] {
         let folder = Path::new("tests/analyze").join(case);
         let (objects, findings) = files::load(std::slice::from_ref(&folder));
         assert_eq!(findings, []);

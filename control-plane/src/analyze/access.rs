@@ -1,9 +1,10 @@
-//! Policies that can match nobody: callers that don't exist.
+//! Policies that can match nobody: callers that don't exist, or that have no identity at a gateway.
 //!
 //! In: authorization policies, pods and namespaces. Out: findings about principals and namespaces of sources that no pod has. Never: a
 //! judgement on callers of other trust domains or on patterns.
 
 use crate::mesh::{DeclaredAction, Diagnostic, Mesh};
+use crate::translate::gateway;
 use std::collections::BTreeSet;
 use weft_proto::model::StringMatch;
 
@@ -18,6 +19,7 @@ pub(super) fn find(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
     };
     let own = format!("{}/", mesh.settings.trust_domain.as_str());
     for policy in mesh.authorization_policies.values() {
+        let outside = gateway::protects_only_gateways(mesh, policy);
         for (i, rule) in policy.rules.iter().enumerate() {
             for (j, from) in rule.from.iter().enumerate() {
                 let at = |field: &str| format!("spec.rules[{i}].from[{j}].source.{field}");
@@ -52,17 +54,24 @@ pub(super) fn find(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
                         unknown.push((at("serviceAccounts"), reason));
                     }
                 }
+                let identities = [
+                    ("namespaces", from.source.namespaces.is_empty()),
+                    ("principals", from.source.principals.is_empty()),
+                    ("serviceAccounts", from.service_accounts.is_empty()),
+                ];
+                let mut action = "correct the name, or remove it";
+                if outside && let Some((field, _)) = identities.iter().find(|(_, none)| !none) {
+                    let reason = "clients of a gateway have proven no identity in the mesh".to_owned();
+                    unknown = vec![(at(field), reason)];
+                    action = "use ipBlocks, or the rule's `to`";
+                }
                 for (field, reason) in unknown {
                     let effect = match policy.action {
                         DeclaredAction::Allow => "nobody is allowed by it",
                         _ => "nobody is denied by it",
                     };
                     let finding = Diagnostic::warning("policy-caller-missing", &policy.origin).at(field);
-                    findings.push(
-                        finding
-                            .because(format!("{reason}: {effect}"))
-                            .so("correct the name, or remove it"),
-                    );
+                    findings.push(finding.because(format!("{reason}: {effect}")).so(action));
                 }
             }
         }

@@ -39,10 +39,13 @@ pub enum Selection {
     All,
     /// Those with these labels.
     Labels(Labels),
-    /// The pods behind these Services.
-    Services(Vec<ServiceName>),
-    /// None that has a sidecar (it is for a gateway).
-    Nothing,
+    /// The pods behind these Services, and those that serve these Gateways. None of either: nobody.
+    Targets {
+        /// Services.
+        services: Vec<ServiceName>,
+        /// Gateways.
+        gateways: Vec<ServiceName>,
+    },
 }
 
 /// What a match means.

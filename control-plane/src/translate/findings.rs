@@ -91,10 +91,24 @@ fn slices(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
 fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
     for policy in mesh.authorization_policies.values() {
         let reason = match &policy.selection {
-            Selection::All | Selection::Nothing => continue,
+            Selection::All => continue,
             Selection::Labels(_) => "no pod has these labels",
-            Selection::Services(names) => {
-                for name in names.iter().filter(|name| !mesh.services.contains_key(*name)) {
+            Selection::Targets { services, gateways } => {
+                // What is for another implementation's Gateway is its to judge.
+                let foreign = |name: &ServiceName| {
+                    let gateway = mesh.gateways.get(name);
+                    gateway.is_some_and(|gateway| !mesh.serves_gateways(&gateway.class))
+                };
+                if services.is_empty() && gateways.iter().all(foreign) {
+                    continue;
+                }
+                for name in gateways.iter().filter(|name| !mesh.gateways.contains_key(*name)) {
+                    let finding =
+                        Diagnostic::error("policy-target-missing", &policy.origin).at("spec.targetRefs");
+                    let finding = finding.because(format!("Gateway {name} doesn't exist"));
+                    findings.push(finding.so("create it, or correct the name"));
+                }
+                for name in services.iter().filter(|name| !mesh.services.contains_key(*name)) {
                     let finding =
                         Diagnostic::error("policy-target-missing", &policy.origin).at("spec.targetRefs");
                     let finding = finding.because(format!(
@@ -102,7 +116,7 @@ fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
                     ));
                     findings.push(finding.so("create it, or correct the name"));
                 }
-                "no pod is behind these Services"
+                "no pod is behind these Services or serves these Gateways"
             }
         };
         let root = policy.origin.namespace == mesh.settings.root_namespace;

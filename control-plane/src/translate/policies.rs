@@ -31,18 +31,17 @@ pub(super) fn selects(mesh: &Mesh, policy: &AuthorizationPolicy, pod: &Pod) -> b
     match &policy.selection {
         Selection::All => true,
         Selection::Labels(labels) => object::selects(labels, &pod.labels),
-        Selection::Services(names) => {
-            names
-                .iter()
-                .filter_map(|name| mesh.services.get(name))
-                .any(|service| {
-                    let selector = &service.selector;
-                    service.name.namespace == pod.name.namespace
-                        && !selector.is_empty()
-                        && object::selects(selector, &pod.labels)
-                })
+        Selection::Targets { services, gateways } => {
+            let mut services = services.iter().filter_map(|name| mesh.services.get(name));
+            let behind = services.any(|service| {
+                let selector = &service.selector;
+                service.name.namespace == pod.name.namespace
+                    && !selector.is_empty()
+                    && object::selects(selector, &pod.labels)
+            });
+            let serves = super::gateway::named(pod);
+            behind || serves.is_some_and(|gateway| gateways.contains(&gateway))
         }
-        Selection::Nothing => false,
     }
 }
 

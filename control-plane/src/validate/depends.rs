@@ -51,13 +51,13 @@ pub(super) fn findings(mesh: &Mesh, item: &Item) -> Vec<Diagnostic> {
             }
         }
         Item::Policy(policy) => match &policy.selection {
-            Selection::Services(names) => {
-                for name in names {
+            Selection::Targets { services, .. } => {
+                for name in services {
                     findings.extend(service(mesh, &policy.origin, name, "spec.targetRefs"));
                 }
             }
             Selection::Labels(labels) => findings.extend(pods(mesh, &policy.origin, labels)),
-            Selection::All | Selection::Nothing => {}
+            Selection::All => {}
         },
         Item::PeerAuth(policy) => {
             if let Some(labels) = &policy.selector {

@@ -108,7 +108,7 @@ fn selection(spec: &mut Fields<'_>, notes: &Notes) -> Selection {
             "keep one of them",
         );
     }
-    let mut services = Vec::new();
+    let (mut services, mut gateways) = (Vec::new(), Vec::new());
     let mut broken = false;
     for mut target in targets {
         let (group, kind) = (
@@ -119,37 +119,44 @@ fn selection(spec: &mut Fields<'_>, notes: &Notes) -> Selection {
         let namespace = target.text("namespace").unwrap_or_default();
         target.finish();
         match (group, kind, name) {
-            ("" | "core", "Service", Some(name)) => {
+            ("" | "core", "Service", Some(name)) | ("gateway.networking.k8s.io", "Gateway", Some(name)) => {
                 if !namespace.is_empty() && *namespace != *notes.object().namespace {
                     notes.invalid(
                         &path,
-                        "a policy targets Services of its own namespace",
+                        "a policy targets Services and Gateways of its own namespace",
                         "move the policy",
                     );
                     broken = true;
                 }
-                services.push(ServiceName::new(&notes.object().namespace, name));
+                let name = ServiceName::new(&notes.object().namespace, name);
+                match kind {
+                    "Gateway" => gateways.push(name),
+                    _ => services.push(name),
+                }
             }
-            ("gateway.networking.k8s.io", "Gateway" | "GatewayClass", Some(_)) => {
+            ("gateway.networking.k8s.io", "GatewayClass", Some(_)) => {
                 notes.not_acted_on(
                     &path,
-                    "Weft has no such gateway; sidecars don't apply it",
-                    "use a selector",
+                    "Weft doesn't apply policies to a class of Gateways",
+                    "name each Gateway, or use a selector",
                 );
             }
             _ => {
                 let reason = format!("sidecars can't be targeted by kind {kind:?} of group {group:?}");
-                notes.invalid(&path, reason, "name a Service of group \"\", or use a selector");
+                notes.invalid(
+                    &path,
+                    reason,
+                    "name a Service of group \"\" or a Gateway, or use a selector",
+                );
                 broken = true;
             }
         }
     }
-    match (labels, broken, services.is_empty()) {
+    match (labels, broken) {
         (Some(labels), ..) => Selection::Labels(labels),
         // Whom it is for can't be told: it is for all, and its rules are marked.
-        (None, true, _) => Selection::All,
-        (None, false, true) => Selection::Nothing,
-        (None, false, false) => Selection::Services(services),
+        (None, true) => Selection::All,
+        (None, false) => Selection::Targets { services, gateways },
     }
 }
 

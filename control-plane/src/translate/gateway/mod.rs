@@ -19,7 +19,7 @@ mod pod;
 mod rules;
 
 pub use attach::Attachment;
-pub(crate) use pod::{leading_to as services_of, left_out, pods_of, serves};
+pub(crate) use pod::{leading_to as services_of, left_out, named, pods_of, protects_only_gateways, serves};
 
 use crate::mesh::{Diagnostic, Mesh, Pod};
 use std::collections::{BTreeMap, BTreeSet};

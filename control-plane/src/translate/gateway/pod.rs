@@ -2,15 +2,18 @@
 
 use super::listener::class;
 use super::{Gateways, Judged, Listening, Waiting, ingress};
-use crate::mesh::{DeclaredService, Diagnostic, Mesh, Pod, in_namespace, object};
+use crate::mesh::{AuthorizationPolicy, DeclaredService, Diagnostic, Mesh, Pod, in_namespace, object};
+use crate::translate::policies;
 use crate::translate::workload::target_port;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_proto::model::annotations::{GATEWAY_NAME, INGRESS_CLASS};
 use weft_proto::model::{Gateway, Listener, Origin, ServiceName};
 
 /// Most listeners that a gateway takes.
 const MOST_LISTENERS: usize = 1_000;
+/// Most Services that a gateway can lead to.
+const MOST_SERVICES: usize = 8_192;
 /// Ports of Weft's own in every pod.
 const OWN: std::ops::RangeInclusive<u16> = 15_000..=15_099;
 
@@ -19,8 +22,18 @@ pub(crate) fn serves(pod: &Pod) -> bool {
     pod.labels.contains_key(GATEWAY_NAME) || pod.labels.contains_key(INGRESS_CLASS)
 }
 
+/// Whether everybody whom a policy protects is a gateway.
+pub(crate) fn protects_only_gateways(mesh: &Mesh, policy: &AuthorizationPolicy) -> bool {
+    let mut pods = mesh
+        .pods
+        .values()
+        .filter(|pod| !pod.finished && policies::selects(mesh, policy, pod))
+        .peekable();
+    pods.peek().is_some() && pods.all(|pod| serves(pod))
+}
+
 /// The Gateway that a pod's labels name.
-fn named(pod: &Pod) -> Option<ServiceName> {
+pub(crate) fn named(pod: &Pod) -> Option<ServiceName> {
     let name = pod.labels.get(GATEWAY_NAME)?;
     Some(ServiceName::new(&pod.name.namespace, name))
 }
@@ -177,7 +190,7 @@ pub(super) fn findings(
             findings.push(finding.because(reason).so(action));
             continue;
         };
-        assemble(mesh, pod, Some(judged), None, &mut |listener, reason| {
+        let served = assemble(mesh, pod, Some(judged), None, &mut |listener, reason| {
             let finding = Diagnostic::error("gateway-port-unusable", &declared.origin);
             let mut all = declared.listeners.iter();
             let mine = all.find(|one| one.name == listener.name);
@@ -186,6 +199,7 @@ pub(super) fn findings(
             findings
                 .push(finding.so("change the targetPort of the Service that leads to the gateway's pods"));
         });
+        findings.extend(too_many_services(&served, &declared.origin));
     }
     for (class, listening) in ingresses {
         let object = Origin::object("IngressClass", "", class);
@@ -202,7 +216,7 @@ pub(super) fn findings(
             continue;
         };
         let judged = named(pod).and_then(|name| gateways.get(&name));
-        assemble(mesh, pod, judged, Some(listening), &mut |listener, reason| {
+        let served = assemble(mesh, pod, judged, Some(listening), &mut |listener, reason| {
             if matches!(listener.port, ingress::HTTP | ingress::HTTPS)
                 && &*listener.origin.kind == "IngressClass"
             {
@@ -211,5 +225,29 @@ pub(super) fn findings(
                 findings.push(finding.so("serve Ingresses with a gateway of their own"));
             }
         });
+        findings.extend(too_many_services(&served, &object));
     }
+}
+
+/// What a gateway that leads to more Services than it can know is told.
+fn too_many_services(served: &Gateway, object: &Origin) -> Option<Diagnostic> {
+    let rules = served.listeners.iter().flat_map(|listener| {
+        let requests = listener.hosts.iter().flat_map(|host| &host.rules);
+        let requests = requests.flat_map(|rule| {
+            rule.backends
+                .iter()
+                .chain(rule.mirrors.iter().map(|mirror| &mirror.backend))
+        });
+        requests.chain(listener.connections.iter().flat_map(|rule| &rule.backends))
+    });
+    let usable = rules.filter(|backend| backend.invalid.is_none());
+    let services: BTreeSet<&ServiceName> = usable.map(|backend| &backend.service).collect();
+    (services.len() > MOST_SERVICES).then(|| {
+        let finding = Diagnostic::error("gateway-too-many", object).at("metadata.name");
+        let count = services.len();
+        let finding = finding.because(format!(
+            "leads to {count} Services; a gateway knows {MOST_SERVICES}, and answers requests to the others with 500"
+        ));
+        finding.so("spread them over several gateways")
+    })
 }
