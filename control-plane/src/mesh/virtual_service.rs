@@ -4,6 +4,7 @@ use super::route::{Action, BackendRef};
 use super::traffic::Export;
 use super::{Labels, ServiceName};
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use weft_proto::model::{Origin, RouteMatch};
 
@@ -54,10 +55,35 @@ pub struct VirtualMatch {
 pub struct Callers {
     /// Only this port of the Service.
     pub port: Option<u16>,
-    /// Only pods with these labels.
-    pub labels: Labels,
     /// Only pods of this namespace.
     pub namespace: Option<Arc<str>>,
+    /// Which pods there.
+    pub pods: CallingPods,
+}
+
+/// Which pods, whatever their namespace, a match is limited to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallingPods {
+    /// Only those with these labels.
+    pub labels: Labels,
+    /// Only those with an address of this block.
+    pub block: Option<IpNet>,
+}
+
+impl CallingPods {
+    /// Whether every pod is meant.
+    pub fn any(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a pod with these labels and addresses is meant.
+    pub fn mean(&self, labels: &Labels, addresses: &[IpAddr]) -> bool {
+        let inside = |block: &IpNet| {
+            let mut addresses = addresses.iter();
+            addresses.any(|address| block.contains(&address.to_canonical()))
+        };
+        super::object::selects(&self.labels, labels) && self.block.as_ref().is_none_or(inside)
+    }
 }
 
 /// A rule for opaque connections.

@@ -32,7 +32,7 @@ pub use item::{Item, Items, Wire};
 pub use scope::Scope;
 
 use crate::mesh::{Diagnostic, Mesh, Pod, in_namespace};
-use routes::Labelled;
+use routes::ByPod;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 use weft_proto::model::ServiceName;
@@ -55,7 +55,7 @@ pub struct Shared {
     /// By the namespace of the callers.
     consumer_routes: BTreeMap<Arc<str>, Items>,
     /// Those that depend on callers' labels.
-    labelled_routes: Arc<Labelled>,
+    routes_by_pod: Arc<ByPod>,
     gateways: Arc<gateway::Gateways>,
     findings: Arc<OnceLock<Arc<Vec<Diagnostic>>>>,
 }
@@ -126,7 +126,7 @@ impl Shared {
                 pods: &last.pods,
             }),
         );
-        let (routes, consumer_routes, labelled_routes) = match settled {
+        let (routes, consumer_routes, routes_by_pod) = match settled {
             Some(last)
                 if last.mesh.routes.same(&mesh.routes)
                     && last.mesh.virtual_services.same(&mesh.virtual_services)
@@ -136,7 +136,7 @@ impl Shared {
                 (
                     last.routes.clone(),
                     last.consumer_routes.clone(),
-                    last.labelled_routes.clone(),
+                    last.routes_by_pod.clone(),
                 )
             }
             _ => routes(&mesh, last),
@@ -163,7 +163,7 @@ impl Shared {
             pods,
             asked,
             consumer_routes,
-            labelled_routes,
+            routes_by_pod,
             findings: Arc::default(),
         }
     }
@@ -223,13 +223,16 @@ impl Shared {
     fn own_routes(&self, pod: &Pod) -> Items {
         let namespace = &pod.name.namespace;
         let own = self.consumer_routes.get(namespace).unwrap_or(&NOTHING);
-        let mut labelled = self.labelled_routes.of(namespace, &pod.labels).peekable();
-        if labelled.peek().is_none() {
+        let mut by_pod = self
+            .routes_by_pod
+            .of(namespace, &pod.labels, &pod.addresses)
+            .peekable();
+        if by_pod.peek().is_none() {
             return own.clone();
         }
-        let labelled = labelled.map(|routes| Arc::new(Item::new(Resource::Routes(routes))));
+        let by_pod = by_pod.map(|routes| Arc::new(Item::new(Resource::Routes(routes))));
         // Of one name the last one counts.
-        Items::from_items(own.values().cloned().chain(labelled), None)
+        Items::from_items(own.values().cloned().chain(by_pod), None)
     }
 
     /// Whether [`Self::scoped`] of `scope` is surely as it was in `last`, told without translating.
@@ -285,7 +288,7 @@ impl Shared {
             && old.nodes.get(&pods.0.node) == new.nodes.get(&pods.1.node)
             && (old.services.same(&new.services) || services())
             && routes(last).same(&routes(self))
-            && Arc::ptr_eq(&last.labelled_routes, &self.labelled_routes)
+            && Arc::ptr_eq(&last.routes_by_pod, &self.routes_by_pod)
             && own_services(last).same(&own_services(self))
             && (old.destination_rules.same(&new.destination_rules)
                 && old.backend_policies.same(&new.backend_policies)
@@ -340,7 +343,7 @@ fn trust(mesh: &Mesh) -> impl Iterator<Item = Resource> {
         .map(|bundle| Resource::TrustBundle((**bundle).clone()))
 }
 
-fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Items>, Arc<Labelled>) {
+fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Items>, Arc<ByPod>) {
     let translated = routes::routes(mesh, &mut Vec::new());
     let items = |routes: Vec<_>, last| Items::from_resources(routes.into_iter().map(Resource::Routes), last);
     let consumer = translated.consumer.into_iter().map(|(namespace, routes)| {
@@ -354,8 +357,8 @@ fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Item
         consumer,
         match last {
             // The very same, so that nobody has to compare.
-            Some(last) if *last.labelled_routes == translated.labelled => last.labelled_routes.clone(),
-            _ => Arc::new(translated.labelled),
+            Some(last) if *last.routes_by_pod == translated.by_pod => last.routes_by_pod.clone(),
+            _ => Arc::new(translated.by_pod),
         },
     )
 }
@@ -399,17 +402,17 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
             Items::from_resources(policies.into_iter().map(Resource::Policy), None)
         }
         Kind::Routes => {
-            let (shared, mut consumer, labelled) = routes(mesh, None);
+            let (shared, mut consumer, by_pod) = routes(mesh, None);
             let own = pod
                 .and_then(|_| consumer.remove(&scope.namespace))
                 .unwrap_or_default();
-            let labelled = pod.into_iter().flat_map(|pod| {
-                let routes = labelled.of(&pod.name.namespace, &pod.labels);
+            let by_pod = pod.into_iter().flat_map(|pod| {
+                let routes = by_pod.of(&pod.name.namespace, &pod.labels, &pod.addresses);
                 routes.map(|routes| Arc::new(Item::new(Resource::Routes(routes))))
             });
             // Of one name the last one counts.
             let all = shared.values().chain(own.values()).cloned();
-            Items::from_items(all.chain(labelled), None)
+            Items::from_items(all.chain(by_pod), None)
         }
     };
     items.values().map(|item| item.resource().clone()).collect()

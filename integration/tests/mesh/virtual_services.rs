@@ -11,6 +11,7 @@ use serde_json::Value;
 pub const TESTS: &[Test] = &[
     ("virtual_services::rules", rules),
     ("virtual_services::by_caller", by_caller),
+    ("virtual_services::by_the_callers_address", by_the_callers_address),
     ("virtual_services::delegates", delegates),
     ("virtual_services::weights", weights),
     ("virtual_services::by_server_name", by_server_name),
@@ -127,6 +128,37 @@ spec:
         conn.send("hello\n");
         let line = conn.line();
         assert!(line.starts_with(&format!("{wanted}-")), "{caller}: {line}");
+    }
+}
+
+/// An address alone, then as a block.
+fn by_the_callers_address(mesh: &Mesh) {
+    let _services = services(mesh);
+    let client = &mesh.ready("shop", "client", 1)[0].address;
+    for block in [client.clone(), format!("{client}/32")] {
+        let _routes = obeyed(
+            mesh,
+            &format!(
+                r"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: by-address, namespace: shop}}
+spec:
+  hosts: [api]
+  tcp:
+  - match: [{{port: 7000, sourceSubnet: {block}}}]
+    route: [{{destination: {{host: api-v2, port: {{number: 7000}}}}}}]
+  - match: [{{port: 7000, sourceSubnet: 0.0.0.0/0}}]
+    route: [{{destination: {{host: api, port: {{number: 7000}}}}}}]
+"
+            ),
+        );
+        for (caller, wanted) in [(CLIENT, "other"), (OTHER, "server")] {
+            let mut conn = mesh.connect(caller, "api", 7000);
+            conn.send("hello\n");
+            let line = conn.line();
+            assert!(line.starts_with(&format!("{wanted}-")), "{caller}: {line}");
+        }
     }
 }
 

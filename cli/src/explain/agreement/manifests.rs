@@ -373,6 +373,9 @@ fn virtual_service(rng: &mut StdRng, service: (&str, &str)) -> Value {
             if maybe(rng, 20) {
                 matches["destinationSubnets"] = json!([one(rng, &["10.0.0.0/8", "192.0.2.0/24"])]);
             }
+            if maybe(rng, 20) {
+                matches["sourceSubnet"] = json!(one(rng, &["10.0.0.0/8", "192.0.2.0/24"]));
+            }
             json!({"match": [matches], "route": destinations(rng, 7000)})
         };
         spec["tcp"] = (0..rng.random_range(1..3)).map(|_| rule(rng)).collect();

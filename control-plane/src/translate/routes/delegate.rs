@@ -4,7 +4,7 @@
 //! delegates says. At most two delegations in a chain; a loop, a delegate that isn't there or may not be used: what matches gets 500.
 
 use super::layer::MOST_RULES;
-use crate::mesh::virtual_service::{Callers, VirtualMatch};
+use crate::mesh::virtual_service::{Callers, CallingPods, VirtualMatch};
 use crate::mesh::{Action, Diagnostic, Export, Mesh, VirtualRule, VirtualService};
 use std::collections::BTreeSet;
 use weft_proto::model::{HeaderChanges, Origin, RouteMatch, ServiceName, StringMatch};
@@ -176,8 +176,8 @@ impl<'a> Walk<'a, '_> {
 
 /// A match that is both; `None` when there is none that Weft can say.
 fn both(above: &VirtualMatch, own: &VirtualMatch) -> Option<VirtualMatch> {
-    let mut labels = above.of.labels.clone();
-    for (key, value) in &own.of.labels {
+    let mut labels = above.of.pods.labels.clone();
+    for (key, value) in &own.of.pods.labels {
         if labels
             .insert(key.clone(), value.clone())
             .is_some_and(|old| old != *value)
@@ -206,8 +206,11 @@ fn both(above: &VirtualMatch, own: &VirtualMatch) -> Option<VirtualMatch> {
         },
         of: Callers {
             port: same(above.of.port, own.of.port)?,
-            labels,
             namespace: same(above.of.namespace.clone(), own.of.namespace.clone())?,
+            pods: CallingPods {
+                labels,
+                block: same(above.of.pods.block, own.of.pods.block)?,
+            },
         },
     })
 }

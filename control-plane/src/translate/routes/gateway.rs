@@ -2,7 +2,8 @@
 
 use super::backend::{From, SHARE_REFUSED};
 use super::layer::{Layer, MOST_RULES, reach};
-use crate::mesh::{DeclaredService, Diagnostic, Labels, Mesh, Route, RouteParent, ServiceType};
+use crate::mesh::virtual_service::CallingPods;
+use crate::mesh::{DeclaredService, Diagnostic, Mesh, Route, RouteParent, ServiceType};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,8 +114,10 @@ pub(super) fn layer(
     let rules = flat.into_iter().take(MOST_RULES);
     let connections = connections.into_iter().take(MOST_RULES);
     Layer {
-        rules: rules.map(|(_, rule)| (Labels::new(), rule)).collect(),
-        connections: connections.map(|(_, rule)| (Labels::new(), rule)).collect(),
+        rules: rules.map(|(_, rule)| (CallingPods::default(), rule)).collect(),
+        connections: connections
+            .map(|(_, rule)| (CallingPods::default(), rule))
+            .collect(),
     }
 }
 

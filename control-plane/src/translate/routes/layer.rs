@@ -1,7 +1,9 @@
 //! Sources of rules for one Service, one above the other: what a higher one says of a port hides the lower ones there.
 
+use crate::mesh::virtual_service::CallingPods;
 use crate::mesh::{DeclaredService, Labels};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use weft_proto::expression;
 use weft_proto::model::{ConnectionRule, Origin, Protocol, RouteRule, Routes, ServiceName};
 
@@ -33,13 +35,13 @@ pub(super) fn reach(service: &DeclaredService, limit: Option<u16>, requests: boo
     }
 }
 
-/// Rules from one source, in order, each with the labels that callers must have for it.
+/// Rules from one source, in order, each with the pods whose calls it is for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Layer {
     /// For requests.
-    pub(super) rules: Vec<(Labels, RouteRule)>,
+    pub(super) rules: Vec<(CallingPods, RouteRule)>,
     /// For opaque connections.
-    pub(super) connections: Vec<(Labels, ConnectionRule)>,
+    pub(super) connections: Vec<(CallingPods, ConnectionRule)>,
 }
 
 /// The rules of one Service as some callers have them.
@@ -57,30 +59,30 @@ impl Held {
         self.layer.rules.is_empty() && self.layer.connections.is_empty()
     }
 
-    /// Whether callers' labels matter.
-    pub(super) fn labelled(&self) -> bool {
-        let rules = self.layer.rules.iter().map(|(labels, _)| labels);
-        let mut all = rules.chain(self.layer.connections.iter().map(|(labels, _)| labels));
-        all.any(|labels| !labels.is_empty())
+    /// Whether callers' labels or addresses matter.
+    pub(super) fn by_pod(&self) -> bool {
+        let rules = self.layer.rules.iter().map(|(of, _)| of);
+        let mut all = rules.chain(self.layer.connections.iter().map(|(of, _)| of));
+        all.any(|of| !of.any())
     }
 
-    /// The rules for callers with these labels.
-    pub(in crate::translate) fn routes(&self, labels: &Labels) -> Routes {
-        let holds = |wanted: &Labels| crate::mesh::object::selects(wanted, labels);
+    /// The rules for callers with these labels and addresses.
+    pub(in crate::translate) fn routes(&self, labels: &Labels, addresses: &[IpAddr]) -> Routes {
+        let holds = |of: &CallingPods| of.mean(labels, addresses);
         Routes {
             service: self.service.clone(),
             rules: self
                 .layer
                 .rules
                 .iter()
-                .filter(|(wanted, _)| holds(wanted))
+                .filter(|(of, _)| holds(of))
                 .map(|(_, rule)| rule.clone())
                 .collect(),
             connections: self
                 .layer
                 .connections
                 .iter()
-                .filter(|(wanted, _)| holds(wanted))
+                .filter(|(of, _)| holds(of))
                 .map(|(_, rule)| rule.clone())
                 .collect(),
         }
@@ -120,16 +122,16 @@ impl Layer {
                 None => its.difference(&hidden).map(|port| Some(*port)).collect(),
             }
         };
-        for (labels, rule) in &lower.rules {
+        for (of, rule) in &lower.rules {
             for port in free(rule.port) {
                 let rule = RouteRule { port, ..rule.clone() };
-                self.rules.push((labels.clone(), rule));
+                self.rules.push((of.clone(), rule));
             }
         }
-        for (labels, rule) in &lower.connections {
+        for (of, rule) in &lower.connections {
             for port in free(rule.port) {
                 let rule = ConnectionRule { port, ..rule.clone() };
-                self.connections.push((labels.clone(), rule));
+                self.connections.push((of.clone(), rule));
             }
         }
         hidden
@@ -145,7 +147,7 @@ mod tests {
         let rule = |port: &Option<u16>| {
             let port = *port;
             (
-                Labels::new(),
+                CallingPods::default(),
                 RouteRule {
                     port,
                     ..RouteRule::default()

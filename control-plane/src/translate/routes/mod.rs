@@ -19,6 +19,7 @@ use crate::mesh::{Diagnostic, Labels, Mesh, ServiceType};
 use gateway::Attached;
 use layer::{Held, Layer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use virtual_service::VirtualServices;
 use weft_proto::expression;
@@ -31,35 +32,36 @@ pub(super) struct Translated {
     pub(super) producer: Vec<Routes>,
     /// For callers of a namespace.
     pub(super) consumer: BTreeMap<Arc<str>, Vec<Routes>>,
-    /// Those that depend on callers' labels.
-    pub(super) labelled: Labelled,
+    /// Those that depend on callers' labels or addresses.
+    pub(super) by_pod: ByPod,
 }
 
-/// Routes that depend on callers' labels, by Service.
+/// Routes that depend on callers' labels or addresses, by Service.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Labelled(BTreeMap<ServiceName, Variants>);
+pub(super) struct ByPod(BTreeMap<ServiceName, Variants>);
 
 /// For everybody, and by namespace instead.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Variants {
     shared: Option<Held>,
-    /// `None`: callers' labels don't matter there.
+    /// `None`: callers' pods don't matter there.
     own: BTreeMap<Arc<str>, Option<Held>>,
 }
 
-impl Labelled {
+impl ByPod {
     /// The routes that a caller has instead of the others of the same name.
     pub(super) fn of<'a>(
         &'a self,
         namespace: &'a str,
         labels: &'a Labels,
+        addresses: &'a [IpAddr],
     ) -> impl Iterator<Item = Routes> + 'a {
         self.0.values().filter_map(move |variants| {
             let held = match variants.own.get(namespace) {
                 Some(own) => own.as_ref(),
                 None => variants.shared.as_ref(),
             };
-            held.map(|held| held.routes(labels))
+            held.map(|held| held.routes(labels, addresses))
         })
     }
 }
@@ -142,20 +144,20 @@ impl Translated {
         let nobody = Labels::new();
         let name = shared.service.clone();
         if !shared.is_empty() {
-            self.producer.push(shared.routes(&nobody));
+            self.producer.push(shared.routes(&nobody, &[]));
         }
         for (namespace, held) in &own {
-            let routes = held.routes(&nobody);
+            let routes = held.routes(&nobody, &[]);
             self.consumer.entry(namespace.clone()).or_default().push(routes);
         }
-        if shared.labelled() || own.values().any(Held::labelled) {
+        if shared.by_pod() || own.values().any(Held::by_pod) {
             let own = own.into_iter();
-            let own = own.map(|(namespace, held)| (namespace, held.labelled().then_some(held)));
+            let own = own.map(|(namespace, held)| (namespace, held.by_pod().then_some(held)));
             let variants = Variants {
                 own: own.collect(),
-                shared: shared.labelled().then_some(shared),
+                shared: shared.by_pod().then_some(shared),
             };
-            self.labelled.0.insert(name, variants);
+            self.by_pod.0.insert(name, variants);
         }
     }
 }

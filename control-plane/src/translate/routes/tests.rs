@@ -5,6 +5,7 @@ use crate::ingest::read::{Metadata, read};
 use crate::mesh::{Change, Labels, Mesh};
 use crate::testing;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::sync::Arc;
 use weft_proto::model::{Answer, Origin, RouteRule, Routes, ServiceName};
 
@@ -53,11 +54,16 @@ fn mesh(changes: Vec<Change>) -> Arc<Mesh> {
 
 /// The rules that callers of a namespace with these labels have.
 fn rules(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<RouteRule> {
+    routes(mesh, namespace, labels, &[]).map_or_else(Vec::new, |routes| routes.rules)
+}
+
+/// The routes that callers of a namespace with these labels and addresses have.
+fn routes(mesh: &Mesh, namespace: &str, labels: &Labels, addresses: &[IpAddr]) -> Option<Routes> {
     let translated = super::routes(mesh, &mut Vec::new());
     let web = ServiceName::new("shop", "web");
-    let labelled = translated
-        .labelled
-        .of(namespace, labels)
+    let by_pod = translated
+        .by_pod
+        .of(namespace, labels, addresses)
         .find(|routes| routes.service == web);
     let consumer = translated.consumer.get(namespace).into_iter().flatten();
     let consumer = consumer.into_iter().find(|routes| routes.service == web).cloned();
@@ -65,11 +71,7 @@ fn rules(mesh: &Mesh, namespace: &str, labels: &Labels) -> Vec<RouteRule> {
         .producer
         .into_iter()
         .find(|routes| routes.service == web);
-    labelled
-        .or(consumer)
-        .or(producer)
-        .map(|routes| routes.rules)
-        .unwrap_or_default()
+    by_pod.or(consumer).or(producer)
 }
 
 /// Names of the objects that decide, each once.
@@ -222,6 +224,33 @@ fn matches_hold_for_the_callers_that_they_name() {
     );
     assert_eq!(answers("far", &[]), [202, 205]);
     assert_eq!(answers("far", &[("app", "a")]), [202, 203, 205]);
+}
+
+#[test]
+fn connections_hold_for_the_callers_that_they_name() {
+    let rule = |of: Value| json!({"match": [of], "route": [{"destination": {"host": "web"}}]});
+    let tcp = json!([
+        rule(json!({"sourceSubnet": "10.1.0.0/16"})),
+        rule(json!({"sourceSubnet": "10.1.0.7", "sourceLabels": {"app": "a"}})),
+        rule(json!({"sourceSubnet": "fd00::/8", "sourceNamespace": "far"})),
+        // Not a block: nobody's.
+        rule(json!({"sourceSubnet": "10.1"})),
+    ]);
+    let mesh = mesh(vec![virtual_service("shop/a", 1, json!({"tcp": tcp}))]);
+    for (namespace, app, addresses, wanted) in [
+        ("shop", "", &[][..], &[][..]),
+        ("shop", "a", &["10.2.0.7"], &[]),
+        ("shop", "b", &["10.1.0.7"], &["tcp[0]"]),
+        ("shop", "a", &["10.1.0.7"], &["tcp[0]", "tcp[1]"]),
+        ("shop", "a", &["::ffff:10.1.0.8", "fd00::1"], &["tcp[0]"]),
+        ("far", "b", &["10.2.0.7", "fd00::1"], &["tcp[2]"]),
+    ] {
+        let labels = Labels::from([("app".into(), app.into())]);
+        let of: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let found = routes(&mesh, namespace, &labels, &of).map_or_else(Vec::new, |routes| routes.connections);
+        let found: Vec<&str> = found.iter().map(|rule| &*rule.origin.rule).collect();
+        assert_eq!(found, wanted, "{namespace} {app} {addresses:?}");
+    }
 }
 
 #[test]

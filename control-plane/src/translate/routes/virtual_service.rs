@@ -238,7 +238,7 @@ impl<'a> VirtualServices<'a> {
                         .entry(at)
                         .or_insert_with(|| from(at).action(&rule.then, findings));
                     let made = action.rule(rule.origin.clone(), port, request, false);
-                    layer.rules.push((of.labels.clone(), made));
+                    layer.rules.push((of.pods.clone(), made));
                 }
             }
         }
@@ -264,7 +264,7 @@ impl<'a> VirtualServices<'a> {
                         destinations: found.destinations.clone(),
                         backends: backends.collect(),
                     };
-                    layer.connections.push((found.of.labels.clone(), made));
+                    layer.connections.push((found.of.pods.clone(), made));
                 }
             }
         }

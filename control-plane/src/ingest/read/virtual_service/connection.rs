@@ -50,22 +50,16 @@ fn one(mut fields: Fields<'_>, tls: bool, notes: &Notes) -> Option<ConnectionMat
     }
     let mut destinations = Vec::new();
     for (at, text) in fields.texts("destinationSubnets") {
-        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        match text.parse::<IpNet>().ok().or_else(single) {
-            Some(block) => destinations.push(block),
-            None => notes.invalid(&at, "is no block of addresses", "write it like 10.0.0.0/8"),
-        }
+        destinations.extend(block(text, &at, notes));
     }
-    if !tls && fields.text("sourceSubnet").is_some() {
-        // It would hold for callers that it isn't meant for.
-        let reason = "Weft doesn't look at callers' addresses; the match is left out";
-        notes.unsupported(&fields.at("sourceSubnet"), reason, "use sourceLabels");
+    let mut of = callers(&mut fields);
+    if !tls && let Some(text) = fields.text("sourceSubnet") {
+        of.pods.block = block(text, &fields.at("sourceSubnet"), notes);
     }
     if server_names.len().max(destinations.len()) > MOST_NAMES {
         let reason = format!("lists more than {MOST_NAMES} names or blocks");
         notes.invalid(fields.path(), reason, "make several matches of it");
     }
-    let of = callers(&mut fields);
     fields.finish();
     let good = notes.error_since(mark).is_none();
     (good && mesh).then_some(ConnectionMatch {
@@ -73,4 +67,14 @@ fn one(mut fields: Fields<'_>, tls: bool, notes: &Notes) -> Option<ConnectionMat
         destinations,
         of,
     })
+}
+
+/// An address, or a block of them in CIDR notation.
+fn block(text: &str, at: &str, notes: &Notes) -> Option<IpNet> {
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let block = text.parse::<IpNet>().ok().or_else(single);
+    if block.is_none() {
+        notes.invalid(at, "is no block of addresses", "write it like 10.0.0.0/8");
+    }
+    block
 }

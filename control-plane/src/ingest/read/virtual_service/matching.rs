@@ -4,7 +4,7 @@ use super::super::fields::{Fields, Notes};
 use super::super::route::few;
 use super::super::syntax::{self, header_name, regex, regex_folded, text};
 use super::of_mesh;
-use crate::mesh::virtual_service::{Callers, VirtualMatch};
+use crate::mesh::virtual_service::{Callers, CallingPods, VirtualMatch};
 use std::sync::Arc;
 use weft_proto::model::{RouteMatch, StringMatch};
 
@@ -66,11 +66,14 @@ fn one(mut fields: Fields<'_>, notes: &Notes) -> Option<VirtualMatch> {
 pub(super) fn callers(fields: &mut Fields<'_>) -> Callers {
     Callers {
         port: fields.port("port"),
-        labels: fields.labels("sourceLabels").unwrap_or_default(),
         namespace: fields
             .text("sourceNamespace")
             .filter(|name| !name.is_empty())
             .map(Into::into),
+        pods: CallingPods {
+            labels: fields.labels("sourceLabels").unwrap_or_default(),
+            block: None,
+        },
     }
 }
 
