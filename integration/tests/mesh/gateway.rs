@@ -8,7 +8,9 @@ use serde_json::Value;
 use std::time::Duration;
 use weft_sandbox::control::{Applied, Request};
 
+mod policy;
 mod town;
+mod zones;
 pub use self::town::start;
 
 /// The tests of this file.
@@ -25,6 +27,16 @@ pub const TESTS: &[Test] = &[
     ("gateway::ingress", ingress),
     ("gateway::silent_clients", silent_clients),
     ("gateway::pods_come_and_go", pods_come_and_go),
+    (
+        "gateway::by_the_gateways_identity",
+        policy::by_the_gateways_identity,
+    ),
+    ("gateway::of_the_gateways_pods", policy::of_the_gateways_pods),
+    (
+        "gateway::grpc_is_refused_in_its_own_words",
+        policy::grpc_is_refused_in_its_own_words,
+    ),
+    ("gateway::a_zone_is_lost", zones::a_zone_is_lost),
 ];
 
 /// A client that has never heard of the mesh.
@@ -245,6 +257,10 @@ spec:
           - {path: /cart, pathType: Prefix, backend: {service: {name: cart, port: {name: http}}}}
           - {path: /only, pathType: Exact, backend: {service: {name: cart, port: {number: 80}}}}
           - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
+    - host: '*.market.test'
+      http:
+        paths:
+          - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
 ";
     let _there = mesh.with(&(yaml + ingress));
     let pod = |path: &str| {
@@ -263,6 +279,14 @@ spec:
     ] {
         let pod = pod(path);
         assert!(pod.starts_with(wanted), "{path}: {pod}");
+    }
+    let url = format!("http://{FRONT}/");
+    for (host, status) in [("a.market.test", 200), ("a.b.market.test", 404)] {
+        assert_eq!(
+            ask(mesh, &["-H", &format!("Host: {host}"), &url]).status,
+            status,
+            "{host}"
+        );
     }
     let file = mesh.write(CLIENT, "market.pem", &pem);
     let to = resolved("market.test", mesh);

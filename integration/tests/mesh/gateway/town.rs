@@ -212,6 +212,7 @@ spec:
 /// Starts it.
 pub fn start() -> Mesh {
     let parts = [
+        super::zones::nodes(),
         namespace("shop", true),
         namespace("edge", false),
         namespace("plain", false),
