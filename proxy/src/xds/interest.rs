@@ -13,8 +13,10 @@ use weft_proto::resource::{Kind, Resource};
 
 use crate::view::{Change, Wanted};
 
-/// Most Services, and most pods, that are subscribed to.
+/// Most Services, and most pods, that are subscribed to because somebody calls them, or a route of such a Service leads there.
 pub const MAX_WANTED: usize = 4_096;
+/// Most Services in all, with those that a gateway leads to: not callers say which they are. The control plane takes 10,000 names.
+pub const MAX_BEHIND: usize = 8_192;
 
 /// Kinds that a Service consists of.
 const PARTS: [Kind; 3] = [Kind::Service, Kind::Endpoints, Kind::Routes];
@@ -86,10 +88,16 @@ impl Interest {
             },
             _ => BTreeSet::new(),
         };
+        let mut left_out = 0;
         for backend in &backends {
-            if !self.want(Wanted::Service(backend.clone())) {
-                tracing::warn!(%backend, most = MAX_WANTED, "the gateway leads to more Services than can be subscribed to");
-            }
+            left_out += usize::from(!self.service_wanted(backend.clone(), MAX_BEHIND));
+        }
+        if left_out > 0 {
+            tracing::warn!(
+                left_out,
+                most = MAX_BEHIND,
+                "the gateway leads to more Services than can be subscribed to; requests to the others are answered with 500"
+            );
         }
         self.gateway.backends = backends;
         self.gateway.pending = Some(change);
@@ -115,13 +123,7 @@ impl Interest {
     /// Subscribes to something. `false`: there is no room.
     pub fn want(&mut self, wanted: Wanted) -> bool {
         match wanted {
-            Wanted::Service(name) => {
-                let room = self.services.len() < MAX_WANTED || self.services.contains_key(&name);
-                if room {
-                    self.services.entry(name).or_insert_with(Asked::new);
-                }
-                room
-            }
+            Wanted::Service(name) => self.service_wanted(name, MAX_WANTED),
             Wanted::Pod(address) => {
                 let room = self.pods.len() < MAX_WANTED || self.pods.contains_key(&address);
                 if room {
@@ -130,6 +132,15 @@ impl Interest {
                 room
             }
         }
+    }
+
+    /// Subscribes to a Service, unless there are `most` already.
+    fn service_wanted(&mut self, name: ServiceName, most: usize) -> bool {
+        let room = self.services.len() < most || self.services.contains_key(&name);
+        if room {
+            self.services.entry(name).or_insert_with(Asked::new);
+        }
+        room
     }
 
     /// All that is wanted was known as a whole by an earlier run of the sidecar: what its snapshot doesn't have isn't there. Returns

@@ -251,6 +251,16 @@ fn gateway(to: &[&str]) -> Change {
 }
 
 #[test]
+fn a_gateway_leads_to_more_than_callers_may_ask_for() {
+    let mut interest = Interest::new(&[]);
+    let all: Vec<String> = (0..=MAX_BEHIND).map(|n| format!("s{n}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    assert!(interest.serve(gateway(&all)).is_empty());
+    assert_eq!(interest.names(Kind::Service).len(), MAX_BEHIND);
+    assert!(!interest.want(service("one-more")));
+}
+
+#[test]
 fn a_gateway_comes_into_view_with_what_it_leads_to() {
     let mut interest = Interest::new(&[]);
     assert!(interest.serve(gateway(&["cart", "web", "odd"])).is_empty());
