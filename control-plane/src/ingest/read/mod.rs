@@ -102,7 +102,12 @@ pub fn read(kind: &Kind, metadata: &Metadata, body: &Value, origin: Origin) -> R
         "PeerAuthentication" => Ok(peer::read(metadata, body, &notes)),
         "AuthorizationPolicy" => Ok(Item::Policy(policy::read(body, &notes))),
         _ => {
-            if let Role::Reported(severity, reason, action) = kind.role {
+            // Those of Weft's own charts are for the cluster's network plugin.
+            let part_of = metadata.labels.get("app.kubernetes.io/part-of");
+            let own = kind.kind == "NetworkPolicy" && part_of.is_some_and(|part_of| **part_of == *"weft");
+            if let Role::Reported(severity, reason, action) = kind.role
+                && !own
+            {
                 let finding = Diagnostic {
                     severity,
                     ..Diagnostic::info("kind-unsupported", &origin)

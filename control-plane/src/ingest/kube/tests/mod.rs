@@ -309,6 +309,9 @@ async fn what_nothing_acts_on_is_reported() {
         let object = json!({"metadata": {"namespace": "shop", "name": "x"}, "spec": {"b": 1, "a": [2]}});
         cluster.put(plural, object);
     }
+    let labels = json!({"app.kubernetes.io/part-of": "weft"});
+    let own = json!({"metadata": {"namespace": "shop", "name": "own", "labels": labels}, "spec": {"a": 1}});
+    cluster.put("networkpolicies", own);
     let mut started = start(&cluster);
     let mesh = started
         .until(|mesh| mesh.synced && mesh.findings().len() == 3)
