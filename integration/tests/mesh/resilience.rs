@@ -173,8 +173,13 @@ fn refusals(mesh: &Mesh, bound: &str) -> f64 {
 
 fn more_requests_than_may_be(mesh: &Mesh) {
     mesh.curl(CLIENT, &["http://narrow.shop/"]).ok();
+    let pod = &pods(mesh, "one", 1)[0];
+    let before = seen(mesh, "shop", pod);
     let two = Slow::start(mesh, 2, "http://narrow.shop/?delay=20000");
-    // As soon as both are under way a third one is refused at once.
+    until("both are under way", || {
+        let under_way = seen(mesh, "shop", pod) - before;
+        (under_way == 2).then_some(()).ok_or(format!("{under_way}"))
+    });
     until("a third request is refused", || {
         let begun = Instant::now();
         let answer = mesh.curl(CLIENT, &["http://narrow.shop/"]);

@@ -25,8 +25,9 @@ pub const QUICK: Duration = Duration::from_millis(500);
 pub const NEAR: Duration = Duration::from_millis(200);
 /// How long the last try may take.
 pub const LAST: Duration = Duration::from_secs(5);
-/// How long a TLS handshake may take, from the connection on.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a TLS handshake may take at least, from the connection on. It is the peer's work too, so that the quick bounds would take a busy peer for
+/// one that is gone; but a peer that goes in the middle of it must not hold a request for as long as its client waits.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long sent bytes may go without acknowledgement before the connection counts as broken.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
@@ -91,7 +92,7 @@ pub async fn endpoint(
         return Ok(Stream::Plain(stream));
     };
     let handshake = worker.shared.identity.connect(stream, expected, alpn);
-    // The handshake costs more round trips and the peer's work, so that its bound is never the quick one.
+    // The last try has the rest of its whole time.
     match timeout_at(deadline.max(Instant::now() + HANDSHAKE), handshake).await {
         Ok(Ok((_, tls))) => Ok(Stream::Client(Box::new(tls))),
         Ok(Err(unverified)) => Err(NoConnection::Unverified(address, unverified)),
