@@ -39,12 +39,14 @@ pub enum Selection {
     All,
     /// Those with these labels.
     Labels(Labels),
-    /// The pods behind these Services, and those that serve these Gateways. None of either: nobody.
+    /// The pods behind these Services, and those that serve these Gateways. None of any: nobody.
     Targets {
         /// Services.
         services: Vec<ServiceName>,
         /// Gateways.
         gateways: Vec<ServiceName>,
+        /// Every Gateway of these GatewayClasses, of all namespaces; in the root namespace only, elsewhere none.
+        classes: Vec<Arc<str>>,
     },
 }
 

@@ -61,14 +61,18 @@ fn services(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
             findings.push(finding.so("correct the selector, or the labels of the pods"));
             continue;
         }
-        for port in &service.ports {
+        for (i, port) in service.ports.iter().enumerate() {
             let TargetPort::Name(name) = &port.target else {
                 continue;
             };
             let mut pods = selected(mesh, &service.name.namespace, &service.selector);
             if pods.all(|pod| target_port(pod, &port.target).is_none()) {
+                let at = match &*port.name {
+                    "" => i.to_string(),
+                    name => name.to_owned(),
+                };
                 let finding = Diagnostic::error("service-port-missing", &service.origin);
-                let finding = finding.at(format!("spec.ports[{}].targetPort", port.port));
+                let finding = finding.at(format!("spec.ports[{at}].targetPort"));
                 let finding = finding.because(format!("no selected pod has a TCP port named {name:?}"));
                 findings.push(finding.so("name a port that the containers declare"));
             }
@@ -90,16 +94,26 @@ fn slices(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
 
 fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
     for policy in mesh.authorization_policies.values() {
+        let mut action = "correct the selector, or the labels of the pods".to_owned();
+        let root = policy.origin.namespace == mesh.settings.root_namespace;
         let reason = match &policy.selection {
             Selection::All => continue,
             Selection::Labels(_) => "no pod has these labels",
-            Selection::Targets { services, gateways } => {
+            Selection::Targets {
+                services,
+                gateways,
+                classes,
+            } => {
                 // What is for another implementation's Gateway is its to judge.
                 let foreign = |name: &ServiceName| {
                     let gateway = mesh.gateways.get(name);
                     gateway.is_some_and(|gateway| !mesh.serves_gateways(&gateway.class))
                 };
-                if services.is_empty() && gateways.iter().all(foreign) {
+                let known = classes
+                    .iter()
+                    .filter(|class| mesh.gateway_classes.contains_key(*class));
+                let others = known.filter(|class| !mesh.serves_gateways(class)).count();
+                if services.is_empty() && gateways.iter().all(foreign) && others == classes.len() {
                     continue;
                 }
                 for name in gateways.iter().filter(|name| !mesh.gateways.contains_key(*name)) {
@@ -116,10 +130,15 @@ fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
                     ));
                     findings.push(finding.so("create it, or correct the name"));
                 }
-                "no pod is behind these Services or serves these Gateways"
+                if root || classes.is_empty() {
+                    "no pod is behind these Services or serves these Gateways"
+                } else {
+                    let place = &mesh.settings.root_namespace;
+                    action = format!("name the Gateways of this namespace, or move the policy to {place}");
+                    "only a policy of the root namespace is for every Gateway of a class"
+                }
             }
         };
-        let root = policy.origin.namespace == mesh.settings.root_namespace;
         let found = if root {
             mesh.pods
                 .values()
@@ -130,11 +149,7 @@ fn authorization(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
         };
         if !found {
             let finding = Diagnostic::warning("policy-selects-nothing", &policy.origin).at("spec");
-            findings.push(
-                finding
-                    .because(reason)
-                    .so("correct the selector, or the labels of the pods"),
-            );
+            findings.push(finding.because(reason).so(action));
         }
     }
 }

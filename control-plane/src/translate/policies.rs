@@ -1,7 +1,8 @@
 //! Authorization policies that select a pod.
 
 use crate::mesh::{
-    AuthorizationPolicy, DeclaredAction, DeclaredRule, DeclaredSource, Mesh, Pod, Selection, object,
+    AuthorizationPolicy, DeclaredAction, DeclaredGateway, DeclaredRule, DeclaredSource, Mesh, Pod, Selection,
+    object,
 };
 use std::sync::Arc;
 use weft_proto::model::{Action, Policy, PolicyRule, Source, StringMatch};
@@ -31,7 +32,11 @@ pub(super) fn selects(mesh: &Mesh, policy: &AuthorizationPolicy, pod: &Pod) -> b
     match &policy.selection {
         Selection::All => true,
         Selection::Labels(labels) => object::selects(labels, &pod.labels),
-        Selection::Targets { services, gateways } => {
+        Selection::Targets {
+            services,
+            gateways,
+            classes,
+        } => {
             let mut services = services.iter().filter_map(|name| mesh.services.get(name));
             let behind = services.any(|service| {
                 let selector = &service.selector;
@@ -40,9 +45,24 @@ pub(super) fn selects(mesh: &Mesh, policy: &AuthorizationPolicy, pod: &Pod) -> b
                     && object::selects(selector, &pod.labels)
             });
             let serves = super::gateway::named(pod);
-            behind || serves.is_some_and(|gateway| gateways.contains(&gateway))
+            behind
+                || serves.is_some_and(|name| {
+                    gateways.contains(&name) || is_of(mesh, policy, mesh.gateways.get(&name), classes)
+                })
         }
     }
+}
+
+/// Whether a policy is about a Gateway by its class. Only the root namespace may speak for all namespaces.
+fn is_of(
+    mesh: &Mesh,
+    policy: &AuthorizationPolicy,
+    gateway: Option<&Arc<DeclaredGateway>>,
+    classes: &[Arc<str>],
+) -> bool {
+    policy.origin.namespace == mesh.settings.root_namespace
+        && gateway
+            .is_some_and(|gateway| classes.contains(&gateway.class) && mesh.serves_gateways(&gateway.class))
 }
 
 fn translate(mesh: &Mesh, policy: &AuthorizationPolicy) -> Option<Policy> {

@@ -108,7 +108,7 @@ fn selection(spec: &mut Fields<'_>, notes: &Notes) -> Selection {
             "keep one of them",
         );
     }
-    let (mut services, mut gateways) = (Vec::new(), Vec::new());
+    let (mut services, mut gateways, mut classes) = (Vec::new(), Vec::new(), Vec::new());
     let mut broken = false;
     for mut target in targets {
         let (group, kind) = (
@@ -134,19 +134,22 @@ fn selection(spec: &mut Fields<'_>, notes: &Notes) -> Selection {
                     _ => services.push(name),
                 }
             }
-            ("gateway.networking.k8s.io", "GatewayClass", Some(_)) => {
-                notes.not_acted_on(
-                    &path,
-                    "Weft doesn't apply policies to a class of Gateways",
-                    "name each Gateway, or use a selector",
-                );
+            ("gateway.networking.k8s.io", "GatewayClass", Some(name)) => {
+                if !namespace.is_empty() {
+                    notes.not_acted_on(
+                        &format!("{path}.namespace"),
+                        "a GatewayClass has no namespace",
+                        "leave it out",
+                    );
+                }
+                classes.push(Arc::from(name));
             }
             _ => {
                 let reason = format!("sidecars can't be targeted by kind {kind:?} of group {group:?}");
                 notes.invalid(
                     &path,
                     reason,
-                    "name a Service of group \"\" or a Gateway, or use a selector",
+                    "name a Service of group \"\", a Gateway or a GatewayClass, or use a selector",
                 );
                 broken = true;
             }
@@ -156,7 +159,11 @@ fn selection(spec: &mut Fields<'_>, notes: &Notes) -> Selection {
         (Some(labels), ..) => Selection::Labels(labels),
         // Whom it is for can't be told: it is for all, and its rules are marked.
         (None, true) => Selection::All,
-        (None, false) => Selection::Targets { services, gateways },
+        (None, false) => Selection::Targets {
+            services,
+            gateways,
+            classes,
+        },
     }
 }
 

@@ -181,3 +181,6 @@ pub fn secrets(mesh: &Mesh) -> BTreeSet<ServiceName> {
     secrets.extend(tls.filter_map(|tls| tls.secret.secret.clone().ok()));
     secrets
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use weft_proto::model::{Gateway, Listener, Origin, ServiceName};
 /// Most listeners that a gateway takes.
 const MOST_LISTENERS: usize = 1_000;
 /// Most Services that a gateway can lead to.
-const MOST_SERVICES: usize = 8_192;
+pub(super) const MOST_SERVICES: usize = 8_192;
 /// Ports of Weft's own in every pod.
 const OWN: std::ops::RangeInclusive<u16> = 15_000..=15_099;
 
