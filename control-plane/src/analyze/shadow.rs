@@ -3,6 +3,7 @@
 //! In: translated routes, in order of precedence. Out: a finding for each rule that is surely never reached. Never: a rule that might be:
 //! whether one expression matches all that another does is not guessed.
 
+use crate::ingest::lines::Lines;
 use crate::mesh::Diagnostic;
 use crate::translate::Shared;
 use std::collections::BTreeMap;
@@ -14,16 +15,17 @@ use weft_proto::resource::{Kind, Resource};
 const MOST_RULES: usize = 1_000;
 
 pub(super) fn find(shared: &Shared, findings: &mut Vec<Diagnostic>) {
+    let mut lines = Lines::default();
     for item in shared.items(Kind::Routes).values().chain(shared.consumer_items()) {
         let Resource::Routes(routes) = item.resource() else {
             continue;
         };
-        requests(routes, findings);
+        requests(routes, &mut lines, findings);
     }
 }
 
 /// A rule is flattened to one entry for each of its matches: it has no effect if all of them are shadowed.
-fn requests(routes: &Routes, findings: &mut Vec<Diagnostic>) {
+fn requests(routes: &Routes, lines: &mut Lines, findings: &mut Vec<Diagnostic>) {
     let mut rules: BTreeMap<&Origin, Vec<Option<&Origin>>> = BTreeMap::new();
     for (i, rule) in routes.rules.iter().take(MOST_RULES).enumerate() {
         let earlier = routes.rules.iter().take(i).find(|earlier| covers(earlier, rule));
@@ -32,6 +34,11 @@ fn requests(routes: &Routes, findings: &mut Vec<Diagnostic>) {
             .or_default()
             .push(earlier.map(|earlier| &earlier.origin));
     }
+    let mut written = |by: &Origin| {
+        let mut by = by.clone();
+        lines.narrow(&mut by);
+        by
+    };
     for (origin, shadows) in rules {
         let by: Option<Vec<&Origin>> = shadows.iter().copied().collect();
         match by {
@@ -39,7 +46,7 @@ fn requests(routes: &Routes, findings: &mut Vec<Diagnostic>) {
                 let finding = Diagnostic::warning("rule-shadowed", &origin.with_rule("")).at(&*origin.rule);
                 let reason = format!(
                     "never decides: {} matches all that it matches, and goes first",
-                    by[0]
+                    written(by[0])
                 );
                 findings.push(
                     finding
@@ -55,8 +62,9 @@ fn requests(routes: &Routes, findings: &mut Vec<Diagnostic>) {
                 if let Some(Some(by)) = shadows.iter().find(|by| by.is_some_and(|by| by != origin)) {
                     let finding = Diagnostic::info("match-shadowed", &origin.with_rule("")).at(&*origin.rule);
                     let reason = format!(
-                        "{parts} of its {} matches never decide: {by} goes first",
-                        shadows.len()
+                        "{parts} of its {} matches never decide: {} goes first",
+                        shadows.len(),
+                        written(by)
                     );
                     findings.push(finding.because(reason).so("remove them"));
                 }

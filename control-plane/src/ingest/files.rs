@@ -133,7 +133,16 @@ impl Folder {
         let mut findings = Vec::new();
         let mut files = BTreeSet::new();
         for path in &self.paths {
+            let before = (files.len(), findings.len());
             find(path, true, DEEPEST, &mut files, &mut findings);
+            if (files.len(), findings.len()) == before
+                && path.is_dir()
+                && !files.iter().any(|file| file.starts_with(path))
+            {
+                let finding =
+                    about(path, 0, "folder-empty").because("no file in it ends in .yaml, .yml or .json");
+                findings.push(finding.so("name the folder that the manifests are in"));
+            }
         }
         if files.len() > MOST_FILES {
             let reason = format!("there are {} files; the first {MOST_FILES} are read", files.len());
@@ -262,7 +271,7 @@ fn parse(path: &Path, findings: &mut Vec<Diagnostic>) -> (Vec<Object>, bool) {
                     None => reason,
                 };
                 let finding = about(path, at, "file-malformed").because(format!("is no YAML: {reason}"));
-                findings.push(finding.so("correct the file; its last good objects stay in force"));
+                findings.push(finding.so("correct the file; what this document says is left out"));
             }
         }
     }

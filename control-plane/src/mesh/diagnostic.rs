@@ -88,6 +88,7 @@ impl fmt::Display for Diagnostic {
     /// `HTTPRoute shop/cart (shop.yaml:12) spec.rules[0]: no such Service; create it [route-backend-missing]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.object.file, self.object.kind.is_empty()) {
+            (Some(file), true) if self.object.line == 0 => f.write_str(file)?,
             (Some(file), true) => write!(f, "{file}:{}", self.object.line)?,
             _ => write!(f, "{}", self.object)?,
         }

@@ -1,15 +1,16 @@
 //! DestinationRules and XBackendTrafficPolicies that don't fit what there is: hosts and ports that nobody has, subsets
-//! without pods, rules that another one hides, limits that can't hold.
+//! without pods or rule, rules that another one hides, limits that can't hold.
 
+use super::routes::backend::SHARE_REFUSED;
 use super::rules::Rules;
 use super::traffic;
 use crate::mesh::{
-    BackendTraffic, DeclaredService, DestinationRule, Diagnostic, Labels, Mesh, Policies, Rates, ServiceType,
-    host, in_namespace, object,
+    BackendRef, BackendTraffic, DeclaredService, DestinationRule, Diagnostic, Labels, Mesh, Policies, Rates,
+    ServiceType, host, in_namespace, object,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use weft_proto::model::{Origin, Rewrite};
+use weft_proto::model::{Origin, Rewrite, ServiceName};
 
 /// Everything that is wrong with them.
 pub(super) fn rules(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
@@ -32,6 +33,7 @@ pub(super) fn rules(mesh: &Mesh, findings: &mut Vec<Diagnostic>) {
             localities(rule, &regions, findings);
         }
     }
+    subsets(mesh, &rules, findings);
     collisions(mesh, findings);
     budgets(mesh, &rules, findings);
     limits(mesh, findings);
@@ -151,6 +153,46 @@ fn localities(rule: &DestinationRule, regions: &BTreeSet<&str>, findings: &mut V
         let finding = finding.because(format!("no node is in a region {region:?}"));
         findings.push(finding.so("correct the name, or label the nodes (topology.kubernetes.io/region)"));
     }
+}
+
+/// Subsets that a VirtualService names and no rule has.
+fn subsets(mesh: &Mesh, rules: &Rules<'_>, findings: &mut Vec<Diagnostic>) {
+    for one in mesh.virtual_services.values() {
+        let actions = one.http.iter().map(|rule| &rule.then);
+        let requests = actions.flat_map(|then| {
+            let copies = then
+                .mirrors
+                .iter()
+                .map(|(backend, _)| (backend, "copies aren't sent"));
+            let shares = then.backends.iter();
+            let shares = shares.map(|backend| (backend, "this backend's share is answered with 500"));
+            shares.chain(copies)
+        });
+        let connections = one.connections.iter().flat_map(|rule| &rule.backends);
+        let connections = connections.map(|backend| (backend, SHARE_REFUSED));
+        for (backend, so) in requests.chain(connections) {
+            if let Some((service, subset)) = absent_subset(mesh, rules, backend) {
+                let finding = Diagnostic::error("subset-missing", &one.origin);
+                let finding = finding.at(format!("{}.subset", backend.field));
+                let reason =
+                    format!("no DestinationRule about Service {service} has a subset {subset}; {so}");
+                findings.push(
+                    finding
+                        .because(reason)
+                        .so("declare it there, or correct the name"),
+                );
+            }
+        }
+    }
+}
+
+/// The Service and the subset of it that a backend names, if the one is there and the other isn't.
+fn absent_subset(mesh: &Mesh, rules: &Rules<'_>, backend: &BackendRef) -> Option<(ServiceName, Arc<str>)> {
+    let subset = backend.subset.clone()?;
+    let service = backend.target.service(&mesh.settings.cluster_domain).ok()?;
+    let mut about = rules.about(&service).into_iter();
+    let declared = about.any(|rule| rule.subsets.iter().any(|declared| declared.name == subset));
+    (mesh.services.contains_key(&service) && !declared).then_some((service, subset))
 }
 
 /// Rules about the same host and callers: the oldest counts.

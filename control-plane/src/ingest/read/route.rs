@@ -209,7 +209,10 @@ fn rule(i: usize, mut fields: Fields<'_>, notes: &Notes, grpc: bool) -> Option<R
     weightless(&then.backends, &field, notes);
     fields.finish();
     if matches.is_empty() {
-        let reason = format!("none of its {all} matches can be evaluated; the rule is left out");
+        let reason = match all {
+            1 => "its match can't be evaluated; the rule is left out".to_owned(),
+            all => format!("none of its {all} matches can be evaluated; the rule is left out"),
+        };
         notes.invalid(&field, reason, "correct them");
         return None;
     }
