@@ -22,11 +22,11 @@ pub const MAX_BODY: usize = 6 * 1024 * 1024;
 /// Most values (of any kind) of a body: each takes memory, however short it is written.
 pub const MAX_VALUES: usize = 300_000;
 /// Longest uid that is echoed, in bytes.
-const MAX_UID: usize = 256;
+pub(crate) const MAX_UID: usize = 256;
 /// Kubernetes cuts warnings at 256 bytes each; a few say enough.
 const MAX_WARNINGS: usize = 10;
-const API_VERSION: &str = "admission.k8s.io/v1";
-const KIND: &str = "AdmissionReview";
+pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
+pub(crate) const KIND: &str = "AdmissionReview";
 
 /// Why a body is answered with 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -206,9 +206,58 @@ pub fn judge_request<'a>(request: &'a Request<'a>, parts: &'a Parts) -> Verdict<
     judge(&request.object, namespace, None, parts)
 }
 
-/// The answer to a review, and whether it changes the pod.
+/// The answer to a review, whatever its uid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The fields of `response` behind the uid.
+    fields: Vec<u8>,
+    /// The JSON patch; empty where the pod stays as it is.
+    patch: Vec<u8>,
+}
+
+impl Reply {
+    /// The body of the answer to the review of this uid.
+    #[must_use]
+    pub fn to(&self, uid: &str) -> Vec<u8> {
+        body(uid, &self.fields)
+    }
+
+    /// Whether the pod is changed.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !self.patch.is_empty()
+    }
+
+    /// Whether the patch has these bytes.
+    #[must_use]
+    pub(crate) fn patch_has(&self, bytes: &[u8]) -> bool {
+        memchr::memmem::find(&self.patch, bytes).is_some()
+    }
+
+    /// The fields of `response` behind the uid.
+    #[must_use]
+    pub(crate) fn into_fields(self) -> Vec<u8> {
+        self.fields
+    }
+}
+
+/// The body of an answer: its uid, and the fields behind it.
+pub(crate) fn body(uid: &str, fields: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(fields.len() + 2 * uid.len() + 128);
+    out.extend_from_slice(b"{\"apiVersion\":\"");
+    out.extend_from_slice(API_VERSION.as_bytes());
+    out.extend_from_slice(b"\",\"kind\":\"");
+    out.extend_from_slice(KIND.as_bytes());
+    out.extend_from_slice(b"\",\"response\":{\"uid\":");
+    write_text(uid, &mut out);
+    out.extend_from_slice(fields);
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// The answer to a review.
 #[must_use]
-pub fn reply(request: &Request<'_>, verdict: &Verdict<'_>) -> (Vec<u8>, bool) {
+pub fn reply(request: &Request<'_>, verdict: &Verdict<'_>) -> Reply {
     let refusal = match &verdict.decision {
         Decision::Refuse(refusal) => Some(refusal),
         _ => None,
@@ -223,12 +272,6 @@ pub fn reply(request: &Request<'_>, verdict: &Verdict<'_>) -> (Vec<u8>, bool) {
         diff::write(&operations, &mut patch);
     }
     let mut out = Vec::with_capacity(512 + patch.len() / 3 * 4);
-    out.extend_from_slice(b"{\"apiVersion\":\"");
-    out.extend_from_slice(API_VERSION.as_bytes());
-    out.extend_from_slice(b"\",\"kind\":\"");
-    out.extend_from_slice(KIND.as_bytes());
-    out.extend_from_slice(b"\",\"response\":{\"uid\":");
-    write_text(&request.uid, &mut out);
     out.extend_from_slice(b",\"allowed\":");
     out.extend_from_slice(if refusal.is_none() { b"true" } else { b"false" });
     if let Some(refusal) = refusal {
@@ -258,8 +301,7 @@ pub fn reply(request: &Request<'_>, verdict: &Verdict<'_>) -> (Vec<u8>, bool) {
         out.extend_from_slice(b",\"warnings\":");
         json(&warnings, &mut out);
     }
-    out.extend_from_slice(b"}}");
-    (out, !patch.is_empty())
+    Reply { fields: out, patch }
 }
 
 /// Base64 (RFC 4648) behind what is there.
@@ -299,7 +341,7 @@ mod tests {
         let arena = Arena::default();
         let request = read(body.as_bytes(), &arena)?;
         let verdict = judge_request(&request, &template);
-        Ok(serde_json::from_slice(&reply(&request, &verdict).0).unwrap())
+        Ok(serde_json::from_slice(&reply(&request, &verdict).to(&request.uid)).unwrap())
     }
 
     #[test]
@@ -432,7 +474,7 @@ mod tests {
             if let Ok(request) = read(&body, &arena) {
                 let template = Parts::new(crate::Template::default());
                 let verdict = judge_request(&request, &template);
-                let (answer, _) = reply(&request, &verdict);
+                let answer = reply(&request, &verdict).to(&request.uid);
                 let answer: Value = serde_json::from_slice(&answer).unwrap();
                 prop_assert_eq!(answer["response"]["uid"].as_str(), Some(&*request.uid));
             }

@@ -7,6 +7,7 @@
 //!
 //! The way through it:
 //! - [`server`]: HTTPS, graceful end; [`review`] reads a body within bounds; [`metrics`] counts.
+//! - [`cache`]: answers that are given again, to pods of one template.
 //! - [`keeping`]: where the [`certificate`] comes from: [`authority`] asks for it, [`renew`] says when, [`bundle`] keeps the
 //!   webhook configurations' `caBundle` right; [`follow`] watches one object.
 //! - [`json`]: JSON that is read once and never copied.
@@ -27,6 +28,7 @@
 pub mod server;
 pub mod threads;
 pub mod review;
+pub mod cache;
 pub mod keeping;
 pub mod certificate;
 pub mod authority;

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
 
 /// Content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -20,6 +21,8 @@ pub struct Metrics {
     pub reviews: Family<Outcome, Counter>,
     /// `weft_injector_review_duration_seconds`: from the whole body to the answer.
     pub duration: Histogram,
+    /// `weft_injector_reviews_known_total`: of these, those that got the answer of a pod that was the same.
+    pub known: Counter,
     /// `weft_injector_certificate_loads_total`.
     pub certificate_loads: Family<LoadResult, Counter>,
     /// `weft_injector_certificate_expiry_timestamp_seconds`: when the serving certificate ends; 0 while it comes from files.
@@ -49,6 +52,7 @@ pub struct LoadResult {
 impl Default for Metrics {
     fn default() -> Self {
         let reviews = Family::<Outcome, Counter>::default();
+        let known = Counter::default();
         let duration = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0]);
         let certificate_loads = Family::<LoadResult, Counter>::default();
         let certificate_expiry = Gauge::default();
@@ -59,6 +63,11 @@ impl Default for Metrics {
             "reviews",
             "Requests to the webhook by outcome and reason",
             reviews.clone(),
+        );
+        registry.register(
+            "reviews_known",
+            "Reviews of pods that were the same as one before, and got its answer",
+            known.clone(),
         );
         registry.register_with_unit(
             "review_duration",
@@ -90,6 +99,7 @@ impl Default for Metrics {
         Self {
             registry,
             reviews,
+            known,
             duration,
             certificate_loads,
             certificate_expiry,
@@ -103,6 +113,12 @@ impl Metrics {
     /// Counts a request.
     pub fn count(&self, outcome: &'static str, reason: &'static str) {
         self.reviews.get_or_create(&Outcome { outcome, reason }).inc();
+    }
+
+    /// Counts a review, whose body was there at `start`.
+    pub(crate) fn judged(&self, start: Instant, outcome: &'static str, reason: &'static str) {
+        self.duration.observe(start.elapsed().as_secs_f64());
+        self.count(outcome, reason);
     }
 
     /// All metrics as text.

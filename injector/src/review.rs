@@ -15,15 +15,32 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::admit::{self, MAX_BODY};
+use crate::cache::{Asked, Cache, Found};
 use crate::containers::Parts;
 use crate::decide::{Decision, cut};
 use crate::json::Arena;
 use crate::metrics::Metrics;
 use crate::server::{Answer, text, typed};
+use crate::validate;
 use crate::verdict::Verdict;
 
-/// What says what becomes of an object.
-pub(crate) type Judge = for<'a> fn(&'a admit::Request<'a>, &'a Parts) -> Verdict<'a>;
+/// Which webhook is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Webhook {
+    /// The mutating one, about pods.
+    Inject,
+    /// The validating one, about workloads.
+    Validate,
+}
+
+impl Webhook {
+    fn judge<'a>(self, request: &'a admit::Request<'a>, parts: &'a Parts) -> Verdict<'a> {
+        match self {
+            Self::Inject => admit::judge_request(request, parts),
+            Self::Validate => validate::judge(request, parts),
+        }
+    }
+}
 
 /// Bytes of all bodies that are read and judged at once.
 pub const BODIES: usize = 8 * MAX_BODY;
@@ -39,6 +56,7 @@ pub struct Reviews {
     pub parts: Parts,
     /// What is counted.
     pub metrics: Metrics,
+    known: Cache,
     /// A permit is a KiB.
     bodies: Semaphore,
     large: Semaphore,
@@ -51,6 +69,7 @@ impl Reviews {
         Self {
             parts: Parts::new(template),
             metrics: Metrics::default(),
+            known: Cache::default(),
             bodies: Semaphore::new(BODIES / 1024),
             large: Semaphore::new(1),
         }
@@ -90,8 +109,8 @@ impl Unread {
 }
 
 /// Reads a review, judges it and answers.
-pub(crate) async fn answer(request: Request<Incoming>, reviews: &Arc<Reviews>, judge: Judge) -> Answer {
-    match answered(request, reviews, judge).await {
+pub(crate) async fn answer(request: Request<Incoming>, reviews: &Arc<Reviews>, webhook: Webhook) -> Answer {
+    match answered(request, reviews, webhook).await {
         Ok(body) => typed(StatusCode::OK, body, "application/json"),
         Err(error) => {
             let (status, reason) = error.status();
@@ -105,7 +124,7 @@ pub(crate) async fn answer(request: Request<Incoming>, reviews: &Arc<Reviews>, j
 async fn answered(
     request: Request<Incoming>,
     reviews: &Arc<Reviews>,
-    judge: Judge,
+    webhook: Webhook,
 ) -> Result<Vec<u8>, Unread> {
     let kind = request
         .headers()
@@ -135,32 +154,48 @@ async fn answered(
         Ok(Ok(body)) => body.to_bytes(),
     };
     if body.len() <= LARGE {
-        return judged(&body, reviews, judge);
+        return judged(&body, reviews, webhook);
     }
     let Ok(Ok(_alone)) = timeout(BODY_TIME, reviews.large.acquire()).await else {
         return Err(Unread::Busy);
     };
     // The requests beside it don't wait for it.
     let reviews = Arc::clone(reviews);
-    let judging = spawn_blocking(move || judged(&body, &reviews, judge));
+    let judging = spawn_blocking(move || judged(&body, &reviews, webhook));
     judging.await.unwrap_or(Err(Unread::Broken))
 }
 
-fn judged(body: &[u8], reviews: &Reviews, judge: Judge) -> Result<Vec<u8>, Unread> {
+fn judged(body: &[u8], reviews: &Reviews, webhook: Webhook) -> Result<Vec<u8>, Unread> {
     let start = Instant::now();
+    // Where every review is logged, every review is judged.
+    let again = webhook == Webhook::Inject && !tracing::enabled!(tracing::Level::DEBUG);
+    let asked = again.then(|| Asked::read(body)).flatten();
+    let found = asked.as_ref().map(|asked| (asked, reviews.known.find(asked)));
+    if let Some((asked, Found::Known(known))) = &found {
+        let answer = known.to(asked.uid);
+        reviews.metrics.known.inc();
+        reviews.metrics.judged(start, known.outcome, known.reason);
+        return Ok(answer);
+    }
     let arena = Arena::of(body.len());
     let request = admit::read(body, &arena)?;
-    let verdict = judge(&request, &reviews.parts);
-    let (answer, changed) = admit::reply(&request, &verdict);
-    reviews.metrics.duration.observe(start.elapsed().as_secs_f64());
+    let verdict = webhook.judge(&request, &reviews.parts);
+    let reply = admit::reply(&request, &verdict);
     let is_pod = request.kind.is_pod();
     let (outcome, reason) = match verdict.decision.labels() {
         ("injected", _) if !is_pod => ("checked", "Workload"),
-        ("injected", _) if !changed => ("injected", "AlreadyInjected"),
+        ("injected", _) if !reply.changes() => ("injected", "AlreadyInjected"),
         labels => labels,
     };
-    reviews.metrics.count(outcome, reason);
+    reviews.metrics.judged(start, outcome, reason);
     log(&request, &verdict, outcome, reason);
+    let answer = reply.to(&request.uid);
+    // What is logged each time is judged each time.
+    if let (Decision::Inject(_), Some((_, Found::Again(hash)))) = (&verdict.decision, found)
+        && let Some(asked) = asked
+    {
+        reviews.known.put(asked, hash, reply, outcome, reason);
+    }
     Ok(answer)
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | limit | value | what happens beyond it |
 //! |---|---|---|
-//! | body | [`MAX_BODY`](admit::MAX_BODY) | 413 |
+//! | body | [`MAX_BODY`](crate::admit::MAX_BODY) | 413 |
 //! | time for a body | [`BODY_TIME`](review::BODY_TIME) | 408 |
 //! | bodies over [`LARGE`](review::LARGE) | judged one after the other |
 //! | bodies at once, together | [`BODIES`](review::BODIES) | wait, then 503 after [`BODY_TIME`](review::BODY_TIME) |
@@ -36,14 +36,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::admit;
 use crate::certificate::Current;
 use crate::keeping;
 use crate::metrics;
-use crate::review::{self, Reviews};
+use crate::review::{self, Reviews, Webhook};
 use crate::settings::Settings;
 use crate::threads::Threads;
-use crate::validate;
 
 /// Connections at once.
 pub const CONNECTIONS: usize = 512;
@@ -347,8 +345,8 @@ async fn the_end(mut ended: watch::Receiver<bool>) {
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, secure: bool) -> Result<Answer, Infallible> {
     let answer = match (request.uri().path(), secure) {
         ("/inject" | "/validate", true) if request.method() != Method::POST => not_allowed("POST"),
-        ("/inject", true) => review::answer(request, &shared.reviews, admit::judge_request).await,
-        ("/validate", true) => review::answer(request, &shared.reviews, validate::judge).await,
+        ("/inject", true) => review::answer(request, &shared.reviews, Webhook::Inject).await,
+        ("/validate", true) => review::answer(request, &shared.reviews, Webhook::Validate).await,
         ("/livez" | "/readyz" | "/healthz" | "/metrics", _) if request.method() != Method::GET => {
             not_allowed("GET")
         }

@@ -97,7 +97,7 @@ mod tests {
         let arena = crate::json::Arena::default();
         let request = read(body.as_bytes(), &arena).unwrap();
         let verdict = judge(&request, &template);
-        let answer: Value = serde_json::from_slice(&reply(&request, &verdict).0).unwrap();
+        let answer: Value = serde_json::from_slice(&reply(&request, &verdict).to(&request.uid)).unwrap();
         assert!(answer["response"].get("patch").is_none());
         answer["response"].clone()
     }

@@ -266,6 +266,7 @@ async fn how_long_a_call_takes_with_fifty_at_a_time() {
 #[ignore = "a measurement"]
 fn what_judging_costs() {
     use weft_injector::admit::{judge_request, read, reply};
+    use weft_injector::cache::{Asked, Cache, Found};
     use weft_injector::json::Arena;
     let parts = weft_injector::containers::Parts::new(Settings::default().template);
     let body = review();
@@ -278,8 +279,8 @@ fn what_judging_costs() {
         let parsed = Instant::now();
         let verdict = judge_request(&request, &parts);
         let judged = Instant::now();
-        let (answer, changed) = reply(&request, &verdict);
-        assert!(changed && answer.len() > 1_000);
+        let answer = reply(&request, &verdict);
+        assert!(answer.changes() && answer.to(&request.uid).len() > 1_000);
         drop(verdict);
         drop(request);
         drop(arena);
@@ -290,6 +291,28 @@ fn what_judging_costs() {
             *sum += part;
         }
     }
-    let [read, judge, reply] = spent.map(|sum| sum.as_secs_f64() * 1e6 / f64::from(calls));
-    println!("a call: read {read:.1} us, judge {judge:.1} us, answer {reply:.1} us");
+    let [reading, judging, answering] = spent.map(|sum| sum.as_secs_f64() * 1e6 / f64::from(calls));
+    println!("a call: read {reading:.1} us, judge {judging:.1} us, answer {answering:.1} us");
+    let arena = Arena::of(body.len());
+    let request = read(&body, &arena).unwrap();
+    let (cache, answer) = (
+        Cache::default(),
+        reply(&request, &judge_request(&request, &parts)),
+    );
+    let ask = || Asked::read(&body).unwrap();
+    while let found @ (Found::New | Found::Again(_)) = cache.find(&ask()) {
+        if let Found::Again(hash) = found {
+            cache.put(ask(), hash, answer.clone(), "injected", "Selected");
+        }
+    }
+    let begun = Instant::now();
+    for _ in 0..calls {
+        let asked = ask();
+        let Found::Known(known) = cache.find(&asked) else {
+            panic!("it is known")
+        };
+        assert!(known.to(asked.uid).len() > 1_000);
+    }
+    let again = begun.elapsed().as_secs_f64() * 1e6 / f64::from(calls);
+    println!("a call about a pod that is known: {again:.1} us");
 }

@@ -208,6 +208,18 @@ async fn a_whole_life() {
     }
     drop(client);
     let _ = connection.await;
+    // All of them are one pod, which is judged twice and is known then.
+    let again = exchange(
+        connected(&webhook, &root).await,
+        &post(json, review.to_string().as_bytes()),
+    )
+    .await;
+    assert_eq!(serde_json::from_str::<Value>(&again.1).unwrap(), answer);
+    let (_, metrics) = plain(&webhook, "/metrics").await;
+    assert!(
+        metrics.contains("weft_injector_reviews_known_total 3"),
+        "{metrics}"
+    );
 
     // A new certificate is served without a restart; one that does not fit its key is not.
     let next = write_certificate(webhook.folder.path());

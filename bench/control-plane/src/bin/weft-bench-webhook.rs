@@ -1,8 +1,9 @@
 //! How long a call of the injector's webhook takes, and what it costs: a real `weft injector` process, asked over TLS on loopback by so many
 //! connections that are kept alive. Three loads: one call after the other, which is the machine's own floor; as many at a time, each
-//! connection asking again as soon as it is answered; and bursts of as many, with a pause behind the last answer.
+//! connection asking again as soon as it is answered; and bursts of as many, with a pause behind the last answer. Each with replicas of one
+//! Deployment, and with pods of which no two have the same template.
 //!
-//! Enters: the binary. Leaves: a line for each load. Never: an assertion.
+//! Enters: the binary. Leaves: a line for each load. Never: an assertion, or the same review twice.
 
 #[path = "../processors.rs"]
 mod processors;
@@ -18,6 +19,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -97,38 +99,96 @@ async fn main() -> anyhow::Result<()> {
          accept: application/json, */*\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let request: Arc<[u8]> = request.into_bytes().into();
     let mut connections = Vec::new();
     for _ in 0..options.connections {
         connections.push(connect(https, tls.clone()).await?);
     }
     // What is loaded and allocated once isn't a call's.
-    let loads = Loads {
-        request,
-        injector: injector.0.id().to_string(),
-    };
-    let (_, connections) = run(connections, &loads.request, options.calls / 10, None).await?;
-    println!(
-        "{} bytes asked; the injector holds at most {} MiB",
-        loads.request.len(),
-        peak(injector.0.id())? / 1024
-    );
-    let one = vec![connect(https, tls).await?];
-    loads
-        .measure("one after the other", one, options.calls / 10, None)
-        .await?;
-    let many = format!("{} at a time", options.connections);
-    let connections = loads.measure(&many, connections, options.calls, None).await?;
+    let length = request.len();
+    let process = injector.0.id();
     let pause = Duration::from_millis(options.pause);
-    let bursts = format!("bursts of {}, {} ms between", options.connections, options.pause);
-    loads
-        .measure(&bursts, connections, options.calls / 5, Some(pause))
-        .await?;
+    for (what, text) in [("replicas", request.clone()), ("each pod another", request)] {
+        let loads = Loads {
+            request: Review::new(text.into_bytes(), what != "replicas"),
+            injector: process.to_string(),
+        };
+        let warm;
+        (_, warm) = run(connections, &loads.request, options.calls / 10, None).await?;
+        println!(
+            "{what}: {length} bytes asked; the injector held at most {} MiB so far",
+            peak(process)? / 1024
+        );
+        let one = vec![connect(https, tls.clone()).await?];
+        loads
+            .measure("  one after the other", one, options.calls / 10, None)
+            .await?;
+        let many = format!("  {} at a time", options.connections);
+        connections = loads.measure(&many, warm, options.calls, None).await?;
+        let bursts = format!(
+            "  bursts of {}, {} ms between",
+            options.connections, options.pause
+        );
+        connections = loads
+            .measure(&bursts, connections, options.calls / 5, Some(pause))
+            .await?;
+    }
     Ok(())
 }
 
+/// A review, and where what differs from call to call is in it.
+#[derive(Clone)]
+struct Review {
+    text: Vec<u8>,
+    uid: Vec<usize>,
+    random: Vec<usize>,
+    own: Vec<usize>,
+    /// How many were asked.
+    count: Arc<AtomicU64>,
+}
+
+const UID: &str = "@@@@@@@@-uid";
+const RANDOM: &str = "@r@r@";
+const OWN: &str = "@@@@@@@@-own";
+
+impl Review {
+    /// Of pods that are each other's replicas, or of which each is `another`.
+    fn new(text: Vec<u8>, another: bool) -> Self {
+        let places = |mark: &str| {
+            let mark = mark.as_bytes();
+            (0..text.len())
+                .filter(|at| text[*at..].starts_with(mark))
+                .collect::<Vec<_>>()
+        };
+        Self {
+            uid: places(UID),
+            random: places(RANDOM),
+            own: places(OWN).into_iter().filter(|_| another).collect(),
+            text,
+            count: Arc::default(),
+        }
+    }
+
+    /// The next one.
+    fn next(&mut self) -> &[u8] {
+        let number = self.count.fetch_add(1, Relaxed);
+        let decimal = |number: u64, text: &mut [u8]| {
+            text.iter_mut().rev().fold(number, |number, digit| {
+                *digit = b"0123456789"[(number % 10) as usize];
+                number / 10
+            });
+        };
+        for place in self.uid.iter().chain(&self.own) {
+            decimal(number, &mut self.text[*place..][..8]);
+        }
+        for place in &self.random {
+            decimal(number, &mut self.text[*place..][..RANDOM.len()]);
+        }
+        &self.text
+    }
+}
+
 struct Loads {
-    request: Arc<[u8]>,
+    request: Review,
     injector: String,
 }
 
@@ -209,7 +269,7 @@ type Connections = Vec<TlsStream<TcpStream>>;
 /// Microseconds that each took, and the connections.
 async fn run(
     connections: Connections,
-    request: &Arc<[u8]>,
+    request: &Review,
     calls: usize,
     pause: Option<Duration>,
 ) -> anyhow::Result<(Histogram<u64>, Connections)> {
@@ -217,7 +277,7 @@ async fn run(
     let together = Arc::new(Barrier::new(connections.len()));
     let mut asking = JoinSet::new();
     for mut connection in connections {
-        let (request, together) = (request.clone(), together.clone());
+        let (mut request, together) = (request.clone(), together.clone());
         asking.spawn(async move {
             let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
             let mut buffer = Vec::with_capacity(32 << 10);
@@ -227,7 +287,7 @@ async fn run(
                     sleep(pause).await;
                 }
                 let begun = Instant::now();
-                ask(&mut connection, &request, &mut buffer).await?;
+                ask(&mut connection, request.next(), &mut buffer).await?;
                 let micros = u64::try_from(begun.elapsed().as_micros())?;
                 times.saturating_record(micros.max(1));
             }
@@ -280,6 +340,7 @@ fn peak(process: u32) -> anyhow::Result<u64> {
 
 /// A pod as a Deployment makes them, of a common size.
 fn review() -> serde_json::Value {
+    let token = format!("kube-api-access-{RANDOM}");
     let container = |name: &str| {
         let variable = |number: usize| json!({"name": format!("VARIABLE_{number}"), "value": "some value of a common length"});
         json!({"name": name, "image": "registry.example.com/shop/web:1.2.3",
@@ -288,14 +349,19 @@ fn review() -> serde_json::Value {
             "livenessProbe": {"httpGet": {"path": "/live", "port": "http"}},
             "readinessProbe": {"grpc": {"port": 9090}},
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-            "volumeMounts": [{"name": "data", "mountPath": "/data"}]})
+            "volumeMounts": [{"name": "data", "mountPath": "/data"},
+                {"name": token, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}]})
     };
     let metadata = json!({"generateName": "web-6b7f9d-", "labels": {"app": "web", "pod-template-hash": "6b7f9d"},
-        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6b7f9d", "uid": "u", "controller": true}]});
+        "annotations": {"example.com/build": OWN},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6b7f9d", "uid": "u", "controller": true}],
+        "managedFields": [{"manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1",
+            "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:generateName": {}}}}]});
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "7c3f2b0a-7a4c-4f5e-9d0f-8a4f1d1b6c11", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "uid": UID, "kind": {"group": "", "version": "v1", "kind": "Pod"},
         "resource": {"group": "", "version": "v1", "resource": "pods"}, "namespace": "shop", "operation": "CREATE",
         "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"}, "dryRun": false,
         "object": {"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
-            "spec": {"containers": [container("web"), container("helper")], "volumes": [{"name": "data", "emptyDir": {}}]}}}})
+            "spec": {"containers": [container("web"), container("helper")], "volumes": [{"name": "data", "emptyDir": {}},
+                {"name": token, "projected": {"sources": [{"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}]}}]}}}})
 }
