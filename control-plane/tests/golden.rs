@@ -206,6 +206,10 @@ fn show(resource: &Resource) -> Value {
             "addresses": names.addresses(),
             "podNetworks": names.networks().iter().map(|network| format!("{network:?}")).collect::<Vec<_>>(),
         }),
+        Resource::Pod(pod) if !pod.headless.is_empty() => json!({
+            "workload": pod.workload,
+            "headless": pod.headless.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
         Resource::Pod(pod) => json!({
             "workload": pod.workload,
             "locality": pod.locality,
@@ -400,12 +404,22 @@ fn show_listener(listener: &Listener) -> Value {
 
 fn show_routes(routes: &Routes) -> Value {
     let rules: Vec<Value> = routes.rules.iter().map(show_route).collect();
-    match routes.connections.is_empty() {
-        true => json!(rules),
-        false => {
-            json!({"rules": rules, "connections": routes.connections.iter().map(show_connection).collect::<Vec<_>>()})
-        }
+    let connections: Vec<Value> = routes.connections.iter().map(show_connection).collect();
+    if connections.is_empty() && routes.pods.is_empty() {
+        return json!(rules);
     }
+    let pods = routes.pods.iter().map(|pod| {
+        json!({
+            "hostname": pod.hostname,
+            "rules": pod.rules.iter().map(show_route).collect::<Vec<_>>(),
+            "connections": pod.connections.iter().map(show_connection).collect::<Vec<_>>(),
+        })
+    });
+    let mut shown = json!({"rules": rules, "connections": connections});
+    if !routes.pods.is_empty() {
+        shown["pods"] = pods.collect();
+    }
+    shown
 }
 
 fn show_route(rule: &RouteRule) -> Value {

@@ -100,6 +100,7 @@ fn table(rules: u32) -> RouteTable {
         service: ServiceName::new("shop", "cart"),
         rules: (0..rules).map(rule).collect(),
         connections: Vec::new(),
+        pods: Vec::new(),
     })
     .unwrap()
 }

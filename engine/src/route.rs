@@ -35,7 +35,7 @@ pub mod session;
 pub use change::{PathEdit, Redirection};
 pub use connection::CompiledConnection;
 pub use cors::{CorsRule, Fields};
-pub use matches::RequestMatch;
+pub use matches::{RequestMatch, without_port};
 
 /// The routes of a Service, compiled.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct RouteTable {
     /// Ports that rules are limited to; `None`: some rule is for every port.
     ports: Option<Vec<u16>>,
     looks_at_fields: bool,
+    /// Those of single pods, by hostname.
+    pods: Vec<(Arc<str>, Arc<Self>)>,
 }
 
 /// One match and what to do then.
@@ -194,7 +196,19 @@ impl RouteTable {
             ports.dedup();
             ports
         });
+        let mut pods = Vec::with_capacity(routes.pods.len());
+        for (index, pod) in routes.pods.iter().enumerate() {
+            let alone = Routes {
+                service: routes.service.clone(),
+                rules: pod.rules.clone(),
+                connections: pod.connections.clone(),
+                pods: Vec::new(),
+            };
+            let table = Self::compile(&alone).map_err(|e| e.within(&format!("pods[{index}]")))?;
+            pods.push((pod.hostname.clone(), Arc::new(table)));
+        }
         Ok(Self {
+            pods,
             service: routes.service.clone(),
             looks_at_fields: rules.iter().any(CompiledRule::looks_at_fields),
             index: index::Index::new(routes.rules.iter().map(|rule| &rule.matches)),
@@ -202,6 +216,12 @@ impl RouteTable {
             rules,
             connections,
         })
+    }
+
+    /// The rules for who called one pod by its own address, if it has others than these.
+    pub fn of_pod(&self, hostname: &str) -> Option<&Arc<Self>> {
+        let found = self.pods.iter().find(|(name, _)| **name == *hostname)?;
+        Some(&found.1)
     }
 
     /// The rules for requests, in order of precedence.

@@ -177,6 +177,7 @@ fn refusals_name_the_field() {
         service: ServiceName::new("shop", "cart"),
         rules: vec![RouteRule::default()],
         connections: Vec::new(),
+        pods: Vec::new(),
     });
     route.rules[0].request_headers = Some(v1::HeaderChanges {
         set: vec![v1::Header {

@@ -261,7 +261,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn round_trip(rules in vec(rule(), 0..3), connections in vec(connection(), 0..3)) {
-        let routes = Routes { service: ServiceName::new("shop", "cart"), rules, connections };
+        let routes = Routes { service: ServiceName::new("shop", "cart"), rules, connections, pods: Vec::new() };
         let resource = Resource::Routes(routes);
         let bytes = resource.encode();
         prop_assert_eq!(version(&bytes), version(&resource.encode()));
@@ -278,6 +278,7 @@ fn refused(change: impl FnOnce(&mut v1::RouteRule)) -> String {
             ..RouteRule::default()
         }],
         connections: Vec::new(),
+        pods: Vec::new(),
     });
     assert!(Routes::try_from(routes.clone()).is_ok());
     change(&mut routes.rules[0]);
@@ -461,6 +462,7 @@ fn connections_have_bounds() {
             service: ServiceName::new("shop", "cart"),
             rules: Vec::new(),
             connections: vec![ConnectionRule::default()],
+            pods: Vec::new(),
         });
         change(&mut routes.connections[0]);
         Routes::try_from(routes).unwrap_err().field
@@ -470,6 +472,7 @@ fn connections_have_bounds() {
             service: ServiceName::new("shop", "cart"),
             rules: Vec::new(),
             connections: vec![ConnectionRule::default()],
+            pods: Vec::new(),
         });
         routes.connections[0].server_names = vec!["ok.example".into(), name.into()];
         let field = Routes::try_from(routes).unwrap_err().field;

@@ -1,5 +1,6 @@
 //! Host names of Services.
 
+use std::sync::Arc;
 use weft_proto::model::ServiceName;
 
 /// The Service that a host names: `name` (of the namespace `own`), `name.namespace`, `name.namespace.svc`, or that with the
@@ -19,6 +20,15 @@ pub fn service(host: &str, own: &str, cluster_domain: &str) -> Option<ServiceNam
             .is_some_and(|domain| domain.eq_ignore_ascii_case(cluster_domain)),
     };
     (inside && labels(name) && labels(namespace)).then(|| ServiceName::new(namespace, name))
+}
+
+/// The Service, and the hostname of its pod, that a host names: `pod.` before a name that [`service`] takes. `None`: no such name.
+pub fn pod(host: &str, own: &str, cluster_domain: &str) -> Option<(ServiceName, Arc<str>)> {
+    let (pod, rest) = host.split_once('.')?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let named = (1..=63).contains(&pod.len()) && pod.bytes().all(fits);
+    let service = service(rest, own, cluster_domain).filter(|_| named)?;
+    Some((service, pod.to_ascii_lowercase().into()))
 }
 
 /// Whether a host with a wildcard is about a Service: `*` or the end of one of its names, for example `*.shop.svc.cluster.local`.
@@ -60,6 +70,26 @@ mod tests {
             assert_eq!(found.as_deref(), wanted, "{host}");
         }
     }
+
+    #[test]
+    fn names_of_pods() {
+        for (host, wanted) in [
+            ("web-0.web", Some(("shop/web", "web-0"))),
+            ("Web-0.web.other", Some(("other/web", "web-0"))),
+            ("web-0.web.other.svc.cluster.local.", Some(("other/web", "web-0"))),
+            ("web-0", None),
+            ("web-0.api.example.com", None),
+            (".web", None),
+            ("a b.web", None),
+            ("web-0.", None),
+        ] {
+            let found = pod(host, "shop", "cluster.local");
+            let found = found.map(|(service, pod)| (service.to_string(), pod));
+            let found = found.as_ref().map(|(service, pod)| (service.as_str(), &**pod));
+            assert_eq!(found, wanted, "{host}");
+        }
+    }
+
     #[test]
     fn wildcards_end_names() {
         let cart = ServiceName::new("shop", "cart");

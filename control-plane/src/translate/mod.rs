@@ -31,9 +31,9 @@ pub mod gateway;
 pub use item::{Item, Items, Wire};
 pub use scope::Scope;
 
-use crate::mesh::{Diagnostic, Mesh, Pod, in_namespace};
+use crate::mesh::{Diagnostic, Mesh, Pod, ServiceType, in_namespace};
 use routes::ByPod;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 use weft_proto::model::ServiceName;
 use weft_proto::resource::{Kind, Resource};
@@ -49,6 +49,8 @@ pub struct Shared {
     services: services::Translated,
     endpoints: Items,
     routes: Items,
+    /// Headless Services that have routes.
+    ruled: Arc<BTreeSet<ServiceName>>,
     pods: Items,
     /// What pods need to know of themselves because of other objects.
     asked: Arc<inbound::Asked>,
@@ -115,18 +117,7 @@ impl Shared {
                 names: &last.names,
             }),
         );
-        let pods = pods::pods(
-            &mesh,
-            &services.shared,
-            &endpoints,
-            last.map(|last| pods::Last {
-                mesh: &last.mesh,
-                endpoints: &last.endpoints,
-                services: &last.services.shared,
-                pods: &last.pods,
-            }),
-        );
-        let (routes, consumer_routes, routes_by_pod) = match settled {
+        let (routes, consumer_routes, routes_by_pod, ruled) = match settled {
             Some(last)
                 if last.mesh.routes.same(&mesh.routes)
                     && last.mesh.virtual_services.same(&mesh.virtual_services)
@@ -137,10 +128,28 @@ impl Shared {
                     last.routes.clone(),
                     last.consumer_routes.clone(),
                     last.routes_by_pod.clone(),
+                    last.ruled.clone(),
                 )
             }
-            _ => routes(&mesh, last),
+            _ => {
+                let (routes, consumer, by_pod) = routes(&mesh, last);
+                let ruled = Arc::new(ruled(&mesh, &routes, &consumer));
+                (routes, consumer, by_pod, ruled)
+            }
         };
+        let pods = pods::pods(
+            &mesh,
+            &services.shared,
+            &endpoints,
+            &ruled,
+            last.map(|last| pods::Last {
+                mesh: &last.mesh,
+                endpoints: &last.endpoints,
+                services: &last.services.shared,
+                ruled: &last.ruled,
+                pods: &last.pods,
+            }),
+        );
         let gateways = match last {
             Some(last) if gateway::Gateways::unchanged(&last.mesh, &mesh) => last.gateways.clone(),
             last => {
@@ -160,6 +169,7 @@ impl Shared {
             services,
             endpoints,
             routes,
+            ruled,
             pods,
             asked,
             consumer_routes,
@@ -369,6 +379,22 @@ pub fn resources(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
         .into_iter()
         .flat_map(|each| kind(mesh, scope, each))
         .collect()
+/// Headless Services that have routes, for anybody.
+fn ruled(mesh: &Mesh, shared: &Items, consumer: &BTreeMap<Arc<str>, Items>) -> BTreeSet<ServiceName> {
+    let all = std::iter::once(shared).chain(consumer.values());
+    let services = all
+        .flat_map(|items| items.values())
+        .filter_map(|item| match item.resource() {
+            Resource::Routes(routes) => Some(&routes.service),
+            _ => None,
+        });
+    let headless = |name: &&ServiceName| {
+        let service = mesh.services.get(*name);
+        service.is_some_and(|service| service.service_type == ServiceType::Headless)
+    };
+    services.filter(headless).cloned().collect()
+}
+
 }
 
 /// The resources of one kind for a sidecar, by name. Inbound and Policy are empty when its pod isn't known.
@@ -386,7 +412,9 @@ pub fn kind(mesh: &Mesh, scope: &Scope, kind: Kind) -> Vec<Resource> {
         Kind::Names => names::names(mesh, &endpoints::endpoints(mesh, None), None),
         Kind::Pod => {
             let services = services::services(mesh, None).shared;
-            pods::pods(mesh, &services, &endpoints::endpoints(mesh, None), None)
+            let (shared, consumer, _) = routes(mesh, None);
+            let ruled = ruled(mesh, &shared, &consumer);
+            pods::pods(mesh, &services, &endpoints::endpoints(mesh, None), &ruled, None)
         }
         Kind::Inbound => Items::from_resources(
             pod.map(|pod| Resource::Inbound(inbound::inbound(mesh, &inbound::Asked::new(mesh), pod))),

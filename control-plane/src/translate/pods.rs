@@ -3,7 +3,7 @@
 use super::item::pod_hash;
 use super::workload::{locality, workload};
 use super::{Item, Items, endpoints, inbound};
-use crate::mesh::{Mesh, Pod};
+use crate::mesh::{Mesh, Pod, ServiceType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,21 @@ pub(super) struct Last<'a> {
     pub(super) mesh: &'a Mesh,
     pub(super) endpoints: &'a Items,
     pub(super) services: &'a Items,
+    pub(super) ruled: &'a BTreeSet<ServiceName>,
     pub(super) pods: &'a Items,
+}
+
+/// Most headless Services of one pod that a sidecar takes.
+const MOST_HEADLESS: usize = 256;
+
+/// What leads to one pod.
+#[derive(Default)]
+struct Led {
+    /// By the pod's port; whether the Service is headless.
+    ports: BTreeMap<u16, (bool, PodPort)>,
+    headless: BTreeSet<ServiceName>,
+    /// One of the headless Services has routes.
+    ruled: bool,
 }
 
 /// Whether a pod can be called by its address through its sidecar.
@@ -23,29 +37,41 @@ pub(super) fn callable(pod: &Pod) -> bool {
     pod.meshed && !pod.host_network && !pod.finished
 }
 
-/// Every pod with a sidecar, once for each of its addresses. With the last ones, only what may have changed is made again.
-pub(super) fn pods(mesh: &Mesh, services: &Items, endpoints: &Items, last: Option<Last<'_>>) -> Items {
+/// Every pod with a sidecar, once for each of its addresses. `ruled`: headless Services that have routes. With the last ones, only what
+/// may have changed is made again.
+pub(super) fn pods(
+    mesh: &Mesh,
+    services: &Items,
+    endpoints: &Items,
+    ruled: &BTreeSet<ServiceName>,
+    last: Option<Last<'_>>,
+) -> Items {
     let dirty = last
         .as_ref()
-        .and_then(|last| dirty(last, mesh, services, endpoints));
+        .and_then(|last| dirty(last, mesh, services, endpoints, ruled));
     if let (Some(dirty), Some(last)) = (&dirty, &last)
         && dirty.is_empty()
     {
         return last.pods.clone();
     }
     let old = last.as_ref().map(|last| last.pods);
-    let ports = ports(services, endpoints, dirty.as_ref());
+    let led = led(mesh, services, endpoints, ruled, dirty.as_ref());
     let item = |pod: &Pod, address: IpAddr| {
         let name: Arc<str> = address.to_canonical().to_string().into();
         let (plain, exceptions) = inbound::plain_text(mesh, pod);
+        let led = led.get(&pod.name);
+        let ports = led.into_iter().flat_map(|led| led.ports.values());
+        let headless = led.filter(|led| led.ruled).into_iter();
+        let headless = headless.flat_map(|led| led.headless.iter().cloned());
         let resource = Resource::Pod(model::Pod {
             address: address.to_canonical(),
             workload: workload(pod),
             locality: locality(mesh, &pod.node),
             identity: endpoints::identity(mesh, pod)?,
-            ports: ports.get(&pod.name).cloned().unwrap_or_default(),
+            ports: ports.map(|(_, port)| port.clone()).collect(),
             plain,
             exceptions,
+            headless: headless.take(MOST_HEADLESS).collect(),
         });
         let before = old.and_then(|old| old.get(&name));
         let same = before.filter(|before| *before.resource() == resource);
@@ -98,7 +124,13 @@ pub(super) fn pods(mesh: &Mesh, services: &Items, endpoints: &Items, last: Optio
 }
 
 /// Pods whose resources may differ; `None`: all.
-fn dirty(last: &Last<'_>, mesh: &Mesh, services: &Items, endpoints: &Items) -> Option<BTreeSet<ServiceName>> {
+fn dirty(
+    last: &Last<'_>,
+    mesh: &Mesh,
+    services: &Items,
+    endpoints: &Items,
+    ruled: &BTreeSet<ServiceName>,
+) -> Option<BTreeSet<ServiceName>> {
     let wide = last.mesh.settings == mesh.settings
         && last.mesh.peer_authentications.same(&mesh.peer_authentications)
         && last.mesh.nodes.same(&mesh.nodes);
@@ -106,11 +138,17 @@ fn dirty(last: &Last<'_>, mesh: &Mesh, services: &Items, endpoints: &Items) -> O
         return None;
     }
     let mut dirty = endpoints::changed(&last.mesh.pods, &mesh.pods);
-    let names = last.endpoints.differing(endpoints);
-    for name in names.chain(last.services.differing(services)) {
+    let mut touch = |name: &str| {
         for items in [last.endpoints, endpoints] {
             dirty.extend(behind(items, name).map(pod_of));
         }
+    };
+    let names = last.endpoints.differing(endpoints);
+    for name in names.chain(last.services.differing(services)) {
+        touch(name);
+    }
+    for service in last.ruled.symmetric_difference(ruled) {
+        touch(&service.to_string());
     }
     Some(dirty)
 }
@@ -130,12 +168,14 @@ fn pod_of(endpoint: &model::Endpoint) -> ServiceName {
     }
 }
 
-/// Ports of Services by the pod that they lead to; of `only` these pods.
-fn ports(
+/// What Services lead to, by the pod; of `only` these pods.
+fn led(
+    mesh: &Mesh,
     services: &Items,
     endpoints: &Items,
+    ruled: &BTreeSet<ServiceName>,
     only: Option<&BTreeSet<ServiceName>>,
-) -> BTreeMap<ServiceName, Vec<PodPort>> {
+) -> BTreeMap<ServiceName, Led> {
     let only: Option<BTreeSet<(&str, &str)>> =
         only.map(|only| only.iter().map(|pod| (&*pod.namespace, &*pod.name)).collect());
     let hashes: Option<Vec<u64>> = only.as_ref().map(|only| {
@@ -143,7 +183,7 @@ fn ports(
             .map(|(namespace, pod)| pod_hash(namespace, pod))
             .collect()
     });
-    let mut pods: BTreeMap<ServiceName, BTreeMap<u16, PodPort>> = BTreeMap::new();
+    let mut pods: BTreeMap<ServiceName, Led> = BTreeMap::new();
     for (name, item) in services.iter() {
         let Resource::Service(service) = item.resource() else {
             continue;
@@ -153,6 +193,8 @@ fn ports(
         {
             continue;
         }
+        let declared = mesh.services.get(&service.name);
+        let headless = declared.is_some_and(|declared| declared.service_type == ServiceType::Headless);
         for endpoint in behind(endpoints, name) {
             let (namespace, pod) = (&*endpoint.workload.namespace, &*endpoint.workload.pod);
             if pod.is_empty()
@@ -162,18 +204,24 @@ fn ports(
             {
                 continue;
             }
-            let known = pods.entry(pod_of(endpoint)).or_default();
+            let led = pods.entry(pod_of(endpoint)).or_default();
+            if headless {
+                led.headless.insert(service.name.clone());
+                led.ruled |= ruled.contains(&service.name);
+            }
             for (port, target) in &endpoint.ports {
-                known.entry(*target).or_insert_with(|| PodPort {
-                    port: *target,
-                    service: service.name.clone(),
-                    host: service.hostnames.first().cloned().unwrap_or_default(),
-                    protocol: service.port(*port).map_or(Protocol::Detect, |port| port.protocol),
-                });
+                // Who calls a pod by its address most likely has it from a headless Service.
+                if led.ports.get(target).is_none_or(|(first, _)| headless && !first) {
+                    let port = PodPort {
+                        port: *target,
+                        service: service.name.clone(),
+                        host: service.hostnames.first().cloned().unwrap_or_default(),
+                        protocol: service.port(*port).map_or(Protocol::Detect, |port| port.protocol),
+                    };
+                    led.ports.insert(*target, (headless, port));
+                }
             }
         }
     }
-    pods.into_iter()
-        .map(|(pod, ports)| (pod, ports.into_values().collect()))
-        .collect()
+    pods
 }

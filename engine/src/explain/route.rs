@@ -46,7 +46,7 @@ pub fn steps(routes: &Routes, port: u16, head: &RequestHead<'_>, chosen: Chosen)
     step.notes.extend(follows(rule));
     let backend = chosen.backend.and_then(|index| rule.backends.get(index));
     match (backend, &rule.answer) {
-        (None, Some(_)) => vec![step.note("the sidecar answers by itself")],
+        (None, Some(_)) => vec![step.note("answered without a backend")],
         _ => vec![step, split(&rule.origin, &rule.backends, backend)],
     }
 }
@@ -103,6 +103,7 @@ fn rebuff(rule: &ConnectionRule, port: u16, name: Option<&str>, destination: IpA
             service: ServiceName::new("", ""),
             rules: Vec::new(),
             connections: vec![rule],
+            pods: Vec::new(),
         };
         let table = RouteTable::compile(&routes);
         table.is_ok_and(|table| {

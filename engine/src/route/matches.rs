@@ -119,7 +119,7 @@ pub(super) fn normal(wanted: &StringMatch) -> StringMatch {
 }
 
 /// A host without its port, and without the dot that ends a full name.
-pub(super) fn without_port(host: &str) -> &str {
+pub fn without_port(host: &str) -> &str {
     let name = match host.rfind([':', ']']) {
         Some(at) if host.as_bytes()[at] == b':' => &host[..at],
         _ => host,

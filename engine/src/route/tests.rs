@@ -29,6 +29,7 @@ fn table(rules: Vec<RouteRule>) -> RouteTable {
         service: ServiceName::new("shop", "cart"),
         rules,
         connections: Vec::new(),
+        pods: Vec::new(),
     })
     .unwrap()
 }
@@ -196,6 +197,7 @@ fn what_can_not_be_matched_is_refused_by_name() {
             service: ServiceName::new("shop", "cart"),
             rules,
             connections: Vec::new(),
+            pods: Vec::new(),
         })
         .unwrap_err()
         .to_string()

@@ -28,6 +28,7 @@ mod explain;
 mod failover;
 mod gateway;
 mod grpc;
+mod headless;
 mod hostile_crowd;
 mod hostile_http2;
 mod identity;
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
             routed::TESTS,
             routing::TESTS,
             virtual_services::TESTS,
+            headless::TESTS,
             status::TESTS,
             explain::TESTS,
             inject::TESTS,

@@ -193,7 +193,7 @@ impl From<&Workload> for v1::Workload {
 }
 
 /// RFC 1123: what a name of a pod looks like in DNS.
-fn dns_label(field: &str, text: &str) -> Result<Arc<str>, Invalid> {
+pub(super) fn dns_label(field: &str, text: &str) -> Result<Arc<str>, Invalid> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.into());

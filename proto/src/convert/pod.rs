@@ -1,8 +1,9 @@
 //! Pods that are called by their own address.
 
 use super::origin::{protocol, protocol_wire};
+use super::traffic::bounded;
 use super::{Invalid, address, address_bytes, each, port, required};
-use crate::model::{Pod, PodPort};
+use crate::model::{Pod, PodPort, ServiceName};
 use crate::wire::v1;
 
 impl TryFrom<v1::Pod> for Pod {
@@ -28,6 +29,7 @@ impl TryFrom<v1::Pod> for Pod {
             })?,
             plain: wire.plain,
             exceptions: each("exceptions", wire.exceptions, |number| port("", number))?,
+            headless: bounded("headless", wire.headless, ServiceName::try_from)?,
         })
     }
 }
@@ -51,6 +53,7 @@ impl From<&Pod> for v1::Pod {
                 .collect(),
             plain: pod.plain,
             exceptions: pod.exceptions.iter().map(|port| (*port).into()).collect(),
+            headless: pod.headless.iter().map(Into::into).collect(),
         }
     }
 }

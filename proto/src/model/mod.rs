@@ -42,8 +42,8 @@ pub use origin::Origin;
 pub use pod::{Pod, PodPort};
 pub use policy::{Action, Operation, Policy, PolicyRule, Source};
 pub use route::{
-    Abort, Answer, Backend, ConnectionRule, Cors, Fault, HeaderChanges, Mirror, PathChange, Redirect,
-    Retries, RetryOn, Rewrite, RouteMatch, RouteRule, Routes, Session, SessionKind,
+    Abort, Answer, Backend, ConnectionRule, Cors, Fault, HeaderChanges, Mirror, PathChange, PodRoutes,
+    Redirect, Retries, RetryOn, Rewrite, RouteMatch, RouteRule, Routes, Session, SessionKind,
 };
 pub use service::{Protocol, Service, ServiceName, ServicePort};
 pub use traffic::{

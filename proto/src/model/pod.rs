@@ -21,6 +21,8 @@ pub struct Pod {
     pub plain: bool,
     /// Ports for which the opposite of `plain` holds.
     pub exceptions: Vec<u16>,
+    /// Headless Services that it is behind, by name, if any of them has routes: who calls the pod must know them.
+    pub headless: Vec<ServiceName>,
 }
 
 /// A port of a pod that a Service sends to.
@@ -28,7 +30,7 @@ pub struct Pod {
 pub struct PodPort {
     /// The pod's port.
     pub port: u16,
-    /// The Service; the first by name, if there are several.
+    /// The Service; if there are several, a headless one first, then the first by name.
     pub service: ServiceName,
     /// Its canonical host name.
     pub host: Arc<str>,

@@ -15,6 +15,32 @@ pub struct Routes {
     pub rules: Vec<RouteRule>,
     /// For connections whose bytes are forwarded as they are, in order of precedence; at most 10,000.
     pub connections: Vec<ConnectionRule>,
+    /// Pods of the Service for which other rules hold instead of all these, by hostname; at most 1,000.
+    pub pods: Vec<PodRoutes>,
+}
+
+/// The rules for who called one pod of a headless Service by its own address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodRoutes {
+    /// The pod's own DNS name below the Service's.
+    pub hostname: Arc<str>,
+    /// For requests, in order of precedence; at most 10,000.
+    pub rules: Vec<RouteRule>,
+    /// For connections whose bytes are forwarded as they are, in order of precedence; at most 10,000.
+    pub connections: Vec<ConnectionRule>,
+}
+
+impl Routes {
+    /// The rules for a pod alone, as if they were the Service's; `None`: the Service's hold.
+    pub fn of_pod(&self, hostname: &str) -> Option<Self> {
+        let found = self.pods.iter().find(|pod| *pod.hostname == *hostname)?;
+        Some(Self {
+            service: self.service.clone(),
+            rules: found.rules.clone(),
+            connections: found.connections.clone(),
+            pods: Vec::new(),
+        })
+    }
 }
 
 /// One rule for opaque connections. If there are rules for a port and none matches, the connection is refused.

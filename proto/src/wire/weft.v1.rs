@@ -88,6 +88,20 @@ pub struct Routes {
     /// For connections whose bytes are forwarded as they are (TCP, and the application's own TLS).
     #[prost(message, repeated, tag = "3")]
     pub connections: ::prost::alloc::vec::Vec<ConnectionRule>,
+    /// Pods of the Service for which other rules hold, instead of all the above. By hostname.
+    #[prost(message, repeated, tag = "4")]
+    pub pods: ::prost::alloc::vec::Vec<PodRoutes>,
+}
+/// The rules for who called one pod of a headless Service by its own address.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodRoutes {
+    /// The pod's own DNS name below the Service's.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<RouteRule>,
+    #[prost(message, repeated, tag = "3")]
+    pub connections: ::prost::alloc::vec::Vec<ConnectionRule>,
 }
 /// One rule for opaque connections: the first that matches decides. None matches and there are some: the connection is refused.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -971,13 +985,16 @@ pub struct Pod {
     /// Ports for which the opposite of `plain` holds.
     #[prost(uint32, repeated, tag = "7")]
     pub exceptions: ::prost::alloc::vec::Vec<u32>,
+    /// Headless Services that the pod is behind, if any of them has routes: who calls the pod must know them. By name.
+    #[prost(message, repeated, tag = "8")]
+    pub headless: ::prost::alloc::vec::Vec<ServiceRef>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PodPort {
     /// The pod's port.
     #[prost(uint32, tag = "1")]
     pub port: u32,
-    /// The Service that sends here; the first by name, if there are several.
+    /// The Service that sends here; if there are several, a headless one first, then the first by name.
     #[prost(message, optional, tag = "2")]
     pub service: ::core::option::Option<ServiceRef>,
     /// Its canonical host name.

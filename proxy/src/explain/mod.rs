@@ -5,6 +5,8 @@
 
 /// Who is meant by a host and a port.
 mod name;
+/// Whose rules hold for a pod that is called by its own address.
+mod direct;
 /// From the application to an endpoint.
 mod outbound;
 /// From a caller to the application.

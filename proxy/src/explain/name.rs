@@ -24,6 +24,16 @@ pub(super) enum Meant {
     Nobody(End),
 }
 
+impl Meant {
+    /// The address that is connected to.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Target(_, original) => Some(original.ip()),
+            Self::Nobody(_) => None,
+        }
+    }
+}
+
 /// Finds it.
 pub(super) fn find(view: &View, request: &Request) -> (Step, Meant) {
     if let Ok(address) = request.host.parse::<IpAddr>() {
@@ -160,8 +170,8 @@ fn at(view: &View, original: SocketAddr, mut step: Step) -> (Step, Meant) {
                 destination.service, destination.port.port
             )
         }
-        Target::Pod(endpoint, address, _) => {
-            let workload = &endpoint.workload;
+        Target::Pod(direct, address) => {
+            let workload = &direct.endpoint.workload;
             format!(
                 "pod {}/{} by its own address {address}",
                 workload.namespace, workload.pod

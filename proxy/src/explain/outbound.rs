@@ -14,11 +14,11 @@ use weft_engine::{Class, Tick, Tried, Wish};
 use weft_proto::model::{Backend, Health, Origin, Protocol, ServiceName};
 
 use super::name::{self, Meant};
-use super::{Hop, Sender, Told};
+use super::{direct, Hop, Sender, Told};
 use crate::failure::Failure;
 use crate::outbound::answer::Answer;
 use crate::outbound::connection;
-use crate::outbound::route::{Route, Way, at};
+use crate::outbound::route::{Route, Way, at, is_own};
 use crate::outbound::scene::Scene;
 use crate::upstream::call::{Place, Target};
 
@@ -77,7 +77,7 @@ pub fn outbound(scene: &Scene<'_>, now: Tick, sender: &Sender, request: &Request
                 }
             }
         }
-        Target::Pod(endpoint, address, _) => Place::Pod(endpoint.clone(), *address),
+        Target::Pod(direct, address) => Place::Pod(direct.endpoint.clone(), *address),
         Target::Unknown(address) => Place::Unknown(*address),
         Target::Listener(_) => return Told::ends(steps, End::default()),
         Target::Unlearned(service) => return Told::ends(steps, not_known(service, false)),
@@ -152,7 +152,7 @@ pub fn unmeshed(scene: &Scene<'_>, sender: &Sender, request: &Request) -> Told {
             steps.push(Step::new(Stage::Endpoint, endpoint.address.to_string()).with(options));
             Place::Picked((*endpoint).clone())
         }
-        Target::Pod(endpoint, address, _) => Place::Pod(endpoint, address),
+        Target::Pod(direct, address) => Place::Pod(direct.endpoint.clone(), address),
         Target::Unknown(address) => Place::Unknown(address),
         Target::Unlearned(_) | Target::Listener(_) => return Told::ends(steps, End::default()),
     };
@@ -208,6 +208,17 @@ fn route(
             )),
         }
     }
+    if let Target::Pod(direct, _) = &target {
+        let backend = |rule: &weft_engine::route::CompiledRule| {
+            let mut backends = rule.backends.iter();
+            backends.position(|each| chosen.is_some_and(|chosen| std::ptr::eq(each, chosen)))
+        };
+        let places = Chosen {
+            rule: rule.map(|rule| rule.index),
+            backend: rule.and_then(backend),
+        };
+        steps.extend(direct::request(scene.view, direct, &head, places));
+    }
     let origin = rule.map(|rule| &rule.origin);
     match &route.way {
         Way::Refuse(failure) => {
@@ -259,17 +270,16 @@ fn connected(
         request: request.clone(),
         wish: Wish::default(),
     };
-    let Target::Service(destination) = &target else {
+    let Some((destination, table)) = connection::ruled(&target) else {
+        if matches!(target, Target::Service(_)) {
+            steps.push(Step::new(
+                Stage::Route,
+                "no rule is about connections to this port: the Service itself",
+            ));
+        }
         return Ok(straight(target));
     };
     let port = destination.port.port;
-    let Some(table) = destination.routes.as_ref().filter(|table| table.connects(port)) else {
-        steps.push(Step::new(
-            Stage::Route,
-            "no rule is about connections to this port: the Service itself",
-        ));
-        return Ok(straight(target));
-    };
     let name = (request.scheme == "https").then_some(&*request.host);
     let choice = scene.random(|rng| table.connection(port, name, original.ip(), rng));
     let (rule, backend) = match choice {
@@ -285,12 +295,8 @@ fn connected(
         rule: rule.map(|rule| rule.index),
         backend: backend.and_then(place),
     };
-    if let Some(routes) = scene
-        .view
-        .service(&destination.service)
-        .and_then(|entry| entry.routes.as_ref())
-    {
-        steps.extend(why::connection(routes, port, name, original.ip(), chosen));
+    if let Some(routes) = direct::routes(scene.view, &target, destination) {
+        steps.extend(why::connection(&routes, port, name, original.ip(), chosen));
     }
     let origin = rule.map(|rule| &rule.origin);
     // There is nobody to answer: the connection fails.
@@ -302,6 +308,7 @@ fn connected(
         end
     };
     match choice {
+        Choice::Rule { backend, .. } if is_own(destination, backend) => Ok(straight(target.clone())),
         Choice::Rule { backend, .. } => match at(scene.view, backend) {
             Some(target) => Ok(straight(target)),
             None => Err(failed(Failure::NoBackend)),

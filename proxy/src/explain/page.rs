@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use weft_engine::explain::{Arrival, Request};
 use weft_proto::model::{ServiceName, SpiffeId};
 
-use super::Sender;
+use super::{Sender, name};
 use crate::clock::Clock;
 use crate::identity::wall::Wall;
 use crate::outbound::scene::Scene;
@@ -110,7 +110,7 @@ impl Explainer {
         let mut deadline = None;
         loop {
             views.borrow_and_update();
-            let wanted = missing(&self.views.load(), &request.host)?;
+            let wanted = missing(&self.views.load(), request)?;
             if self.demand.is_refused(&wanted) {
                 return Some(wanted);
             }
@@ -147,7 +147,8 @@ fn decoded(text: &str) -> String {
 }
 
 /// What isn't known of a host and could be.
-fn missing(view: &View, host: &str) -> Option<Wanted> {
+fn missing(view: &View, request: &Request) -> Option<Wanted> {
+    let host = &request.host;
     if let Ok(address) = host.parse::<IpAddr>() {
         return view.missing(address).map(|missing| missing.wanted);
     }
@@ -158,14 +159,16 @@ fn missing(view: &View, host: &str) -> Option<Wanted> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').collect();
     // Also the Service that a pod's own name stands below.
-    [&labels[..], &labels[1..]].into_iter().find_map(|labels| {
+    let service = [&labels[..], &labels[1..]].into_iter().find_map(|labels| {
         let name = match labels {
             [name] => ServiceName::new(own.as_deref()?, name),
             [name, namespace] | [name, namespace, "svc", ..] => ServiceName::new(namespace, name),
             _ => return None,
         };
         (view.service(&name).is_none() && view.directory().has(&name)).then_some(Wanted::Service(name))
-    })
+    });
+    // A pod's own address may be behind headless Services besides.
+    service.or_else(|| Some(view.missing(name::find(view, request).1.address()?)?.wanted))
 }
 
 async fn read<B, T>(body: B) -> Result<T, Page>

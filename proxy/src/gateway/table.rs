@@ -168,6 +168,7 @@ impl Site {
                 service: service.clone(),
                 rules: host.rules.iter().map(everywhere).collect(),
                 connections: Vec::new(),
+                pods: Vec::new(),
             };
             let table = compile(&routes, &format!("hosts[{index}]."))?;
             looks_at_fields |= table.looks_at_fields();
@@ -181,6 +182,7 @@ impl Site {
             service,
             rules: Vec::new(),
             connections: listener.connections.iter().map(everywhere).collect(),
+            pods: Vec::new(),
         };
         let kept = old.filter(|old| old.listener.certificates == listener.certificates);
         let tls = match (kept, &listener.certificates[..]) {

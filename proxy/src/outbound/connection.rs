@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use weft_engine::route::{Choice, RouteTable};
 use weft_proto::model::{Protocol, ServicePort};
 
-use super::route::at;
+use super::route::{at, is_own};
 use super::scene::Scene;
 use crate::context::Worker;
 use crate::detect;
@@ -67,6 +67,7 @@ pub fn decide(
     };
     let port = destination.port.port;
     match scene.random(|rng| table.connection(port, name, address, rng)) {
+        Choice::Rule { backend, .. } if is_own(destination, backend) => Ok(own.clone()),
         Choice::Rule { backend, .. } => at(scene.view, backend).ok_or(Failure::NoBackend),
         Choice::Service => Ok(own.clone()),
         Choice::NoMatch => Err(Failure::NoRoute),
@@ -74,12 +75,17 @@ pub fn decide(
     }
 }
 
-/// The rules for connections to a target, if there are any.
-fn ruled(target: &Target) -> Option<(&Destination, &Arc<RouteTable>)> {
-    let Target::Service(destination) = target else {
-        return None;
+/// The rules for connections to a target, if there are any, and whose port they are about. Of a pod that was called by its own address
+/// they are those of the only headless Service that it is behind.
+pub fn ruled(target: &Target) -> Option<(&Destination, &Arc<RouteTable>)> {
+    let (destination, table) = match target {
+        Target::Service(destination) => (destination, destination.routes.as_ref()?),
+        Target::Pod(direct, _) => {
+            let only = direct.only()?;
+            (&only.destination, only.routes.as_ref()?)
+        }
+        _ => return None,
     };
-    let table = destination.routes.as_ref()?;
     table
         .connects(destination.port.port)
         .then_some((&**destination, table))

@@ -26,9 +26,9 @@ pub async fn target(worker: &Worker, original: SocketAddr) -> Target {
 fn look(worker: &Worker, original: SocketAddr) -> Result<Target, Missing> {
     let view = worker.view();
     match Target::find(&view, original) {
-        Target::Unknown(_) => match view.missing(original.ip()) {
+        target @ (Target::Unknown(_) | Target::Pod(..)) => match view.missing(original.ip()) {
             Some(missing) => Err(missing),
-            None => Ok(Target::Unknown(original)),
+            None => Ok(target),
         },
         target => Ok(target),
     }
@@ -64,14 +64,15 @@ async fn learn(worker: &Worker, original: SocketAddr, mut missing: Missing) -> T
             tracing::debug!(%service, "the control plane did not say in time where it is");
             Target::Unlearned(service)
         }
-        // What would have been found, as far as can be told: somebody without a sidecar.
+        // What would have been found, as far as can be told: somebody without a sidecar, or a pod of which only that is not known
+        // which headless Services it is behind.
         wanted => {
             own.demand_passed.fetch_add(1, Relaxed);
             tracing::debug!(
                 ?wanted,
                 "the control plane did not say in time what is there; sent on as it is"
             );
-            Target::Unknown(original)
+            Target::find(&worker.view(), original)
         }
     }
 }

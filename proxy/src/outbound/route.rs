@@ -26,7 +26,7 @@ use crate::gateway::arrival::Arrival;
 use crate::policy;
 use crate::recent::{Journal, Side};
 use crate::upstream::call::{Place, Target};
-use crate::view::{Destination, View, Wanted};
+use crate::view::{Destination, Direct, View, Wanted};
 
 /// What becomes of a request, and under which bounds.
 #[derive(Debug)]
@@ -117,6 +117,9 @@ impl Route {
             Target::Service(destination) => destination,
             Target::Unlearned(_) => return Self::ends(Way::Refuse(Failure::NotLearned)),
             Target::Listener(arrival) => return Self::arrived(scene, arrival, source, &head(), fields),
+            Target::Pod(direct, _) if direct.is_ruled() => {
+                return Self::dialled(scene, direct, source, &head(), fields);
+            }
             Target::Pod(..) | Target::Unknown(_) => return Self::ends(Way::Straight),
         };
         let port = destination.port.port;
@@ -128,14 +131,7 @@ impl Route {
             return route;
         };
         let head = head();
-        match table.find(port, &head) {
-            Found::Rule(rule) => {
-                route.rule = Some((table.clone(), rule.index));
-                route.obey(scene, Some(destination), rule, &head);
-            }
-            Found::Service => {}
-            Found::NoMatch => route.way = Way::Refuse(Failure::NoRoute),
-        }
+        route.follow(scene, destination, table, &head);
         match &route.way {
             Way::Straight if sticky::sticks(destination) => {
                 route.stick(scene, destination, source, &head, fields);
@@ -143,6 +139,41 @@ impl Route {
             _ => route.stick_to_backend(scene, source, &head, fields),
         }
         route
+    }
+
+    /// What becomes of a request to a pod's own address: as the rules say of the headless Service that is meant, else it goes there.
+    fn dialled<'b>(
+        scene: &Scene<'_>,
+        direct: &Direct,
+        source: IpAddr,
+        head: &RequestHead<'_>,
+        fields: impl FnOnce() -> Cow<'b, HeaderMap>,
+    ) -> Self {
+        let mut route = Self::ends(Way::Straight);
+        let meant = direct.meant(scene.view, head.host);
+        if let Some((behind, table)) = meant.and_then(|meant| Some((meant, meant.routes.as_ref()?))) {
+            route.follow(scene, &behind.destination, table, head);
+            route.stick_to_backend(scene, source, head, fields);
+        }
+        route
+    }
+
+    /// Looks for the rule, and does what it says. `own`: whose rules they are.
+    fn follow(
+        &mut self,
+        scene: &Scene<'_>,
+        own: &Destination,
+        table: &Arc<RouteTable>,
+        head: &RequestHead<'_>,
+    ) {
+        match table.find(own.port.port, head) {
+            Found::Rule(rule) => {
+                self.rule = Some((table.clone(), rule.index));
+                self.obey(scene, Some(own), rule, head);
+            }
+            Found::Service => {}
+            Found::NoMatch => self.way = Way::Refuse(Failure::NoRoute),
+        }
     }
 
     /// What becomes of a request of a client outside the mesh.
@@ -470,12 +501,7 @@ impl Route {
 
 /// The way to a backend.
 fn to(view: &View, own: Option<&Destination>, backend: &Backend) -> Way {
-    let same = |own: &Destination| {
-        backend.service == own.service
-            && backend.port == own.port.port
-            && backend.subset.as_deref() == own.subset.as_deref()
-    };
-    if own.is_some_and(same) {
+    if own.is_some_and(|own| is_own(own, backend)) {
         return Way::Straight;
     }
     match at(view, backend) {
@@ -492,6 +518,14 @@ pub fn destination(worker: &Worker, backend: &Backend) -> Option<Target> {
 /// The same in a view.
 pub fn at(view: &View, backend: &Backend) -> Option<Target> {
     if backend.invalid.is_some() {
+/// Whether a backend is what was called: of a pod's own address, the headless Service that the pod is behind.
+pub fn is_own(own: &Destination, backend: &Backend) -> bool {
+    backend.invalid.is_none()
+        && backend.service == own.service
+        && backend.port == own.port.port
+        && backend.subset.as_deref() == own.subset.as_deref()
+}
+
         return None;
     }
     let destination = view.backend(&backend.service, backend.port, backend.subset.as_deref())?;

@@ -159,6 +159,7 @@ fn a_routes_bounds_end_a_wait() {
             service: ServiceName::new("shop", "cart"),
             rules: vec![only],
             connections: Vec::new(),
+            pods: Vec::new(),
         };
         mesh.caller.apply([put(Resource::Routes(routes))]).await;
         let mut client = mesh.connect().await;

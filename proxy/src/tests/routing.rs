@@ -37,6 +37,7 @@ async fn route(mesh: &Mesh, rules: Vec<RouteRule>, connections: Vec<ConnectionRu
         service: ServiceName::new("shop", "cart"),
         rules,
         connections,
+        pods: Vec::new(),
     };
     mesh.caller.apply([put(Resource::Routes(routes))]).await;
 }

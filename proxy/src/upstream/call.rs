@@ -23,7 +23,7 @@ use crate::context::Worker;
 use crate::failure::Failure;
 use crate::gateway::arrival::Arrival;
 use crate::recent::Journal;
-use crate::view::{Destination, View};
+use crate::view::{Destination, Direct, View};
 
 /// An endpoint, however it was found.
 #[derive(Clone, Debug)]
@@ -100,8 +100,8 @@ pub struct Try {
 pub enum Target {
     /// A Service's port.
     Service(Arc<Destination>),
-    /// A pod, by its address; and the Service's port that says what is spoken there.
-    Pod(Arc<Endpoint>, SocketAddr, Option<Arc<Destination>>),
+    /// A pod, by its address.
+    Pod(Arc<Direct>, SocketAddr),
     /// An address that the mesh doesn't know.
     Unknown(SocketAddr),
     /// A Service that is there, but the control plane did not say in time how to reach it.
@@ -161,8 +161,8 @@ impl Target {
         if let Some(destination) = view.by_address(original.ip(), original.port()) {
             return Self::Service(destination.clone());
         }
-        match view.pod(original.ip(), original.port()) {
-            Some(direct) => Self::Pod(direct.endpoint, original, direct.destination),
+        match view.direct(original.ip(), original.port()) {
+            Some(direct) => Self::Pod(Arc::new(direct), original),
             None => Self::Unknown(original),
         }
     }
@@ -177,7 +177,7 @@ impl Target {
     pub fn destination(&self) -> Option<&Arc<Destination>> {
         match self {
             Self::Service(destination) => Some(destination),
-            Self::Pod(_, _, destination) => destination.as_ref(),
+            Self::Pod(direct, _) => direct.destination.as_ref(),
             Self::Unknown(_) | Self::Unlearned(_) | Self::Listener(_) => None,
         }
     }
@@ -187,6 +187,7 @@ impl Target {
         let destination = match self {
             Self::Service(destination) => destination,
             Self::Listener(arrival) => return arrival.looks_at_fields(),
+            Self::Pod(direct, _) => return direct.looks_at_fields(),
             _ => return false,
         };
         let routes = destination.routes.as_ref();
@@ -271,8 +272,8 @@ impl<'a> Call<'a> {
         self.tries += 1;
         let cluster = match (self.target, &self.cluster) {
             (Target::Service(_), Some(cluster)) => cluster,
-            (Target::Pod(endpoint, address, _), _) => {
-                let place = Place::Pod(endpoint.clone(), *address);
+            (Target::Pod(direct, address), _) => {
+                let place = Place::Pod(direct.endpoint.clone(), *address);
                 return Ok((Try { place, flight: None }, None));
             }
             (Target::Unknown(address), _) => {

@@ -100,9 +100,6 @@ impl Known {
             .destinations
             .iter()
             .find(|destination| destination.port.port == port);
-        Direct {
-            endpoint: endpoint.clone(),
-            destination: destination.cloned(),
-        }
+        Direct::new(endpoint, destination)
     }
 }

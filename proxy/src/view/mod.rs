@@ -9,6 +9,8 @@
 //! Of Services that nobody here uses only names and addresses are known ([`Directory`]); [`View::missing`] says what must be asked
 //! for before an address can be called.
 
+/// Pods that are called by their own address.
+mod direct;
 mod directory;
 mod known;
 mod members;
@@ -31,6 +33,7 @@ use weft_engine::route::RouteTable;
 use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort, Traffic};
 
 use crate::gateway::table::Table;
+pub use direct::{Behind, Direct};
 pub use directory::Directory;
 pub use usage::{Hold, Usage};
 
@@ -105,6 +108,7 @@ pub struct Entry {
     pub service: Service,
     /// Its routes as the control plane says; for people.
     pub routes: Option<Arc<Routes>>,
+    table: Option<Arc<RouteTable>>,
     destinations: Vec<Arc<Destination>>,
     usage: Arc<Usage>,
 }
@@ -134,15 +138,6 @@ pub struct Pod {
     pub service: ServiceName,
     /// The pod.
     pub endpoint: Arc<Endpoint>,
-}
-
-/// A pod that was addressed directly.
-#[derive(Clone, Debug)]
-pub struct Direct {
-    /// The pod.
-    pub endpoint: Arc<Endpoint>,
-    /// The Service's port that leads to the pod's port, if one does: it says what is spoken there.
-    pub destination: Option<Arc<Destination>>,
 }
 
 impl Views {
@@ -207,10 +202,8 @@ impl View {
     /// What must be asked for before an address can be called; `None`: all that there is to know of it is known.
     pub fn missing(&self, address: IpAddr) -> Option<Missing> {
         let address = address.to_canonical();
-        let known = self.names.addresses.contains_key(&address)
-            || self.known.contains_key(&address)
-            || self.pods.contains_key(&address);
-        if known {
+        // Of a pod that is behind a Service that is known it isn't known yet which headless Services it is behind besides.
+        if self.names.addresses.contains_key(&address) || self.known.contains_key(&address) {
             return None;
         }
         let (wanted, plain) = match self.directory.find(address) {
@@ -255,18 +248,19 @@ impl View {
                 if *target == port
                     && let Some(destination) = self.backend(&pod.service, *service_port, None)
                 {
-                    let destination = Some(destination.clone());
-                    return Some(Direct {
-                        endpoint: pod.endpoint.clone(),
-                        destination,
-                    });
+                    return Some(Direct::new(&pod.endpoint, Some(destination)));
                 }
             }
         }
-        pods.first().map(|pod| Direct {
-            endpoint: pod.endpoint.clone(),
-            destination: None,
-        })
+        pods.first().map(|pod| Direct::new(&pod.endpoint, None))
+    }
+
+    /// As [`View::pod`], for who connects to it: with the headless Services whose rules may hold.
+    pub fn direct(&self, address: IpAddr, port: u16) -> Option<Direct> {
+        let mut direct = self.pod(address, port)?;
+        let pods = self.pods.get(&address.to_canonical());
+        direct.behind(&self.names, pods.map_or(&[], |pods| pods), port);
+        Some(direct)
     }
 
     /// Every Service, by name.

@@ -132,6 +132,7 @@ impl Parts {
         Entry {
             destinations: all.chain(parts).flatten().collect(),
             routes: self.routes.as_ref().map(|(routes, _)| routes.clone()),
+            table: table.cloned(),
             service: service.clone(),
             usage: self.usage.clone(),
         }

@@ -213,6 +213,7 @@ async fn routes_that_cannot_be_compiled_leave_the_last_good_ones() {
             service: name("cart"),
             rules: vec![rule],
             connections: Vec::new(),
+            pods: Vec::new(),
         }
     };
     writer.apply([

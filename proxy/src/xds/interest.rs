@@ -64,6 +64,10 @@ struct Direct {
     since: Instant,
     answered: bool,
     there: bool,
+    /// Headless Services that it is behind, whose routes may hold for its callers.
+    headless: Arc<[ServiceName]>,
+    /// Comes into view with those.
+    pending: Option<Change>,
 }
 
 impl Interest {
@@ -206,7 +210,7 @@ impl Interest {
                 }
                 Some(Wanted::Pod(address)) => {
                     if let Some(direct) = self.pods.get_mut(&address) {
-                        (direct.answered, direct.there) = (true, false);
+                        direct.answer(false, Arc::default());
                         now.push(Change::Absent(Wanted::Pod(address)));
                     }
                 }
@@ -216,19 +220,30 @@ impl Interest {
         for change in changes {
             match about(kind, &change) {
                 Some(Wanted::Service(name)) => self.service(kind, &name, change, &mut now),
-                Some(Wanted::Pod(address)) => {
-                    if let Some(direct) = self.pods.get_mut(&address)
-                        && matches!(change, Change::Put(_))
-                    {
-                        (direct.answered, direct.there) = (true, true);
-                    }
-                    now.push(change);
-                }
+                Some(Wanted::Pod(address)) => self.pod(address, change, &mut now),
                 None => now.push(change),
             }
         }
         self.release(&mut now);
         now
+    }
+
+    fn pod(&mut self, address: IpAddr, change: Change, now: &mut Vec<Change>) {
+        let headless: Arc<[ServiceName]> = match &change {
+            Change::Put(resource) => match &**resource {
+                Resource::Pod(pod) => pod.headless.as_slice().into(),
+                _ => Arc::default(),
+            },
+            _ => return now.push(change),
+        };
+        let Some(direct) = self.pods.get_mut(&address) else {
+            return now.push(change);
+        };
+        direct.answer(true, headless.clone());
+        direct.pending = Some(change);
+        for service in headless.iter() {
+            self.want(Wanted::Service(service.clone()));
+        }
     }
 
     fn service(&mut self, kind: Kind, name: &ServiceName, change: Change, now: &mut Vec<Change>) {
@@ -288,12 +303,20 @@ impl Interest {
                 asked.shown = Some(asked.callable());
             }
         }
-        if self.gateway.pending.is_some() {
-            let said = |asked: &Asked| asked.refused || asked.settled() && !asked.unsaid();
-            let mut behind = self.gateway.backends.iter();
-            if behind.all(|name| self.services.get(name).is_none_or(said)) {
-                now.extend(self.gateway.pending.take());
-            }
+        // What there was no room for, and what can't be used, isn't waited for.
+        let said = |name: &ServiceName| {
+            let asked = self.services.get(name);
+            asked.is_none_or(|asked| asked.refused || asked.settled() && !asked.unsaid())
+        };
+        if self.gateway.pending.is_some() && self.gateway.backends.iter().all(said) {
+            now.extend(self.gateway.pending.take());
+        }
+        let waiting = self.pods.iter().filter(|(_, direct)| direct.pending.is_some());
+        let ready = waiting.filter(|(_, direct)| direct.headless.iter().all(said));
+        let ready: Vec<IpAddr> = ready.map(|(address, _)| *address).collect();
+        for address in ready {
+            let direct = self.pods.get_mut(&address);
+            now.extend(direct.and_then(|direct| direct.pending.take()));
         }
     }
 
@@ -324,12 +347,15 @@ impl Interest {
             .filter(|(name, asked)| !idle(&Wanted::Service((*name).clone()), asked.since))
             .map(|(name, _)| name.clone());
         let used: Vec<_> = used.collect();
-        let used = used.iter().chain(&self.gateway.backends);
+        let unused = |address: &IpAddr, direct: &Direct| {
+            !self.own.contains(address) && idle(&Wanted::Pod(*address), direct.since)
+        };
+        let called = self.pods.iter().filter(|(address, direct)| !unused(address, direct));
+        let called = called.flat_map(|(_, direct)| direct.headless.iter());
+        let used = used.iter().chain(&self.gateway.backends).chain(called);
         let needed: BTreeSet<ServiceName> = used.flat_map(|name| self.reached(name)).collect();
         let services = self.services.keys().filter(|name| !needed.contains(*name));
-        let pods = self.pods.iter().filter(|(address, direct)| {
-            !self.own.contains(*address) && idle(&Wanted::Pod(**address), direct.since)
-        });
+        let pods = self.pods.iter().filter(|(address, direct)| unused(address, direct));
         let gone: Vec<Wanted> = services
             .map(|name| Wanted::Service(name.clone()))
             .chain(pods.map(|(address, _)| Wanted::Pod(*address)))
@@ -350,7 +376,15 @@ impl Direct {
             since: Instant::now(),
             answered: false,
             there: false,
+            headless: Arc::default(),
+            pending: None,
         }
+    }
+
+    fn answer(&mut self, there: bool, headless: Arc<[ServiceName]>) {
+        (self.answered, self.there) = (true, there);
+        self.headless = headless;
+        self.pending = None;
     }
 }
 
@@ -415,7 +449,9 @@ fn about(kind: Kind, change: &Change) -> Option<Wanted> {
 
 /// Services that routes lead to besides their own.
 fn elsewhere(routes: &Routes) -> Arc<[ServiceName]> {
-    let services = led_to(&routes.rules, &routes.connections);
+    let of_pods = routes.pods.iter();
+    let of_pods = of_pods.flat_map(|pod| led_to(&pod.rules, &pod.connections));
+    let services = led_to(&routes.rules, &routes.connections).chain(of_pods);
     let backends: BTreeSet<&ServiceName> = services.filter(|service| **service != routes.service).collect();
     backends.into_iter().cloned().collect()
 }

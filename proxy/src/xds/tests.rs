@@ -357,6 +357,7 @@ async fn nobody_waits_for_what_is_refused() {
             service: ServiceName::new("shop", "cart"),
             rules: vec![rule],
             connections: Vec::new(),
+            pods: Vec::new(),
         }))
     };
     let answer = stream

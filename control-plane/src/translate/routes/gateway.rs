@@ -150,12 +150,12 @@ fn parent_port<'a>(
             "create it, or correct the reference",
         ));
     };
-    if service.service_type != ServiceType::Cluster {
-        let reason = format!("Service {name} has no address of its own that a route could be for");
+    if service.service_type == ServiceType::ExternalName {
+        let reason = format!("Service {name} is another name for something outside the cluster");
         return Err((
             "route-parent-unsupported",
             reason,
-            "attach the route to a Service with a cluster address",
+            "attach the route to a Service that has pods",
         ));
     }
     let missing = |what: String| {

@@ -4,8 +4,9 @@ use crate::mesh::virtual_service::CallingPods;
 use crate::mesh::{DeclaredService, Labels};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use weft_proto::expression;
-use weft_proto::model::{ConnectionRule, Origin, Protocol, RouteRule, Routes, ServiceName};
+use weft_proto::model::{ConnectionRule, Origin, PodRoutes, Protocol, RouteRule, Routes, ServiceName};
 
 /// Most rules of one Service that a sidecar takes, of each kind.
 pub(in crate::translate) const MOST_RULES: usize = 10_000;
@@ -51,45 +52,65 @@ pub(in crate::translate) struct Held {
     pub(super) service: ServiceName,
     /// Its rules.
     pub(super) layer: Layer,
+    /// Those of pods that have others, by hostname.
+    pub(super) pods: Vec<(Arc<str>, Layer)>,
 }
 
 impl Held {
     /// Whether nobody has any rule.
     pub(super) fn is_empty(&self) -> bool {
-        self.layer.rules.is_empty() && self.layer.connections.is_empty()
+        self.layer.is_empty() && self.pods.iter().all(|(_, layer)| layer.is_empty())
     }
 
     /// Whether callers' labels or addresses matter.
     pub(super) fn by_pod(&self) -> bool {
-        let rules = self.layer.rules.iter().map(|(of, _)| of);
-        let mut all = rules.chain(self.layer.connections.iter().map(|(of, _)| of));
-        all.any(|of| !of.any())
+        let pods = self.pods.iter().map(|(_, layer)| layer);
+        let mut all = pods.chain([&self.layer]);
+        all.any(Layer::by_pod)
     }
 
     /// The rules for callers with these labels and addresses.
     pub(in crate::translate) fn routes(&self, labels: &Labels, addresses: &[IpAddr]) -> Routes {
-        let holds = |of: &CallingPods| of.mean(labels, addresses);
+        let (rules, connections) = self.layer.of(labels, addresses);
+        let pods = self.pods.iter().map(|(hostname, layer)| {
+            let (rules, connections) = layer.of(labels, addresses);
+            PodRoutes {
+                hostname: hostname.clone(),
+                rules,
+                connections,
+            }
+        });
         Routes {
             service: self.service.clone(),
-            rules: self
-                .layer
-                .rules
-                .iter()
-                .filter(|(of, _)| holds(of))
-                .map(|(_, rule)| rule.clone())
-                .collect(),
-            connections: self
-                .layer
-                .connections
-                .iter()
-                .filter(|(of, _)| holds(of))
-                .map(|(_, rule)| rule.clone())
-                .collect(),
+            rules,
+            connections,
+            pods: pods.collect(),
         }
     }
 }
 
 impl Layer {
+    fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.connections.is_empty()
+    }
+
+    fn by_pod(&self) -> bool {
+        let rules = self.rules.iter().map(|(of, _)| of);
+        let mut all = rules.chain(self.connections.iter().map(|(of, _)| of));
+        all.any(|of| !of.any())
+    }
+
+    /// The rules for callers with these labels and addresses.
+    fn of(&self, labels: &Labels, addresses: &[IpAddr]) -> (Vec<RouteRule>, Vec<ConnectionRule>) {
+        let holds = |of: &CallingPods| of.mean(labels, addresses);
+        let rules = self.rules.iter().filter(|(of, _)| holds(of));
+        let connections = self.connections.iter().filter(|(of, _)| holds(of));
+        (
+            rules.map(|(_, rule)| rule.clone()).collect(),
+            connections.map(|(_, rule)| rule.clone()).collect(),
+        )
+    }
+
     /// The ports of a Service that it says something of.
     pub(super) fn ports(&self, service: &DeclaredService) -> BTreeSet<u16> {
         let rules = self.rules.iter().map(|(_, rule)| (rule.port, true));

@@ -2,7 +2,8 @@
 //!
 //! A route of the Gateway API in the Service's namespace holds for everybody; one in another namespace holds for callers of that
 //! namespace, and there the former doesn't (GEP-1426, "Multiple routes for a Service"). Below both stands at most one VirtualService:
-//! it holds for the ports of which they say nothing (decision 0012).
+//! it holds for the ports of which they say nothing (decision 0012). One that names a pod of a headless Service goes, for that pod, before
+//! those that name the Service (decision 0017).
 
 /// References to Services.
 pub(super) mod backend;
@@ -93,13 +94,16 @@ pub(super) fn routes(mesh: &Mesh, findings: &mut Vec<Diagnostic>) -> Translated 
             .map(|(namespace, attached)| (*namespace, gateway::layer(mesh, &name, attached, findings)))
             .collect();
         let service = mesh.services.get(&name);
-        let Some(service) = service.filter(|service| service.service_type == ServiceType::Cluster) else {
-            virtual_services.no_address(&name, findings);
+        let Some(service) = service.filter(|service| service.service_type != ServiceType::ExternalName)
+        else {
+            virtual_services.no_pods(&name, findings);
             continue;
         };
         let mut special: BTreeSet<Arc<str>> = virtual_services.namespaces(&name).cloned().collect();
         special.extend(layers.keys().map(|namespace| (*namespace).clone()));
-        let mut held = |namespace: Option<&Arc<str>>| {
+        let named = virtual_services.pods(&name);
+        // For callers of a namespace, of the Service or of one of its pods.
+        let mut layer = |namespace: Option<&Arc<str>>, pod: Option<&Arc<str>>| {
             let consumer = namespace.filter(|namespace| **namespace != name.namespace);
             let mut layer = Layer::default();
             for upper in [consumer, Some(&name.namespace)].into_iter().flatten() {
@@ -107,7 +111,7 @@ pub(super) fn routes(mesh: &Mesh, findings: &mut Vec<Diagnostic>) -> Translated 
                     layer.over(upper, service);
                 }
             }
-            virtual_services.below(&mut layer, service, namespace, findings);
+            virtual_services.below(&mut layer, service, namespace, pod, findings);
             if let Some(first) = layer.bound() {
                 let reason = format!(
                     "the routes of Service {name} have more than {} regular expressions: this rule and those after it are left out",
@@ -121,9 +125,15 @@ pub(super) fn routes(mesh: &Mesh, findings: &mut Vec<Diagnostic>) -> Translated 
                         .so("merge some expressions, or match prefixes"),
                 );
             }
+            layer
+        };
+        let mut held = |namespace: Option<&Arc<str>>| {
+            let of_all = layer(namespace, None);
+            let pods = named.iter().map(|pod| (pod.clone(), layer(namespace, Some(pod))));
             Held {
                 service: name.clone(),
-                layer,
+                pods: pods.filter(|(_, of_pod)| *of_pod != of_all).collect(),
+                layer: of_all,
             }
         };
         let shared = held(None);

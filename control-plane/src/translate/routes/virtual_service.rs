@@ -1,6 +1,7 @@
 //! Istio's VirtualServices: which one holds for whom, and its rules.
 //!
-//! Of several for one Service one holds for a caller: one that names it before one with a wildcard, a longer wildcard before a shorter one;
+//! Of several for one Service one holds for a caller: one that names the very pod of a headless Service that was called, then
+//! one that names the Service before one with a wildcard, a longer wildcard before a shorter one;
 //! then one of the caller's own namespace before one of the Service's before others, then the oldest, then the first by name.
 
 use super::backend::{From, SHARE_REFUSED};
@@ -12,16 +13,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_proto::model::{ConnectionRule, ServiceName};
 
-/// Services with a cluster address that a wildcard is about.
+/// Services of the cluster that a wildcard is about.
 fn covered(mesh: &Mesh, host: &str) -> Vec<ServiceName> {
     let all = mesh.services.values();
-    let addressed = all.filter(|service| service.service_type == ServiceType::Cluster);
+    let inside = all.filter(|service| service.service_type != ServiceType::ExternalName);
     let covered =
         |service: &&Arc<DeclaredService>| host::covers(host, &service.name, &mesh.settings.cluster_domain);
-    addressed
+    inside
         .filter(covered)
         .map(|service| service.name.clone())
         .collect()
+}
+
+/// The headless Service, and the hostname of its pod, that a host names.
+fn pod(mesh: &Mesh, host: &str, own: &str) -> Option<(ServiceName, Arc<str>)> {
+    let (service, hostname) = host::pod(host, own, &mesh.settings.cluster_domain)?;
+    let declared = mesh.services.get(&service)?;
+    (declared.service_type == ServiceType::Headless).then_some((service, hostname))
 }
 
 /// Every VirtualService, by the Services that its hosts name.
@@ -37,13 +45,17 @@ pub(super) struct VirtualServices<'a> {
 }
 
 /// A VirtualService, and how it names a Service.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Named<'a> {
     /// 0: by its name; else the more, the shorter the wildcard is.
     breadth: usize,
+    /// Only this pod of it.
+    pod: Option<Arc<str>>,
     one: &'a VirtualService,
 }
 
+/// Most pods of one Service with rules of their own.
+const MOST_PODS: usize = 1_000;
 /// Longer than every host.
 const LONGEST_HOST: usize = 256;
 
@@ -63,12 +75,18 @@ impl<'a> VirtualServices<'a> {
         for (name, virtual_service) in mesh.virtual_services.iter() {
             let namespace = &virtual_service.origin.namespace;
             for (host, field) in &virtual_service.hosts {
-                let (services, breadth) = match host.starts_with('*') {
-                    true => (covered(mesh, host), LONGEST_HOST - host.len()),
+                let (services, breadth, pod) = match host.starts_with('*') {
+                    true => (covered(mesh, host), LONGEST_HOST - host.len(), None),
                     false => {
                         let service = host::service(host, namespace, &mesh.settings.cluster_domain);
                         let there = service.filter(|service| mesh.services.contains_key(service));
-                        (there.into_iter().collect(), 0)
+                        match there.map(|service| (service, None)).or_else(|| {
+                            let (service, hostname) = pod(mesh, host, namespace)?;
+                            Some((service, Some(hostname)))
+                        }) {
+                            Some((service, pod)) => (vec![service], 0, pod),
+                            None => (Vec::new(), 0, None),
+                        }
                     }
                 };
                 if services.is_empty() {
@@ -79,7 +97,7 @@ impl<'a> VirtualServices<'a> {
                     findings.push(finding.so("create the Service, or correct the host"));
                 }
                 for service in services {
-                    this.name(service, breadth, virtual_service);
+                    this.name(service, breadth, pod.clone(), virtual_service);
                 }
             }
             if !virtual_service.hosts.is_empty() {
@@ -91,12 +109,20 @@ impl<'a> VirtualServices<'a> {
     }
 
     /// Notes that a host of a VirtualService is about a Service. Of several the narrowest counts.
-    fn name(&mut self, service: ServiceName, breadth: usize, one: &'a VirtualService) {
+    fn name(&mut self, service: ServiceName, breadth: usize, pod: Option<Arc<str>>, one: &'a VirtualService) {
         let all = self.by_service.entry(service).or_default();
-        match all.iter_mut().find(|other| std::ptr::eq(other.one, one)) {
+        let same = |other: &&mut Named<'_>| std::ptr::eq(other.one, one) && other.pod == pod;
+        match all.iter_mut().find(same) {
             Some(same) => same.breadth = same.breadth.min(breadth),
-            None => all.push(Named { breadth, one }),
+            None => all.push(Named { breadth, pod, one }),
         }
+    }
+
+    /// Hostnames of pods of a Service that a host names, as far as a sidecar takes them.
+    pub(super) fn pods(&self, service: &ServiceName) -> BTreeSet<Arc<str>> {
+        let all = self.of(service).iter();
+        let named: BTreeSet<_> = all.filter_map(|named| named.pod.clone()).collect();
+        named.into_iter().take(MOST_PODS).collect()
     }
 
     /// Every Service that a host names.
@@ -137,8 +163,14 @@ impl<'a> VirtualServices<'a> {
         })
     }
 
-    /// The one that holds for callers of a namespace (`None`: of one that no VirtualService names).
-    fn choose(&self, service: &ServiceName, namespace: Option<&Arc<str>>) -> Option<Named<'a>> {
+    /// The one that holds for callers of a namespace (`None`: of one that no VirtualService names), of one pod or of the Service.
+    fn choose(
+        &self,
+        service: &ServiceName,
+        namespace: Option<&Arc<str>>,
+        pod: Option<&Arc<str>>,
+    ) -> Option<Named<'a>> {
+        let meant = |named: &&Named<'_>| named.pod.is_none() || named.pod.as_ref() == pod;
         let holds = |named: &&Named<'_>| match (&named.one.export, namespace) {
             (Export::All, _) => true,
             (Export::To(namespaces), Some(namespace)) => namespaces.contains(namespace),
@@ -152,6 +184,7 @@ impl<'a> VirtualServices<'a> {
                 _ => 2,
             };
             (
+                named.pod.is_none(),
                 named.breadth,
                 near,
                 named.one.created.unwrap_or(i64::MAX),
@@ -159,7 +192,8 @@ impl<'a> VirtualServices<'a> {
                 origin.name.clone(),
             )
         };
-        self.of(service).iter().filter(holds).min_by_key(order).copied()
+        let all = self.of(service).iter().filter(meant);
+        all.filter(holds).min_by_key(order).cloned()
     }
 
     /// Puts the rules of the one that holds below what is there.
@@ -168,9 +202,10 @@ impl<'a> VirtualServices<'a> {
         layer: &mut Layer,
         service: &DeclaredService,
         namespace: Option<&Arc<str>>,
+        pod: Option<&Arc<str>>,
         findings: &mut Vec<Diagnostic>,
     ) {
-        let Some(Named { breadth, one }) = self.choose(&service.name, namespace) else {
+        let Some(Named { breadth, one, .. }) = self.choose(&service.name, namespace, pod) else {
             return;
         };
         self.chosen.insert(key(one));
@@ -279,26 +314,24 @@ impl<'a> VirtualServices<'a> {
         layer
     }
 
-    /// Hosts that name a Service without an address of its own.
-    pub(super) fn no_address(&self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
+    /// Hosts that name a Service outside the cluster.
+    pub(super) fn no_pods(&self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
         for one in self.by_name(service) {
-            let reason = format!("Service {service} has no address of its own that a route could be for");
+            let reason = format!("Service {service} is another name for something outside the cluster");
             let finding = Diagnostic::error("virtual-service-host-unsupported", &one.origin).at("spec.hosts");
-            findings.push(
-                finding
-                    .because(reason)
-                    .so("name a Service with a cluster address"),
-            );
+            findings.push(finding.because(reason).so("name a Service that has pods"));
         }
     }
 
     /// Those that hold for no caller of a Service, because others do.
     pub(super) fn never_chosen(&mut self, service: &ServiceName, findings: &mut Vec<Diagnostic>) {
         let chosen = std::mem::take(&mut self.chosen);
-        for one in self.by_name(service).filter(|one| !chosen.contains(&key(one))) {
+        let named = self.of(service).iter();
+        let named = named.filter(|named| named.breadth == 0 && !chosen.contains(&key(named.one)));
+        for Named { one, pod, .. } in named {
             let nobody = matches!(&one.export, Export::To(namespaces) if namespaces.is_empty());
-            let other = self.choose(service, Some(&one.origin.namespace));
-            let other = other.or_else(|| self.choose(service, None));
+            let other = self.choose(service, Some(&one.origin.namespace), pod.as_ref());
+            let other = other.or_else(|| self.choose(service, None, pod.as_ref()));
             let reason = match (nobody, other) {
                 (false, Some(Named { one: other, .. })) => format!(
                     "Service {service} has the VirtualService {}/{} too, which goes first: this one has no effect there",

@@ -6,6 +6,7 @@ fn connections(rules: Vec<ConnectionRule>) -> RouteTable {
         service: ServiceName::new("shop", "cart"),
         rules: Vec::new(),
         connections: rules,
+        pods: Vec::new(),
     })
     .unwrap()
 }

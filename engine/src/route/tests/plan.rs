@@ -417,6 +417,7 @@ fn what_ends_messages_cannot_be_changed() {
                 ..RouteRule::default()
             }],
             connections: Vec::new(),
+            pods: Vec::new(),
         })
     };
     assert_eq!(
@@ -445,6 +446,7 @@ fn expressions_are_counted() {
             count
         ],
         connections: Vec::new(),
+        pods: Vec::new(),
     };
     assert!(RouteTable::compile(&rules(20)).is_ok());
     assert_eq!(

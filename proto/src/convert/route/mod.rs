@@ -1,7 +1,8 @@
 //! Routes: tables and their rules.
 
+use super::endpoints::dns_label;
 use super::{Invalid, each, required};
-use crate::model::{Backend, ConnectionRule, Mirror, RouteRule, Routes};
+use crate::model::{Backend, ConnectionRule, Mirror, PodRoutes, RouteRule, Routes};
 use crate::syntax;
 use crate::wire::v1;
 use std::fmt;
@@ -27,6 +28,8 @@ pub(super) use matches::{matches, matches_wire};
 
 /// Most rules of one Service, of each kind.
 pub(super) const MOST_RULES: usize = 10_000;
+/// Most pods of one Service that have rules of their own.
+const MOST_PODS: usize = 1_000;
 /// Most backends of one rule.
 const MOST_BACKENDS: usize = 256;
 /// Most mirrors of one rule.
@@ -41,12 +44,14 @@ impl TryFrom<v1::Routes> for Routes {
     fn try_from(wire: v1::Routes) -> Result<Self, Invalid> {
         most("rules", wire.rules.len(), MOST_RULES)?;
         most("connections", wire.connections.len(), MOST_RULES)?;
+        most("pods", wire.pods.len(), MOST_PODS)?;
         Ok(Self {
             service: required("service", wire.service)?
                 .try_into()
                 .map_err(|e: Invalid| e.within("service"))?,
             rules: each("rules", wire.rules, RouteRule::try_from)?,
             connections: each("connections", wire.connections, ConnectionRule::try_from)?,
+            pods: each("pods", wire.pods, PodRoutes::try_from)?,
         })
     }
 }
@@ -57,6 +62,30 @@ impl From<&Routes> for v1::Routes {
             service: Some((&routes.service).into()),
             rules: routes.rules.iter().map(v1::RouteRule::from).collect(),
             connections: routes.connections.iter().map(v1::ConnectionRule::from).collect(),
+            pods: routes.pods.iter().map(v1::PodRoutes::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::PodRoutes> for PodRoutes {
+    type Error = Invalid;
+    fn try_from(wire: v1::PodRoutes) -> Result<Self, Invalid> {
+        most("rules", wire.rules.len(), MOST_RULES)?;
+        most("connections", wire.connections.len(), MOST_RULES)?;
+        Ok(Self {
+            hostname: dns_label("hostname", &wire.hostname)?,
+            rules: each("rules", wire.rules, RouteRule::try_from)?,
+            connections: each("connections", wire.connections, ConnectionRule::try_from)?,
+        })
+    }
+}
+
+impl From<&PodRoutes> for v1::PodRoutes {
+    fn from(pod: &PodRoutes) -> Self {
+        Self {
+            hostname: pod.hostname.to_string(),
+            rules: pod.rules.iter().map(v1::RouteRule::from).collect(),
+            connections: pod.connections.iter().map(v1::ConnectionRule::from).collect(),
         }
     }
 }

@@ -54,6 +54,7 @@ fn routes(short: &str, to: &[&str]) -> Change {
             ..RouteRule::default()
         }],
         connections: Vec::new(),
+        pods: Vec::new(),
     }))
 }
 
