@@ -8,6 +8,7 @@
 mod command;
 mod container;
 mod environment;
+mod machine;
 mod probe;
 mod prober;
 pub mod status;
@@ -467,13 +468,26 @@ impl Kubelet {
             }
         }
         let written = self.node.api.set_status("nodes", "", name, |o| {
-            let mut addresses: Vec<Value> = self.node.network.node.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+            let mut addresses: Vec<Value> = self
+                .node
+                .network
+                .node
+                .iter()
+                .map(|a| json!({"type": "InternalIP", "address": a}))
+                .collect();
             addresses.push(json!({"type": "Hostname", "address": name}));
             o["status"]["addresses"] = addresses.into();
-            o["status"]["nodeInfo"] = json!({"kubeletVersion": concat!("v1.32.0+weft-", env!("CARGO_PKG_VERSION")),
-                "operatingSystem": "linux", "architecture": crate::api::defaults::ARCHITECTURE, "containerRuntimeVersion": "weft://namespaces",
-                "osImage": "", "kernelVersion": "", "machineID": "", "systemUUID": "", "bootID": "", "kubeProxyVersion": ""});
-            set_condition(o, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
+            let capacity = machine::capacity();
+            o["status"]["capacity"] = capacity.clone();
+            o["status"]["allocatable"] = capacity;
+            o["status"]["nodeInfo"] = machine::info();
+            set_condition(
+                o,
+                "Ready",
+                "True",
+                "KubeletReady",
+                "kubelet is posting ready status",
+            );
         });
         if let Err(e) = written {
             tracing::debug!("node {name}: {e}");
