@@ -9,10 +9,12 @@ use crate::world::{self, World};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use weft_control_plane::analyze::analyze;
 use weft_control_plane::ingest::lines::Lines;
@@ -94,9 +96,13 @@ struct Found {
 
 /// Prints the findings.
 pub fn run(args: &Analyze) -> anyhow::Result<ExitCode> {
-    let mut found = match args.file.is_empty() {
-        true => reach::runtime()?.block_on(live(args))?,
-        false => offline(&args.file, &args.told)?,
+    let (mut found, objects) = match args.file.is_empty() {
+        true => (reach::runtime()?.block_on(live(args))?, None),
+        false => {
+            let (found, objects) = offline(&args.file, &args.told)?;
+            let of = |object: &&Arc<str>| args.namespace.as_deref().is_none_or(|only| *only == ***object);
+            (found, Some(objects.iter().filter(of).count()))
+        }
     };
     found.retain(|one| {
         let of_namespace = |namespace: &String| *one.object.namespace == **namespace;
@@ -104,7 +110,7 @@ pub fn run(args: &Analyze) -> anyhow::Result<ExitCode> {
     });
     found.sort();
     match args.output {
-        Output::Text => print!("{}", text(&found, colours())),
+        Output::Text => print!("{}", text(&found, objects, colours())),
         Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
         Output::Github => print!("{}", github(&found)),
     }
@@ -112,8 +118,18 @@ pub fn run(args: &Analyze) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if fails { FOUND } else { 0 }))
 }
 
-fn offline(paths: &[PathBuf], told: &Told) -> anyhow::Result<Vec<Found>> {
+/// What is found in manifests, and the namespace of each of their objects.
+fn offline(paths: &[PathBuf], told: &Told) -> anyhow::Result<(Vec<Found>, Vec<Arc<str>>)> {
     let world = world::load(paths)?;
+    // What was made of an object has its place.
+    let places: BTreeSet<_> = (world.objects.iter().map(|object| &object.origin))
+        .filter(|origin| origin.file.is_some())
+        .map(|origin| (&origin.file, origin.line, &origin.namespace))
+        .collect();
+    let objects = places
+        .into_iter()
+        .map(|(.., namespace)| namespace.clone())
+        .collect();
     let strained = match told.asked()? {
         Some(asked) => strain::findings(&world, &asked)?,
         None => Vec::new(),
@@ -126,7 +142,8 @@ fn offline(paths: &[PathBuf], told: &Told) -> anyhow::Result<Vec<Found>> {
     let mut lines = Lines::default();
     findings.iter_mut().for_each(|finding| lines.point(finding));
     let read = |finding: &Diagnostic| Ok(serde_json::from_value(serde_json::to_value(finding)?)?);
-    findings.iter().map(read).collect()
+    let found = findings.iter().map(read).collect::<anyhow::Result<_>>()?;
+    Ok((found, objects))
 }
 
 /// What a replica of the control plane says: each sees everything.
@@ -159,7 +176,8 @@ fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-fn text(found: &[Found], colours: bool) -> String {
+/// For people; of manifests the number of objects is known, so that nobody takes nothing for something good.
+fn text(found: &[Found], objects: Option<usize>, colours: bool) -> String {
     let mut out = String::new();
     let paint = |severity: Severity, text: &str| match (colours, severity) {
         (false, _) => text.to_owned(),
@@ -172,13 +190,14 @@ fn text(found: &[Found], colours: bool) -> String {
             file: None,
             ..one.object.clone()
         };
-        let place = match &one.object.file {
-            Some(file) => format!("  {file}:{}", one.object.line),
-            None => String::new(),
+        let place = match (&one.object.file, one.object.line) {
+            (Some(file), 0) => format!("  {file}"),
+            (Some(file), line) => format!("  {file}:{line}"),
+            (None, _) => String::new(),
         };
         let severity = paint(one.severity, one.severity.name());
-        let object = object.to_string();
-        let _ = writeln!(out, "{severity} [{}] {}{place}", one.code, object.trim());
+        let what = format!("{}{place}", object.to_string().trim());
+        let _ = writeln!(out, "{severity} [{}] {}", one.code, what.trim());
         let field = if one.field.is_empty() {
             String::new()
         } else {
@@ -192,7 +211,8 @@ fn text(found: &[Found], colours: bool) -> String {
     let count = |severity| found.iter().filter(|one| one.severity == severity).count();
     let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     if found.is_empty() {
-        out.push_str("nothing found\n");
+        let objects = objects.map(|count| format!(" in {}", plural(count, "object")));
+        let _ = writeln!(out, "nothing found{}", objects.unwrap_or_default());
     } else {
         let _ = writeln!(
             out,
@@ -216,15 +236,20 @@ fn github(found: &[Found]) -> String {
             Severity::Warning => "warning",
             Severity::Info => "notice",
         };
-        let place = match &one.object.file {
-            Some(file) => format!("file={},line={},", property(file), one.object.line),
-            None => String::new(),
+        let place = match (&one.object.file, one.object.line) {
+            (Some(file), 0) => format!("file={},", property(file)),
+            (Some(file), line) => format!("file={},line={line},", property(file)),
+            (None, _) => String::new(),
         };
         let object = Origin {
             file: None,
             ..one.object.clone()
         };
-        let message = format!("{} {}: {}; {}", object, one.field, one.reason, one.action);
+        let what = format!("{} {}", object.to_string().trim(), one.field);
+        let message = match what.trim() {
+            "" => format!("{}; {}", one.reason, one.action),
+            what => format!("{what}: {}; {}", one.reason, one.action),
+        };
         let _ = writeln!(
             out,
             "::{command} {place}title={}::{}",
@@ -267,11 +292,26 @@ mod tests {
     #[test]
     fn people_read_where_why_and_what_to_do() {
         assert_eq!(
-            text(&[found()], false),
+            text(&[found()], Some(2), false),
             "warning [rule-shadowed] HTTPRoute shop/cart  shop/a,b.yaml:7\n    spec.rules[1]: never decides\n    mend: remove it\n\n\
              0 errors, 1 warning, 0 remarks\n"
         );
-        assert_eq!(text(&[], false), "nothing found\n");
+        assert_eq!(text(&[], None, false), "nothing found\n");
+        assert_eq!(text(&[], Some(1), false), "nothing found in 1 object\n");
+        let file = Found {
+            object: Origin {
+                file: Some("a.yaml".into()),
+                ..Origin::default()
+            },
+            field: String::new(),
+            ..found()
+        };
+        let said = text(std::slice::from_ref(&file), None, false);
+        assert!(said.starts_with("warning [rule-shadowed] a.yaml\n"), "{said}");
+        assert_eq!(
+            github(&[file]),
+            "::warning file=a.yaml,title=rule-shadowed::never decides; remove it\n"
+        );
     }
 
     /// A zone's loss, with the load that somebody says: the finding is on the Service's own line.
@@ -294,7 +334,7 @@ mod tests {
         let found = |more: &[&str]| {
             let line = [&["analyze", "-f", path][..], more].concat();
             let line = <Line as clap::Parser>::parse_from(line).analyze;
-            let mut found = offline(&line.file, &line.told).unwrap();
+            let (mut found, _) = offline(&line.file, &line.told).unwrap();
             found.retain(|one| one.code == "service-overloaded");
             found
         };

@@ -132,7 +132,7 @@ impl Known {
         };
         let view = reach.page(door, "/view", PATIENCE).await;
         let view = view
-            .with_context(|| format!("does {namespace}/{pod} have a sidecar that runs? weft status says"))?;
+            .with_context(|| format!("the sidecar of {namespace}/{pod} can't be asked (`weft status` lists those that run)"))?;
         Ok(Self {
             view,
             listeners: reach.page(door, "/listeners", PATIENCE).await.unwrap_or_default(),

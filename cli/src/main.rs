@@ -9,6 +9,7 @@ mod analyze;
 mod api_server;
 mod apply;
 mod check;
+mod complaint;
 mod completion;
 mod config;
 mod control_plane;
@@ -114,7 +115,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("weft: {error:#}");
+            eprintln!("weft: {}", complaint::line(&error));
             ExitCode::FAILURE
         }
     }

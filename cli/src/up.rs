@@ -109,6 +109,10 @@ impl Running {
 /// Starts, applies, shows, and waits.
 pub fn run(args: &Up) -> anyhow::Result<()> {
     let loaded = manifests::load(&args.paths);
+    if loaded.documents.is_empty() && loaded.has_errors() {
+        loaded.problems.iter().for_each(|problem| eprintln!("{problem}"));
+        bail!("none of it can be used: nothing was started");
+    }
     let mut running = Running::start_replicas(&args.which.name, args.replicas)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -127,7 +131,7 @@ pub fn run(args: &Up) -> anyhow::Result<()> {
             println!("\nThe sandbox {name:?} is up. Ctrl-C or `weft down --name {name}` ends it.");
             println!("kubectl --kubeconfig {} works on it.", kubeconfig.display());
             if refused > 0 {
-                eprintln!("{refused} problems with the manifests, see above; the rest runs.");
+                eprintln!("Not everything could be applied, see above; the rest runs.");
             }
             std::future::pending::<anyhow::Result<()>>().await
         };

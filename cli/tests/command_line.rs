@@ -171,3 +171,65 @@ fn every_shell_gets_its_script() {
         assert!(text(&output.stdout).contains("uninstall"), "{shell}");
     }
 }
+
+/// Files that aren't there, or aren't manifests: what is wrong, and where.
+#[test]
+fn manifests_that_cannot_be_used_are_named() {
+    let folder = std::env::temp_dir().join(format!("weft-manifests-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("empty")).unwrap();
+    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    std::fs::write(file("broken.yaml"), "a: b: c\n").unwrap();
+    std::fs::write(file("binary.yaml"), [0xff, 0xfe, 0]).unwrap();
+    std::fs::write(file("nothing.yaml"), "").unwrap();
+    let (missing, empty) = (file("missing.yaml"), file("empty"));
+    let (broken, binary, nothing) = (file("broken.yaml"), file("binary.yaml"), file("nothing.yaml"));
+    for (path, code, reason) in [
+        (&missing, 2, "No such file"),
+        (&empty, 2, "no file in it ends in .yaml"),
+        (&broken, 2, "broken.yaml:1\n    is no YAML"),
+        (&binary, 2, "is not UTF-8"),
+        (&nothing, 0, "nothing found in 0 objects"),
+    ] {
+        let output = weft(&["analyze", "-f", path]);
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{path}: {said}");
+        assert!(said.contains(reason) && !said.contains(":0"), "{path}: {said}");
+    }
+    let explain = [
+        "explain",
+        "-f",
+        &nothing,
+        "--from",
+        "shop/web",
+        "--to",
+        "http://cart/",
+    ];
+    let simulate = [
+        "simulate",
+        "-f",
+        &nothing,
+        "--load",
+        "shop/cart=1",
+        "--down",
+        "zone=a",
+    ];
+    for (arguments, code, reason) in [
+        (
+            &explain[..],
+            2,
+            "no pod, workload or gateway shop/web, nor any other",
+        ),
+        (&simulate[..], 2, "there is no service shop/cart"),
+        (&["inject", "-f", &missing][..], 1, "No such file"),
+        (&["inject", "-f", &broken][..], 1, "not YAML"),
+        // Nothing of it could run: no sandbox is started.
+        (&["up", &missing][..], 1, "nothing was started"),
+        (&["up", &broken][..], 1, "nothing was started"),
+    ] {
+        let output = weft(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -189,15 +189,15 @@ pub fn named(text: &str) -> Result<Named, String> {
     }
 }
 
-/// `80%`, `0.8`, `150%`.
+/// `80%`, `0.8`, `150%`; not `80`, which would be a bound that always holds.
 pub fn share(text: &str) -> Result<f64, String> {
-    let number = match text.strip_suffix('%') {
-        Some(percent) => number(percent)? / 100.0,
-        None => number(text)?,
+    let (number, most) = match text.strip_suffix('%') {
+        Some(percent) => (number(percent)? / 100.0, 100.0),
+        None => (number(text)?, 1.0),
     };
-    match number > 0.0 && number <= 100.0 {
+    match number > 0.0 && number <= most {
         true => Ok(number),
-        false => Err(format!("{text:?} is no share such as 80%")),
+        false => Err(format!("{text:?} is no share such as 80% or 0.8")),
     }
 }
 
@@ -371,7 +371,9 @@ mod tests {
             (share("80%"), share("0.8"), part("0%")),
             (Ok(0.8), Ok(0.8), Ok(0.0))
         );
-        assert!(share("0%").is_err());
+        for bad in ["0%", "80", "1.5", "-1%", "x"] {
+            assert!(share(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod strain;
 mod table;
 mod town;
 
+use crate::complaint;
 use crate::reach::{self, Place};
 use crate::world::{self, World};
 use anyhow::{Context as _, ensure};
@@ -136,7 +137,7 @@ pub fn run(args: &Simulate) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(BROKEN),
         Err(error) => {
-            eprintln!("weft: {error:#}");
+            eprintln!("weft: {}", complaint::line(&error));
             ExitCode::from(USAGE)
         }
     }
@@ -243,7 +244,7 @@ fn wanted(args: &Simulate, built: &Built) -> anyhow::Result<Vec<(String, Vec<Fai
             failure.what.exists(&built.town),
             "there is no {}: nothing would fail{}",
             ask::title(&failure.what),
-            built.hint(&failure.what)
+            town::hint(&built.town, &failure.what)
         );
     }
     let titled = |failures: Vec<Failure>| {
@@ -258,7 +259,7 @@ fn wanted(args: &Simulate, built: &Built) -> anyhow::Result<Vec<(String, Vec<Fai
     let Some(each) = args.each else {
         return Ok(vec![titled(always)]);
     };
-    let places = built.places(each);
+    let places = town::places(&built.town, each);
     ensure!(
         !places.is_empty(),
         "no node says which {} it is in: nothing to take away one by one",

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use weft_engine::simulate::view::Place;
-use weft_engine::simulate::{How, What};
+use weft_engine::simulate::{Group, How, What};
 
 const ZONE_WIDTH: f64 = 250.0;
 const ROW: f64 = 50.0;
@@ -58,17 +58,26 @@ fn short(text: &str, most: usize) -> String {
     format!("{}…", escape(&cut))
 }
 
-fn colour(load: Option<f64>) -> &'static str {
-    match load {
-        None => "#8aa0b4",
+/// Of a load; one that is relative to what was before says nothing of what there is room for.
+fn colour(load: Option<f64>, measured: bool) -> &'static str {
+    match load.filter(|_| measured) {
+        None => "#5b86ad",
         Some(load) if load > 1.0 => "#c8372d",
         Some(load) if load > 0.8 => "#d98a1f",
         Some(_) => "#3a8f5c",
     }
 }
 
+/// A Service in a zone.
+struct Row<'a> {
+    service: String,
+    group: &'a Group,
+    /// Its capacity is known.
+    measured: bool,
+}
+
 /// What there is in one zone.
-type Rows<'a> = Vec<(String, f64, Option<f64>, usize, usize)>;
+type Rows<'a> = Vec<Row<'a>>;
 
 /// The picture of what is left.
 pub fn svg(case: &Case, built: &Built) -> String {
@@ -77,13 +86,11 @@ pub fn svg(case: &Case, built: &Built) -> String {
     for service in &view.services {
         for group in &service.groups {
             let at = (group.region.clone(), group.zone.clone());
-            let row = (
-                service.name.to_string(),
-                group.rate,
-                group.load,
-                group.up,
-                group.endpoints,
-            );
+            let row = Row {
+                service: service.name.to_string(),
+                group,
+                measured: built.measured(&service.name),
+            };
             zones.entry(at).or_default().push(row);
         }
     }
@@ -143,9 +150,14 @@ pub fn svg(case: &Case, built: &Built) -> String {
 </defs>
 <rect width="{width:.0}" height="{tall:.0}" fill="#ffffff"/>
 <text x="{MARGIN}" y="38" font-size="20" font-weight="600" fill="#1d2a36">{}</text>
-<text x="{MARGIN}" y="62" font-size="13" fill="#5b6b7b">requests per second when everything has settled; bars: load, full at the right end</text>
+<text x="{MARGIN}" y="62" font-size="13" fill="#5b6b7b">requests per second when everything has settled; bars: load, full at the right end{}</text>
 "##,
-        short(&case.title, (width / 11.0) as usize)
+        short(&case.title, (width / 11.0) as usize),
+        if zones.values().flatten().all(|row| row.measured) {
+            ""
+        } else {
+            " (blue: no capacity is known; of what the busiest pod had before)"
+        }
     );
     for (region, start, wide) in &boxes {
         let name = if region.is_empty() { "no region" } else { region };
@@ -200,14 +212,25 @@ pub fn svg(case: &Case, built: &Built) -> String {
         );
     }
     let foot = tall - 40.0;
-    let verdict = match refused {
-        r if r < 0.05 => ("#3a8f5c", "nothing is refused".to_owned()),
-        r => ("#c8372d", format!("{} requests/s are refused", rate(r))),
+    let most = view.refused.iter().max_by(|a, b| a.rate.total_cmp(&b.rate));
+    let verdict = match most {
+        Some(most) if refused >= 0.05 => (
+            "#c8372d",
+            format!(
+                "{} requests/s are refused: {} for {}: {}",
+                rate(refused),
+                most.from,
+                most.service,
+                most.reason
+            ),
+        ),
+        _ => ("#3a8f5c", "nothing is refused".to_owned()),
     };
     let _ = writeln!(
         out,
         r##"<text x="{MARGIN}" y="{foot:.0}" font-size="15" font-weight="600" fill="{}">{}</text>"##,
-        verdict.0, verdict.1
+        verdict.0,
+        short(&verdict.1, (width / 8.0) as usize)
     );
     let broken = case
         .broken
@@ -267,7 +290,22 @@ fn zone(out: &mut String, case: &Case, built: &Built, at: &Place, spot: Spot, ro
         short(&name, 24),
         if down { " (down)" } else { "" }
     );
-    for (row, (service, sum, load, up, endpoints)) in rows.iter().enumerate() {
+    for (
+        row,
+        Row {
+            service,
+            group,
+            measured,
+        },
+    ) in rows.iter().enumerate()
+    {
+        let Group {
+            rate: sum,
+            load,
+            up,
+            endpoints,
+            ..
+        } = group;
         let top = y + HEAD + row as f64 * ROW;
         let full = width - 24.0;
         let part = load.unwrap_or(0.0).clamp(0.0, 1.0);
@@ -293,7 +331,7 @@ fn zone(out: &mut String, case: &Case, built: &Built, at: &Place, spot: Spot, ro
             right = x + width - 12.0,
             bar_top = top + 23.0,
             filled = if dead { 0.0 } else { full * part },
-            colour = colour(*load),
+            colour = colour(*load, *measured),
         );
     }
     // Only callers run here.

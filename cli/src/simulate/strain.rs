@@ -54,7 +54,7 @@ impl Told {
 pub fn findings(world: &World, asked: &Asked) -> anyhow::Result<Vec<Diagnostic>> {
     let built = town::build(world, asked)?;
     let mut worst: BTreeMap<ServiceName, (f64, String)> = BTreeMap::new();
-    let zones = built.places(Each::Zone).into_iter().map(|zone| {
+    let zones = town::places(&built.town, Each::Zone).into_iter().map(|zone| {
         let down = Failure {
             what: What::Zone(zone.clone()),
             how: How::Down,

@@ -64,7 +64,7 @@ pub fn text(cases: &[Case], built: &Built, each: bool) -> String {
 /// The group with the highest load.
 fn fullest(view: &View) -> Option<(&ServiceName, &Group, f64)> {
     let loaded = view.services.iter().flat_map(|service| {
-        let of = service.groups.iter();
+        let of = service.groups.iter().filter(|group| group.up > 0);
         of.filter_map(|group| Some((&service.name, group, group.load?)))
     });
     loaded.max_by(|a, b| a.2.total_cmp(&b.2))
@@ -139,11 +139,11 @@ fn services(out: &mut String, case: &Case, built: &Built) {
     }
     let head = ["SERVICE", "WHERE", "PODS UP", "SHARE", "REQUESTS/S", "LOAD"];
     columns(out, &head, rows);
-    let measured = |name: &ServiceName| {
-        let at = built.town.service(name);
-        at.is_some_and(|at| built.town.services[at].capacity.is_some())
-    };
-    if after.services.iter().any(|service| !measured(&service.name)) {
+    if after
+        .services
+        .iter()
+        .any(|service| !built.measured(&service.name))
+    {
         out.push_str("(load without a capacity: of what the busiest pod has before)\n");
     }
 }

@@ -25,41 +25,40 @@ pub struct Built {
 }
 
 impl Built {
-    /// Names of all places of a kind.
-    pub fn places(&self, each: Each) -> Vec<Arc<str>> {
-        let name = |pod: &Pod| match each {
-            Each::Zone => pod.locality.zone.clone(),
-            Each::Region => pod.locality.region.clone(),
-            Each::Node => pod.locality.node.clone(),
-        };
-        let names: BTreeSet<Arc<str>> = self.town.pods.iter().map(name).collect();
-        names.into_iter().filter(|name| !name.is_empty()).collect()
+    /// Whether it is known what the pods of a Service can serve.
+    pub fn measured(&self, service: &ServiceName) -> bool {
+        let at = self.town.service(service);
+        at.is_some_and(|at| self.town.services[at].capacity.is_some())
     }
+}
 
-    /// What there is instead of something that isn't there.
-    pub fn hint(&self, what: &What) -> String {
-        let names: Vec<String> = match what {
-            What::Zone(_) => self.places(Each::Zone).iter().map(ToString::to_string).collect(),
-            What::Region(_) => self
-                .places(Each::Region)
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            What::Node(_) => self.places(Each::Node).iter().map(ToString::to_string).collect(),
-            What::Service(_) => self
-                .town
-                .services
-                .iter()
-                .map(|service| service.service.name.to_string())
-                .collect(),
-            What::Pod(_) => self.town.pods.iter().map(|pod| pod.name.to_string()).collect(),
-        };
-        match names.as_slice() {
-            [] => String::new(),
-            some => {
-                let more = if some.len() > 12 { ", …" } else { "" };
-                format!(" (there is {}{more})", some[..some.len().min(12)].join(", "))
-            }
+/// Names of all places of a kind.
+pub fn places(town: &Town, each: Each) -> Vec<Arc<str>> {
+    let name = |pod: &Pod| match each {
+        Each::Zone => pod.locality.zone.clone(),
+        Each::Region => pod.locality.region.clone(),
+        Each::Node => pod.locality.node.clone(),
+    };
+    let names: BTreeSet<Arc<str>> = town.pods.iter().map(name).collect();
+    names.into_iter().filter(|name| !name.is_empty()).collect()
+}
+
+/// What there is instead of something that isn't there.
+pub fn hint(town: &Town, what: &What) -> String {
+    let of = |each| places(town, each).iter().map(ToString::to_string).collect();
+    let services = town.services.iter();
+    let names: Vec<String> = match what {
+        What::Zone(_) => of(Each::Zone),
+        What::Region(_) => of(Each::Region),
+        What::Node(_) => of(Each::Node),
+        What::Service(_) => services.map(|service| service.service.name.to_string()).collect(),
+        What::Pod(_) => town.pods.iter().map(|pod| pod.name.to_string()).collect(),
+    };
+    match names.as_slice() {
+        [] => String::new(),
+        some => {
+            let more = if some.len() > 12 { ", …" } else { "" };
+            format!(" (there is {}{more})", some[..some.len().min(12)].join(", "))
         }
     }
 }
@@ -241,7 +240,9 @@ impl Builder<'_> {
         }
         match town.service(name) {
             Some(at) => Ok(town.pods_of(at)),
-            None => bail!("there is no workload and no Service {name} that could call"),
+            None => bail!("there is no workload and no Service {name} that could call{}", {
+                hint(town, &What::Service(name.clone()))
+            }),
         }
     }
 
@@ -249,7 +250,7 @@ impl Builder<'_> {
         let what = What::Service(to.service.clone());
         let service = town
             .service(&to.service)
-            .with_context(|| format!("there is no {}", title(&what)))?;
+            .with_context(|| format!("there is no {}{}", title(&what), hint(town, &what)))?;
         let declared = &town.services[service].service;
         let port = match to.port {
             Some(port) => declared
