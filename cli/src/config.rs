@@ -131,8 +131,9 @@ impl Known {
             port: PORT_ADMIN,
         };
         let view = reach.page(door, "/view", PATIENCE).await;
-        let view = view
-            .with_context(|| format!("the sidecar of {namespace}/{pod} can't be asked (`weft status` lists those that run)"))?;
+        let view = view.with_context(|| {
+            format!("the sidecar of {namespace}/{pod} can't be asked (`weft status` lists those that run)")
+        })?;
         Ok(Self {
             view,
             listeners: reach.page(door, "/listeners", PATIENCE).await.unwrap_or_default(),
