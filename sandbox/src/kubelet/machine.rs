@@ -4,7 +4,16 @@
 //! has all of the machine, and the scheduler doesn't count what pods ask for.
 
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::num::NonZero;
+
+/// Where a node is found.
+pub(super) fn addresses(of_node: &[IpAddr], name: &str) -> Value {
+    let own = of_node.iter();
+    let own = own.map(|address| json!({"type": "InternalIP", "address": address}));
+    own.chain([json!({"type": "Hostname", "address": name})])
+        .collect()
+}
 
 /// What a node says of itself.
 pub(super) fn info() -> Value {

@@ -468,15 +468,7 @@ impl Kubelet {
             }
         }
         let written = self.node.api.set_status("nodes", "", name, |o| {
-            let mut addresses: Vec<Value> = self
-                .node
-                .network
-                .node
-                .iter()
-                .map(|a| json!({"type": "InternalIP", "address": a}))
-                .collect();
-            addresses.push(json!({"type": "Hostname", "address": name}));
-            o["status"]["addresses"] = addresses.into();
+            o["status"]["addresses"] = machine::addresses(&self.node.network.node, name);
             let capacity = machine::capacity();
             o["status"]["capacity"] = capacity.clone();
             o["status"]["allocatable"] = capacity;
