@@ -263,6 +263,7 @@ mod tests {
                 wall: Default::default(),
                 identity: None,
                 address: None,
+                gateway: false,
             },
             views,
             identity: Identity::new(TrustDomain::new("cluster.local").unwrap()),

@@ -186,6 +186,7 @@ async fn control(settings: Arc<Settings>) -> Result<(), Fatal> {
             wall: identity.wall().clone(),
             identity: settings.identity(),
             address: settings.pod.addresses.first().copied(),
+            gateway,
         },
         doors: shared.doors.clone(),
     };

@@ -1,6 +1,8 @@
 //! Explaining and deciding are the same: on random requests over random manifests, with the same view and seed, the explanation names
 //! the rule, the endpoint and the verdict that the sidecar's own code then takes.
 
+/// The same at a gateway.
+mod gateway;
 /// What there is, and what is asked.
 mod manifests;
 

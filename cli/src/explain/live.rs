@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 use weft_engine::explain::{Explanation, Request};
-use weft_proto::model::annotations::{PORT_ADMIN, PROXY_CONTAINER};
+use weft_proto::model::annotations::{GATEWAY_NAME, PORT_ADMIN, PROXY_CONTAINER};
 use weft_proxy::explain::Told;
 
 /// How long a sidecar may take to answer; it may ask the control plane first.
@@ -22,7 +22,9 @@ pub async fn answer(reach: &Reach, namespace: &str, who: &str, request: &Request
     let body = serde_json::to_value(request)?;
     let told: Told = ask(reach, namespace, &pod, "/explain", &body)
         .await
-        .with_context(|| format!("does {namespace}/{pod} have a sidecar that runs? weft status says"))?;
+        .with_context(|| {
+            format!("the sidecar of {namespace}/{pod} can't be asked (`weft status` lists those that run)")
+        })?;
     let hop = told
         .hop
         .clone()
@@ -76,7 +78,7 @@ fn has_sidecar(pods: &[Value], namespace: &str, name: &str) -> bool {
     containers.any(|container| container["name"] == PROXY_CONTAINER)
 }
 
-/// A pod by its name, or the first by name of a workload.
+/// A pod by its name, or the first by name of a workload or of those that serve a Gateway.
 pub fn pod(pods: &[Value], namespace: &str, who: &str) -> anyhow::Result<String> {
     let (kind, name) = who.rsplit_once('/').unwrap_or(("", who));
     let own = || {
@@ -85,15 +87,17 @@ pub fn pod(pods: &[Value], namespace: &str, who: &str) -> anyhow::Result<String>
             .filter(|pod| pod["metadata"]["namespace"] == namespace);
         own.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
     };
-    let named = own().find(|pod| pod["metadata"]["name"] == name && !kind.starts_with("deploy"));
+    let named = own().find(|pod| pod["metadata"]["name"] == name && matches!(kind, "" | "pod"));
     let owned = || own().filter(|pod| crate::reach::of_workload(pod, name));
-    let names = named
-        .into_iter()
-        .chain(owned())
-        .filter_map(|pod| pod["metadata"]["name"].as_str());
-    match names.clone().next() {
-        Some(first) if named.is_some() => Ok(first.to_owned()),
-        Some(_) => Ok(names.min().unwrap_or_default().to_owned()),
+    let serving = || own().filter(|pod| pod["metadata"]["labels"][GATEWAY_NAME] == name);
+    let names = named.into_iter().chain(owned().filter(|_| kind != "gateway"));
+    let mut names: Vec<&str> = names.filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+    if names.is_empty() {
+        names.extend(serving().filter_map(|pod| pod["metadata"]["name"].as_str()));
+    }
+    match names.first() {
+        Some(first) if named.is_some() => Ok((*first).to_owned()),
+        Some(_) => Ok(names.into_iter().min().unwrap_or_default().to_owned()),
         None => {
             let mut known: Vec<&str> = own()
                 .filter_map(|pod| pod["metadata"]["name"].as_str())
@@ -101,7 +105,7 @@ pub fn pod(pods: &[Value], namespace: &str, who: &str) -> anyhow::Result<String>
                 .collect();
             known.sort_unstable();
             anyhow::bail!(
-                "there is no pod or workload {namespace}/{name}; {namespace} has {}",
+                "there is no pod, workload or gateway {namespace}/{name}; {namespace} has {}",
                 known.join(", ")
             )
         }
@@ -123,16 +127,22 @@ mod tests {
             pod_of("web-5d-b", "ReplicaSet", "web-5d"),
             pod_of("web-5d-a", "ReplicaSet", "web-5d"),
             pod_of("db-0", "StatefulSet", "db"),
+            json!({"metadata": {"namespace": "shop", "name": "in-1", "labels": {GATEWAY_NAME: "front"}}}),
         ];
         for (who, wanted) in [
             ("web", "web-5d-a"),
             ("deployment/web", "web-5d-a"),
             ("web-5d-b", "web-5d-b"),
             ("db", "db-0"),
+            ("front", "in-1"),
+            ("gateway/front", "in-1"),
         ] {
             assert_eq!(pod(&pods, "shop", who).unwrap(), wanted, "{who}");
         }
         let error = pod(&pods, "shop", "cart").unwrap_err().to_string();
-        assert!(error.contains("shop has db-0, web-5d-a, web-5d-b"), "{error}");
+        assert!(
+            error.contains("shop has db-0, in-1, web-5d-a, web-5d-b"),
+            "{error}"
+        );
     }
 }

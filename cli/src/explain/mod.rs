@@ -7,6 +7,8 @@
 mod live;
 /// From manifests.
 mod offline;
+/// What manifests leave to others.
+mod assumed;
 /// Lines of rules.
 mod origins;
 /// A request that was served.
@@ -16,6 +18,7 @@ use crate::reach::{self, Place};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::io::IsTerminal as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use weft_engine::explain::text::{self, Style};
@@ -32,14 +35,16 @@ const UNANSWERED: u8 = 2;
 Examples:
   weft explain --from shop/web --to http://cart.shop/items -X POST -H 'user: jane'
   weft explain -f manifests/ --from shop/web --to http://cart/items
+  weft explain --from edge/front --to https://shop.example/cart
   weft explain --request-id 01234567-89ab-4def-8123-456789abcdef
 
 Exit code: 0 the request would reach the application; 1 it would not, and where it ends is said; 2 that can't be told.")]
 pub struct Explain {
-    /// Who sends: NAMESPACE/WORKLOAD, NAMESPACE/POD or NAMESPACE/deployment/NAME
+    /// Who sends: NAMESPACE/WORKLOAD, NAMESPACE/POD or NAMESPACE/deployment/NAME; or the gateway that a client outside the mesh asks:
+    /// NAMESPACE/GATEWAY
     #[arg(long, value_name = "WHO", required_unless_present = "request_id")]
     from: Option<String>,
-    /// Where to: http://HOST[:PORT]/PATH, or tcp://HOST:PORT
+    /// Where to: http://HOST[:PORT]/PATH, or tcp://HOST:PORT; https:// is the application's own TLS, or the client's with a gateway
     #[arg(long, value_name = "URL", required_unless_present = "request_id")]
     to: Option<String>,
     /// Method [default: GET]
@@ -48,11 +53,14 @@ pub struct Explain {
     /// Header field, as NAME: VALUE
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     headers: Vec<String>,
+    /// Address of the client, where a gateway is asked: policies may go by it
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
     /// Manifests: files, and folders with everything in them; without it the mesh that runs is asked
     #[arg(short, long, value_name = "PATH")]
     file: Vec<PathBuf>,
     /// A request that the mesh has served lately, by its x-request-id; --from asks that one's sidecar only
-    #[arg(long, value_name = "ID", conflicts_with_all = ["to", "method", "headers", "file", "seed"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["to", "method", "headers", "client", "file", "seed"])]
     request_id: Option<String>,
     /// Begins the draws: the same seed gives the same choices
     #[arg(long)]
@@ -124,6 +132,7 @@ fn asked(args: &Explain) -> anyhow::Result<bool> {
     };
     let mut request = Request::read(to, args.method.as_deref(), &args.headers)?;
     request.seed = args.seed;
+    request.client = args.client;
     let (namespace, who) = crate::target::pod(from, &args.namespace);
     let asked = match args.file.is_empty() {
         true => reach::runtime()?.block_on(async {
@@ -184,7 +193,9 @@ fn print(args: &Explain, to: &str, request: &Request, answer: &Answer) {
         }
         Output::Text => {
             let identity = answer.identity.as_ref().map(|identity| format!(" ({identity})"));
-            println!("{asked} from {}{}\n", answer.from, identity.unwrap_or_default());
+            let gateway = answer.explanation.by_gateway();
+            let way = if gateway { "by way of the gateway" } else { "from" };
+            println!("{asked} {way} {}{}\n", answer.from, identity.unwrap_or_default());
             print!("{}", text::render(&answer.explanation, Style::new(colours())));
         }
     }

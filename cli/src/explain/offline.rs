@@ -2,8 +2,8 @@
 //!
 //! Enters: files, who sends, a request. Leaves: the whole way. Never: a process, a network.
 
-use super::Answer;
 use super::origins::narrow;
+use super::{Answer, assumed};
 use crate::world;
 use anyhow::Context as _;
 use rand::SeedableRng as _;
@@ -16,10 +16,11 @@ use weft_control_plane::ingest::lines::Lines;
 use weft_control_plane::mesh::{Mesh, Pod, Severity};
 use weft_control_plane::translate::{Scope, Shared};
 use weft_engine::explain::{Explanation, Request};
-use weft_proto::model::SpiffeId;
+use weft_proto::model::annotations::{GATEWAY_NAME, INGRESS_CLASS};
+use weft_proto::model::{ServiceName, SpiffeId};
 use weft_proto::resource::Kind;
 use weft_proxy::clock::Clock;
-use weft_proxy::explain::{Sender, Told, inbound, outbound, unmeshed};
+use weft_proxy::explain::{Sender, Told, gateway, inbound, outbound, unmeshed};
 use weft_proxy::identity::wall::Wall;
 use weft_proxy::outbound::scene::Scene;
 use weft_proxy::view::{Change, Views, Writer};
@@ -37,6 +38,11 @@ pub fn answer(paths: &[PathBuf], namespace: &str, who: &str, request: &Request) 
     for finding in broken.clone().take(MOST_NAMES) {
         eprintln!("weft: {finding}");
     }
+    let called = who.rsplit('/').next().unwrap_or(who);
+    let (world, made) = match world.mesh.gateways.is_empty() && world.mesh.ingresses.is_empty() {
+        true => (world, assumed::Made::default()),
+        false => assumed::with_gateway(world, &ServiceName::new(namespace, called))?,
+    };
     let sides = Sides::new(world.mesh);
     let pod = sides.pod(namespace, who)?.clone();
     let identity = sides.identity(&pod);
@@ -58,15 +64,38 @@ pub fn answer(paths: &[PathBuf], namespace: &str, who: &str, request: &Request) 
         draws: &RefCell::new(rng),
         wall: &|| Wall::default().seconds(),
     };
-    let told = match pod.meshed {
-        true => outbound(&scene, sides.clock.now(), &sender, request),
-        false => unmeshed(&scene, &sender, request),
+    let mut told = match (view.gateway.is_some(), pod.meshed) {
+        (true, _) => gateway(&scene, sides.clock.now(), &sender, request),
+        (false, true) => outbound(&scene, sides.clock.now(), &sender, request),
+        (false, false) => unmeshed(&scene, &sender, request),
     };
+    if let Some(first) = told
+        .explanation
+        .steps
+        .first_mut()
+        .filter(|_| view.gateway.is_some())
+    {
+        made.tell(first);
+    }
     Ok(Answer {
         from: pod.name.to_string(),
         identity: identity.map(|identity| identity.to_string()),
         explanation: sides.arrive(told)?,
     })
+}
+
+/// Whether a pod serves a Gateway.
+fn serves(pod: &Pod, gateway: &str) -> bool {
+    pod.labels
+        .get(GATEWAY_NAME)
+        .is_some_and(|name| **name == *gateway)
+}
+
+/// Whether a pod is a gateway's.
+fn serves_any(pod: &Pod) -> bool {
+    [GATEWAY_NAME, INGRESS_CLASS]
+        .iter()
+        .any(|label| pod.labels.contains_key(*label))
 }
 
 /// What every sidecar of a mesh would be told.
@@ -87,7 +116,7 @@ impl Sides {
         }
     }
 
-    /// A pod by its name, or the first of a workload.
+    /// A pod by its name, or the first of a workload or of those that serve a Gateway.
     fn pod(&self, namespace: &str, who: &str) -> anyhow::Result<&Arc<Pod>> {
         let name = who.rsplit('/').next().unwrap_or(who);
         let mut own = self
@@ -95,10 +124,16 @@ impl Sides {
             .pods
             .values()
             .filter(|pod| *pod.name.namespace == *namespace);
-        let is_pod = |pod: &&Arc<Pod>| !who.starts_with("deploy") && *pod.name.name == *name;
+        let is_pod = |pod: &&Arc<Pod>| {
+            !who.starts_with("deploy") && !who.starts_with("gateway/") && *pod.name.name == *name
+        };
         own.clone()
             .find(is_pod)
-            .or_else(|| own.find(|pod| *pod.workload == *name))
+            .or_else(|| {
+                own.clone()
+                    .find(|pod| *pod.workload == *name && !who.starts_with("gateway/"))
+            })
+            .or_else(|| own.find(|pod| serves(pod, name)))
             .with_context(|| self.nobody(namespace, name))
     }
 
@@ -110,17 +145,22 @@ impl Sides {
         known.sort();
         known.dedup();
         known.truncate(MOST_NAMES);
+        if known.is_empty() {
+            return format!(
+                "the manifests have no pod, workload or gateway {namespace}/{name}, nor any other"
+            );
+        }
         format!(
-            "the manifests have no pod or workload {namespace}/{name}; there are {}",
+            "the manifests have no pod, workload or gateway {namespace}/{name}; there are {}",
             known.join(", ")
         )
     }
 
-    /// What its sidecar proves.
+    /// What its sidecar, or the gateway, proves.
     pub fn identity(&self, pod: &Pod) -> Option<SpiffeId> {
         let domain = self.mesh.settings.trust_domain.clone();
         let identity = SpiffeId::new(domain, &pod.name.namespace, &pod.service_account).ok();
-        identity.filter(|_| pod.meshed)
+        identity.filter(|_| pod.meshed || serves_any(pod))
     }
 
     /// What a pod's sidecar would know if it used every Service.
@@ -136,9 +176,11 @@ impl Sides {
             .scoped(&scope)
             .context("the mesh doesn't know the pod")?;
         let mut writer = Writer::new(&pod.name.namespace, weft_engine::Settings::default(), self.clock);
-        let own = [&scoped.inbound, &scoped.policies];
+        let own = [&scoped.inbound, &scoped.policies]
+            .into_iter()
+            .chain(&scoped.gateway);
         let all = Kind::ALL.map(|kind| self.shared.items(kind));
-        let items = own.into_iter().chain(all).chain([&scoped.routes]);
+        let items = own.chain(all).chain([&scoped.routes, &scoped.services]);
         let resources = items.flat_map(|items| items.values().map(|item| item.resource().clone()));
         let mut lines = self.lines.borrow_mut();
         let refused = writer.apply(resources.map(|mut resource| {

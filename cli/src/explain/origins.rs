@@ -22,11 +22,14 @@ pub fn narrow(resource: &mut Resource, lines: &mut Lines) {
             traffic.for_each(|traffic| one(&mut traffic.origin));
         }
         Resource::Inbound(inbound) => own(inbound, one),
-        Resource::TrustBundle(_)
-        | Resource::Names(_)
-        | Resource::Endpoints(_)
-        | Resource::Pod(_)
-        | Resource::Gateway(_) => {}
+        Resource::Gateway(gateway) => gateway.listeners.iter_mut().for_each(|listener| {
+            one(&mut listener.origin);
+            let rules = listener.hosts.iter_mut().flat_map(|host| &mut host.rules);
+            rules.for_each(|rule| one(&mut rule.origin));
+            let connections = listener.connections.iter_mut();
+            connections.for_each(|rule| one(&mut rule.origin));
+        }),
+        Resource::TrustBundle(_) | Resource::Names(_) | Resource::Endpoints(_) | Resource::Pod(_) => {}
     }
 }
 

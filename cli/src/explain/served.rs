@@ -76,7 +76,7 @@ pub async fn ask(reach: &Reach, pods: &[(String, String)], id: &str) -> anyhow::
     Ok(found)
 }
 
-/// Pods whose sidecar runs.
+/// Pods whose sidecar or gateway runs.
 pub async fn meshed(reach: &Reach) -> anyhow::Result<Vec<(String, String)>> {
     let pods = status::pods(reach)
         .await?
@@ -98,10 +98,10 @@ pub fn text(found: &[Remembered], style: Style) -> String {
         if index > 0 {
             out.push('\n');
         }
-        let verb = if served.direction == "inbound" {
-            "received"
-        } else {
-            "sent"
+        let verb = match &*served.direction {
+            "inbound" => "received",
+            "gateway" => "let in",
+            _ => "sent",
         };
         let (millis, ago) = (served.micros as f64 / 1e3, served.ago_millis as f64 / 1e3);
         let _ = writeln!(

@@ -1,9 +1,12 @@
 //! What people read, whole; and that explaining and deciding are the same.
 
 use super::offline;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use weft_engine::explain::Request;
 use weft_engine::explain::text::{Style, render};
+
+/// The manifests, and what is said of them.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/explain");
 
 /// A name, who asks, and for what: method, URL, header.
 const QUESTIONS: [(&str, &str, [&str; 3]); 6] = [
@@ -19,29 +22,54 @@ const QUESTIONS: [(&str, &str, [&str; 3]); 6] = [
     ("no-route", "web", ["GET", "http://cart/", ""]),
 ];
 
+/// The same of clients outside the mesh: URL, header, address.
+const OUTSIDE: [(&str, [&str; 3]); 7] = [
+    ("edge-reaches", ["https://shop.example/cart/7", "", ""]),
+    ("edge-redirect", ["http://www.example/", "", ""]),
+    ("edge-no-listener", ["http://shop.test/", "", ""]),
+    ("edge-no-rule", ["https://shop.example/other", "", ""]),
+    (
+        "edge-misdirected",
+        ["https://www.example/", "host: shop.example", ""],
+    ),
+    ("edge-denied", ["https://shop.example/cart", "", "203.0.113.7"]),
+    ("edge-bytes", ["tcp://shop.example:5432", "", ""]),
+];
+
 #[test]
 fn texts() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/explain");
+    let one = Path::new(FOLDER).join("shop");
     for (name, who, [method, url, header]) in QUESTIONS {
-        let headers: Vec<String> = Some(header)
-            .filter(|header| !header.is_empty())
-            .map(str::to_owned)
-            .into_iter()
-            .collect();
-        let mut request = Request::read(url, Some(method), &headers).unwrap();
+        let mut request = question(url, Some(method), header);
         request.seed = Some(7);
-        let answer = offline::answer(&[PathBuf::from(folder).join("shop")], "shop", who, &request).unwrap();
-        let text = render(&answer.explanation, Style::new(false)).replace(&format!("{folder}/"), "");
-        let file = PathBuf::from(folder).join(format!("golden/{name}.txt"));
-        if std::env::var_os("WEFT_REGENERATE").is_some() {
-            std::fs::write(&file, &text).unwrap();
-        }
-        let wanted = std::fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(text, wanted, "{name}: WEFT_REGENERATE=1 writes it anew");
-        // As JSON it comes back the same.
-        let json = serde_json::to_string(&answer.explanation).unwrap();
-        assert_eq!(answer.explanation, serde_json::from_str(&json).unwrap());
+        compare(name, std::slice::from_ref(&one), ("shop", who), &request);
     }
+    let both = ["shop", "edge"].map(|name| Path::new(FOLDER).join(name));
+    for (name, [url, header, client]) in OUTSIDE {
+        let mut request = question(url, None, header);
+        request.seed = Some(7);
+        request.client = client.parse().ok();
+        compare(name, &both, ("edge", "front"), &request);
+    }
+}
+
+fn question(url: &str, method: Option<&str>, header: &str) -> Request {
+    let headers = Some(header.to_owned()).filter(|header| !header.is_empty());
+    Request::read(url, method, headers.as_slice()).unwrap()
+}
+
+fn compare(name: &str, folders: &[PathBuf], (namespace, who): (&str, &str), request: &Request) {
+    let answer = offline::answer(folders, namespace, who, request).unwrap();
+    let text = render(&answer.explanation, Style::new(false)).replace(&format!("{FOLDER}/"), "");
+    let file = Path::new(FOLDER).join(format!("golden/{name}.txt"));
+    if std::env::var_os("WEFT_REGENERATE").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(text, wanted, "{name}: WEFT_REGENERATE=1 writes it anew");
+    // As JSON it comes back the same.
+    let json = serde_json::to_string(&answer.explanation).unwrap();
+    assert_eq!(answer.explanation, serde_json::from_str(&json).unwrap());
 }
 
 #[test]

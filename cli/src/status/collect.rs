@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weft_proto::model::annotations::{
-    APP, APP_KUBERNETES_NAME, CONTROL_PLANE, INJECTION_ENABLED, NAMESPACE_INJECTION, POD_INJECT,
-    PROXY_CONTAINER, STATUS,
+    APP, APP_KUBERNETES_NAME, CONTROL_PLANE, GATEWAY_NAME, INGRESS_CLASS, INJECTION_ENABLED,
+    NAMESPACE_INJECTION, POD_INJECT, PROXY_CONTAINER, STATUS,
 };
 
 /// Port of the control plane's debug pages, on loopback.
@@ -167,7 +167,7 @@ pub struct Pod {
     terminating: bool,
     control_plane: bool,
     sidecar: bool,
-    /// The sidecar's container runs.
+    /// The sidecar's container, or the gateway's, runs.
     pub running: bool,
     left_out: Option<String>,
 }
@@ -183,7 +183,16 @@ impl Pod {
                 .filter_map(move |list| pod[part][list].as_array())
                 .flatten()
         };
-        let ours = |container: &&Value| container["name"] == PROXY_CONTAINER;
+        // A gateway's program is its container's first argument, whatever the container is called.
+        let at_gateway = [GATEWAY_NAME, INGRESS_CLASS]
+            .iter()
+            .any(|name| label(name).is_some());
+        let gateway = |container: &&Value| at_gateway && container["args"][0] == "gateway";
+        let gateway = each("spec", ["initContainers", "containers"]).find(gateway);
+        let gateway = gateway.map(|container| container["name"].clone());
+        let ours = |container: &&Value| {
+            container["name"] == PROXY_CONTAINER || gateway.as_ref() == Some(&container["name"])
+        };
         let statuses = ["initContainerStatuses", "containerStatuses"];
         let terminating = !metadata["deletionTimestamp"].is_null();
         let note = metadata["annotations"][STATUS].as_str().unwrap_or_default();
@@ -405,6 +414,13 @@ mod tests {
         assert_eq!(Pod::read(&out).left_out.as_deref(), Some(""));
         let host = json!({"metadata": {"name": "a", "annotations": {STATUS: "{\"injected\":false,\"reason\":\"hostNetwork\"}"}}});
         assert_eq!(Pod::read(&host).left_out.as_deref(), Some("hostNetwork"));
+        let container = json!({"name": "main", "args": ["gateway"]});
+        let gateway = json!({"metadata": {"name": "a", "labels": {POD_INJECT: "false", GATEWAY_NAME: "front"}},
+            "spec": {"containers": [container]},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "main", "state": {"running": {}}}]}});
+        assert!(Pod::read(&gateway).expected());
+        let other = json!({"metadata": {"name": "a", "labels": {GATEWAY_NAME: "front"}}, "spec": {"containers": [{"name": "main"}]}});
+        assert!(!Pod::read(&other).sidecar, "another implementation's");
         let plane = json!({"metadata": {"name": "a", "labels": {"app": CONTROL_PLANE}}});
         assert!(Pod::read(&plane).control_plane);
     }

@@ -261,6 +261,8 @@ impl Shared {
             && old.authorization_policies.same(&new.authorization_policies)
             && Arc::ptr_eq(&last.asked, &self.asked)
             && Arc::ptr_eq(&last.gateways, &self.gateways)
+            && old.gateways.same(&new.gateways)
+            && old.gateway_classes.same(&new.gateway_classes)
             && old.settings == new.settings;
         if nothing {
             return true;
@@ -306,7 +308,11 @@ impl Shared {
                 || !rules::selects_callers(old, &scope.namespace)
                     && !rules::selects_callers(new, &scope.namespace))
             && (Arc::ptr_eq(&last.asked, &self.asked) || last.asked.same(&self.asked, &scope.namespace))
-            && (Arc::ptr_eq(&last.gateways, &self.gateways) || !gateway::serves(pods.1))
+            && (!gateway::serves(pods.1)
+                // Policies may go by a Gateway's class.
+                || Arc::ptr_eq(&last.gateways, &self.gateways)
+                    && old.gateways.same(&new.gateways)
+                    && old.gateway_classes.same(&new.gateway_classes))
     }
 
     /// Gateways and Ingresses, judged.
@@ -373,12 +379,6 @@ fn routes(mesh: &Mesh, last: Option<&Shared>) -> (Items, BTreeMap<Arc<str>, Item
     )
 }
 
-/// Every resource for a sidecar, by kind in the order of [`Kind::ALL`] and then by name.
-pub fn resources(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
-    Kind::ALL
-        .into_iter()
-        .flat_map(|each| kind(mesh, scope, each))
-        .collect()
 /// Headless Services that have routes, for anybody.
 fn ruled(mesh: &Mesh, shared: &Items, consumer: &BTreeMap<Arc<str>, Items>) -> BTreeSet<ServiceName> {
     let all = std::iter::once(shared).chain(consumer.values());
@@ -395,6 +395,12 @@ fn ruled(mesh: &Mesh, shared: &Items, consumer: &BTreeMap<Arc<str>, Items>) -> B
     services.filter(headless).cloned().collect()
 }
 
+/// Every resource for a sidecar, by kind in the order of [`Kind::ALL`] and then by name.
+pub fn resources(mesh: &Mesh, scope: &Scope) -> Vec<Resource> {
+    Kind::ALL
+        .into_iter()
+        .flat_map(|each| kind(mesh, scope, each))
+        .collect()
 }
 
 /// The resources of one kind for a sidecar, by name. Inbound and Policy are empty when its pod isn't known.

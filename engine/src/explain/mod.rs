@@ -19,7 +19,7 @@ mod objection;
 /// Values that must match, in words.
 mod words;
 
-pub use request::{Arrival, BadRequest, Request};
+pub use request::{Arrival, BadRequest, Request, SOMEBODY};
 
 use serde::{Deserialize, Serialize};
 use weft_proto::model::Origin;
@@ -58,6 +58,8 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// At a gateway: by which port, and which listener's the request is.
+    Listener,
     /// Who is meant.
     Name,
     /// Which rule.
@@ -72,7 +74,7 @@ pub enum Stage {
     Tls,
     /// At the other side: whether the connection is taken.
     Admission,
-    /// At the other side: whether the request is allowed.
+    /// At the other side, and before it at a gateway: whether the request is allowed.
     Policy,
     /// At the other side: how many requests there may be.
     Limit,
@@ -111,7 +113,7 @@ pub enum End {
         /// Where to.
         what: String,
     },
-    /// The caller's own sidecar answers, as a rule says.
+    /// The caller's own sidecar, or the gateway, answers, as a rule says.
     Answered {
         /// The status.
         status: u16,
@@ -141,6 +143,13 @@ pub enum End {
 impl Default for End {
     fn default() -> Self {
         Self::Leaves { what: String::new() }
+    }
+}
+
+impl Explanation {
+    /// Whether it is about a client outside the mesh.
+    pub fn by_gateway(&self) -> bool {
+        self.steps.first().is_some_and(|step| step.stage == Stage::Listener)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::path;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Most header fields.
 const MOST_FIELDS: usize = 100;
@@ -38,7 +38,13 @@ pub struct Request {
     /// Begins the draws; the same seed gives the same choices. `None`: any.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Address of the client, where a gateway is asked; `None`: [`SOMEBODY`].
+    #[serde(default)]
+    pub client: Option<IpAddr>,
 }
+
+/// A client outside the mesh of which nothing is said: an address that nobody has (RFC 5737).
+pub const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// A request or connection that arrives at a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +163,7 @@ impl Request {
             authority: named.unwrap_or_else(|| authority.as_str().to_owned()),
             headers: fields,
             seed: None,
+            client: None,
         })
     }
 

@@ -51,13 +51,19 @@ pub fn render(explanation: &Explanation, style: Style) -> String {
     for step in &explanation.steps {
         self::step(&mut out, step, style);
     }
-    end(&mut out, &explanation.end, style);
+    let who = if explanation.by_gateway() {
+        "the gateway"
+    } else {
+        "the caller's sidecar"
+    };
+    end(&mut out, &explanation.end, who, style);
     out
 }
 
 /// A step's name.
 pub fn title(stage: Stage) -> &'static str {
     match stage {
+        Stage::Listener => "listener",
         Stage::Name => "name",
         Stage::Route => "route",
         Stage::Backend => "backend",
@@ -158,7 +164,8 @@ fn cells(option: &Considered) -> Vec<String> {
     std::iter::once(clean(&option.what)).chain(facts).collect()
 }
 
-fn end(out: &mut String, end: &End, style: Style) {
+/// `who`: answers if a rule says so.
+fn end(out: &mut String, end: &End, who: &str, style: Style) {
     out.push('\n');
     match end {
         End::Reaches { what } => {
@@ -171,7 +178,7 @@ fn end(out: &mut String, end: &End, style: Style) {
             let _ = writeln!(
                 out,
                 "{} {}",
-                style.bad(&format!("✗ {status}, answered by the caller's sidecar:")),
+                style.bad(&format!("✗ {status}, answered by {who}:")),
                 clean(why)
             );
             origin(out, because.as_ref(), style);

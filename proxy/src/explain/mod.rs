@@ -9,11 +9,15 @@ mod name;
 mod direct;
 /// From the application to an endpoint.
 mod outbound;
+/// From a client outside the mesh to an endpoint.
+mod gateway;
 /// From a caller to the application.
 mod inbound;
 /// The pages of the admin port.
 pub mod page;
 
+pub use gateway::gateway;
+pub(crate) use gateway::listener;
 pub use inbound::inbound;
 pub use outbound::{outbound, unlearned, unmeshed};
 

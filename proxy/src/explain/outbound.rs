@@ -4,12 +4,12 @@
 //! backend and answer are the route's, the endpoint is the cluster's, drawn as for live traffic; a trace in either.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand::RngExt as _;
 use weft_engine::explain::route::{self as why, Chosen};
 use weft_engine::explain::{Arrival, Considered, End, Request, Stage, Step, endpoint};
-use weft_engine::route::{Choice, RequestHead};
+use weft_engine::route::{Choice, CompiledRule, RequestHead};
 use weft_engine::{Class, Tick, Tried, Wish};
 use weft_proto::model::{Backend, Health, Origin, Protocol, ServiceName};
 
@@ -23,10 +23,10 @@ use crate::outbound::scene::Scene;
 use crate::upstream::call::{Place, Target};
 
 /// Where a request or connection goes, and what is sent there.
-struct Routed {
-    target: Target,
-    request: Request,
-    wish: Wish,
+pub(super) struct Routed {
+    pub(super) target: Target,
+    pub(super) request: Request,
+    pub(super) wish: Wish,
 }
 
 /// Explains one request of an application.
@@ -48,16 +48,28 @@ pub fn outbound(scene: &Scene<'_>, now: Tick, sender: &Sender, request: &Request
     }
     let routed = match opaque {
         true => connected(scene, target, original, request, &mut steps),
-        false => route(scene, target, sender, request, &mut steps),
+        false => route(scene, target, sender.address, request, &mut steps),
     };
-    let routed = match routed {
-        Ok(routed) => routed,
-        Err(end) => return Told::ends(steps, *end),
-    };
+    match routed {
+        Ok(routed) => deliver(scene, now, sender, &routed, opaque, steps),
+        Err(end) => Told::ends(steps, *end),
+    }
+}
+
+/// The rest of the way: from where a request goes to one endpoint of it.
+pub(super) fn deliver(
+    scene: &Scene<'_>,
+    now: Tick,
+    sender: &Sender,
+    routed: &Routed,
+    opaque: bool,
+    mut steps: Vec<Step>,
+) -> Told {
+    let method = &*routed.request.method;
     let place = match &routed.target {
         Target::Service(destination) => {
             let cluster = destination.cluster_full().apart();
-            let class = match opaque || matches!(&*request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE") {
+            let class = match opaque || matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE") {
                 true => Class::Safe,
                 false => Class::Unsafe,
             };
@@ -164,11 +176,11 @@ pub fn unmeshed(scene: &Scene<'_>, sender: &Sender, request: &Request) -> Told {
     arrive(steps, &place, &nobody, request, !request.is_http())
 }
 
-/// Asks the rules for requests.
-fn route(
+/// Asks the rules for requests. `source`: the client's address.
+pub(super) fn route(
     scene: &Scene<'_>,
     target: Target,
-    sender: &Sender,
+    source: IpAddr,
     request: &Request,
     steps: &mut Vec<Step>,
 ) -> Result<Routed, Box<End>> {
@@ -181,43 +193,37 @@ fn route(
         host: &request.authority,
         headers: &fields,
     };
-    let route = Route::decide(scene, &target, sender.address, || head, || Cow::Borrowed(&fields));
+    let route = Route::decide(scene, &target, source, || head, || Cow::Borrowed(&fields));
     let rule = route.rule();
     let chosen = route.chosen();
-    if let Target::Service(destination) = &target {
-        let routes = scene
-            .view
-            .service(&destination.service)
-            .and_then(|entry| entry.routes.as_ref());
-        match routes.filter(|_| destination.routes.is_some()) {
-            Some(routes) => {
-                let backend = |rule: &weft_engine::route::CompiledRule| {
-                    rule.backends
-                        .iter()
-                        .position(|each| chosen.is_some_and(|chosen| std::ptr::eq(each, chosen)))
-                };
-                let places = Chosen {
-                    rule: rule.map(|rule| rule.index),
-                    backend: rule.and_then(backend),
-                };
-                steps.extend(why::steps(routes, destination.port.port, &head, places));
+    let backend = |rule: &CompiledRule| {
+        let mut backends = rule.backends.iter();
+        backends.position(|each| chosen.is_some_and(|chosen| std::ptr::eq(each, chosen)))
+    };
+    let places = Chosen {
+        rule: rule.map(|rule| rule.index),
+        backend: rule.and_then(backend),
+    };
+    match &target {
+        Target::Service(destination) => {
+            let routes = scene
+                .view
+                .service(&destination.service)
+                .and_then(|entry| entry.routes.as_ref());
+            match routes.filter(|_| destination.routes.is_some()) {
+                Some(routes) => steps.extend(why::steps(routes, destination.port.port, &head, places)),
+                None => steps.push(Step::new(
+                    Stage::Route,
+                    "none is about this port: the Service itself",
+                )),
             }
-            None => steps.push(Step::new(
-                Stage::Route,
-                "none is about this port: the Service itself",
-            )),
         }
-    }
-    if let Target::Pod(direct, _) = &target {
-        let backend = |rule: &weft_engine::route::CompiledRule| {
-            let mut backends = rule.backends.iter();
-            backends.position(|each| chosen.is_some_and(|chosen| std::ptr::eq(each, chosen)))
-        };
-        let places = Chosen {
-            rule: rule.map(|rule| rule.index),
-            backend: rule.and_then(backend),
-        };
-        steps.extend(direct::request(scene.view, direct, &head, places));
+        Target::Listener(arrival) => {
+            let rule = route.ruled().map(|(table, _)| table);
+            super::gateway::request(arrival, &head, rule, places, steps)?;
+        }
+        Target::Pod(direct, _) => steps.extend(direct::request(scene.view, direct, &head, places)),
+        Target::Unknown(_) | Target::Unlearned(_) => {}
     }
     let origin = rule.map(|rule| &rule.origin);
     match &route.way {
@@ -320,7 +326,7 @@ fn connected(
 }
 
 /// An end before any endpoint.
-fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> Box<End> {
+pub(super) fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> Box<End> {
     let (why, remedy) = match (failure, invalid) {
         (Failure::NoRoute, _) => (
             "the Service has rules, and none matches".to_owned(),

@@ -43,10 +43,12 @@ pub struct Explainer {
     pub identity: Option<SpiffeId>,
     /// The pod's address.
     pub address: Option<IpAddr>,
+    /// It is a gateway: its requests are those of clients outside the mesh.
+    pub gateway: bool,
 }
 
 impl Explainer {
-    /// What would become of a request that the application sends.
+    /// What would become of a request that the application sends, or, where it is a gateway, a client.
     pub async fn outbound<B>(&self, body: B) -> Page
     where
         B: hyper::body::Body,
@@ -59,7 +61,12 @@ impl Explainer {
         if let Err(bad) = request.check() {
             return refused(&bad);
         }
-        if let Some(Wanted::Service(service)) = self.learn(&request).await {
+        // A gateway knows all that its rules lead to, and has no application.
+        let learnt = match self.gateway {
+            true => None,
+            false => self.learn(&request).await,
+        };
+        if let Some(Wanted::Service(service)) = learnt {
             let refused = self.demand.is_refused(&Wanted::Service(service.clone()));
             return pages::json(&super::unlearned(&service, refused));
         }
@@ -77,7 +84,8 @@ impl Explainer {
             draws: &RefCell::new(rng),
             wall: &|| self.wall.seconds(),
         };
-        pages::json(&super::outbound(&scene, self.clock.now(), &sender, &request))
+        let explain = if self.gateway { super::gateway } else { super::outbound };
+        pages::json(&explain(&scene, self.clock.now(), &sender, &request))
     }
 
     /// What would become of a request that arrives.

@@ -66,6 +66,29 @@ impl Arrival {
         self.port.as_ref().map_or(0, |port| port.bind)
     }
 
+    /// What is served on the port; `None`: nothing any more.
+    pub fn port(&self) -> Option<&Arc<Port>> {
+        self.port.as_ref()
+    }
+
+    /// Whose TLS the connection's is.
+    pub fn own(&self) -> Option<&Arc<Site>> {
+        self.site.as_ref()
+    }
+
+    /// The listener whose a host is, as [`hosts::name`] gives it.
+    ///
+    /// # Errors
+    /// [`Failure::NoRoute`] or [`Failure::Misdirected`].
+    pub fn listener(&self, host: &str) -> Result<&Arc<Site>, Failure> {
+        let found = self.port.as_ref().and_then(|port| port.site(host));
+        let site = found.ok_or(Failure::NoRoute)?;
+        if self.tls && !self.site.as_ref().is_some_and(|own| Arc::ptr_eq(own, site)) {
+            return Err(Failure::Misdirected);
+        }
+        Ok(site)
+    }
+
     /// The rule for a request: its table, and its place there.
     ///
     /// # Errors
@@ -76,11 +99,7 @@ impl Arrival {
             return Err(Failure::NoRoute);
         }
         let host = hosts::name(head.host);
-        let found = self.port.as_ref().and_then(|port| port.site(&host));
-        let site = found.ok_or(Failure::NoRoute)?;
-        if self.tls && !self.site.as_ref().is_some_and(|own| Arc::ptr_eq(own, site)) {
-            return Err(Failure::Misdirected);
-        }
+        let site = self.listener(&host)?;
         for table in site.tables(&host) {
             if let Found::Rule(rule) = table.find(site.listener.port, head) {
                 return Ok((table.clone(), rule.index));

@@ -45,8 +45,8 @@ pub fn listener(listener: &Listener) -> Value {
     })
 }
 
-/// Ingresses and Gateways write the same and mean something else.
-fn shown(host: &HostPattern) -> String {
+/// A host pattern. Ingresses and Gateways write the same and mean something else.
+pub fn shown(host: &HostPattern) -> String {
     match host {
         HostPattern::Label(_) => format!("{host} (one label)"),
         host => host.to_string(),

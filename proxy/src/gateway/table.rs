@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use weft_engine::route::{Choice, RouteTable};
 use weft_proto::model::{
-    ConnectionRule, Gateway, Listener, ListenerProtocol, RouteRule, Routes, ServiceName,
+    ConnectionRule, Gateway, Listener, ListenerProtocol, RouteRule, Routes, ServiceName, VirtualHost,
 };
 
 use super::certificates;
@@ -56,7 +56,8 @@ pub struct Site {
     pub listener: Listener,
     /// For TLS that ends here.
     pub tls: Option<Arc<ServerConfig>>,
-    hosts: Hosts<Arc<RouteTable>>,
+    /// With the place of each pattern among the listener's.
+    hosts: Hosts<(usize, Arc<RouteTable>)>,
     connections: Arc<RouteTable>,
     looks_at_fields: bool,
 }
@@ -156,34 +157,13 @@ impl Port {
 
 impl Site {
     fn compile(listener: &Listener, old: Option<&Arc<Self>>) -> Result<Self, Invalid> {
-        let service = ServiceName::new(&listener.origin.namespace, &listener.origin.name);
         let mut hosts = Hosts::default();
         let mut looks_at_fields = false;
         for (index, host) in listener.hosts.iter().enumerate() {
-            let everywhere = |rule: &RouteRule| RouteRule {
-                port: None,
-                ..rule.clone()
-            };
-            let routes = Routes {
-                service: service.clone(),
-                rules: host.rules.iter().map(everywhere).collect(),
-                connections: Vec::new(),
-                pods: Vec::new(),
-            };
-            let table = compile(&routes, &format!("hosts[{index}]."))?;
+            let table = compile(&requests(listener, host), &format!("hosts[{index}]."))?;
             looks_at_fields |= table.looks_at_fields();
-            hosts.add(&host.host, table);
+            hosts.add(&host.host, (index, table));
         }
-        let everywhere = |rule: &ConnectionRule| ConnectionRule {
-            port: None,
-            ..rule.clone()
-        };
-        let connections = Routes {
-            service,
-            rules: Vec::new(),
-            connections: listener.connections.iter().map(everywhere).collect(),
-            pods: Vec::new(),
-        };
         let kept = old.filter(|old| old.listener.certificates == listener.certificates);
         let tls = match (kept, &listener.certificates[..]) {
             (_, []) => None,
@@ -201,7 +181,7 @@ impl Site {
             listener: listener.clone(),
             tls,
             hosts,
-            connections: compile(&connections, "")?,
+            connections: compile(&connections(listener), "")?,
             looks_at_fields,
         })
     }
@@ -211,10 +191,26 @@ impl Site {
         &'a self,
         host: &'h str,
     ) -> impl Iterator<Item = &'a Arc<RouteTable>> + use<'a, 'h> {
-        self.hosts.covering(host)
+        self.hosts.covering(host).map(|(_, table)| table)
     }
 
-    /// Where a connection goes whose bytes are forwarded as they are. `name`: of its TLS hello; `address`: where it came in.
+    /// The same, as declared.
+    pub fn declared<'a, 'h>(
+        &'a self,
+        host: &'h str,
+    ) -> impl Iterator<Item = (&'a VirtualHost, &'a Arc<RouteTable>)> + use<'a, 'h> {
+        let covering = self.hosts.covering(host);
+        covering.filter_map(|(index, table)| Some((self.listener.hosts.get(*index)?, table)))
+    }
+
+    /// The rule and the backend of a connection whose bytes are forwarded as they are. `name`: of its TLS hello; `address`: where it came
+    /// in.
+    pub fn choice(&self, scene: &Scene<'_>, name: Option<&str>, address: IpAddr) -> Choice<'_> {
+        let port = self.listener.port;
+        scene.random(|rng| self.connections.connection(port, name, address, rng))
+    }
+
+    /// Where such a connection goes.
     ///
     /// # Errors
     /// [`Failure::NoRoute`] or [`Failure::NoBackend`].
@@ -224,12 +220,39 @@ impl Site {
         name: Option<&str>,
         address: IpAddr,
     ) -> Result<Target, Failure> {
-        let port = self.listener.port;
-        match scene.random(|rng| self.connections.connection(port, name, address, rng)) {
+        match self.choice(scene, name, address) {
             Choice::Rule { backend, .. } => at(scene.view, backend).ok_or(Failure::NoBackend),
             Choice::Service | Choice::NoMatch => Err(Failure::NoRoute),
             Choice::Answer { .. } | Choice::Unavailable { .. } => Err(Failure::NoBackend),
         }
+    }
+}
+
+/// Rules for requests, as routes of nobody's port: the listener's own is the one that counts.
+pub fn requests(listener: &Listener, host: &VirtualHost) -> Routes {
+    let everywhere = |rule: &RouteRule| RouteRule {
+        port: None,
+        ..rule.clone()
+    };
+    Routes {
+        service: ServiceName::new(&listener.origin.namespace, &listener.origin.name),
+        rules: host.rules.iter().map(everywhere).collect(),
+        connections: Vec::new(),
+        pods: Vec::new(),
+    }
+}
+
+/// The same for connections.
+pub fn connections(listener: &Listener) -> Routes {
+    let everywhere = |rule: &ConnectionRule| ConnectionRule {
+        port: None,
+        ..rule.clone()
+    };
+    Routes {
+        service: ServiceName::new(&listener.origin.namespace, &listener.origin.name),
+        rules: Vec::new(),
+        connections: listener.connections.iter().map(everywhere).collect(),
+        pods: Vec::new(),
     }
 }
 

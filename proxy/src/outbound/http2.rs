@@ -180,7 +180,7 @@ impl Outbound {
             .fields
             .get(request_id::NAME)
             .map(http::HeaderValue::as_bytes);
-        worker.remember(id, &line, || route.side(&target));
+        worker.remember(id, &line, || route.side(worker, &target));
         drop(counted);
     }
 

@@ -24,7 +24,7 @@ use crate::context::Worker;
 use crate::failure::Failure;
 use crate::gateway::arrival::Arrival;
 use crate::policy;
-use crate::recent::{Journal, Side};
+use crate::recent::{Entered, Journal, Side};
 use crate::upstream::call::{Place, Target};
 use crate::view::{Destination, Direct, View, Wanted};
 
@@ -356,14 +356,22 @@ impl Route {
         &self.journal
     }
 
-    /// The request's own side, to be remembered.
-    pub fn side(&self, own: &Target) -> Side {
+    /// The request's own side, to be remembered: policies are those in force now.
+    pub fn side(&self, worker: &Worker, own: &Target) -> Side {
+        let entered = match own {
+            Target::Listener(arrival) => Some(Box::new(Entered {
+                arrival: arrival.clone(),
+                policies: worker.view().policies.clone(),
+            })),
+            _ => None,
+        };
         let called = own.destination().map(|to| (to.service.clone(), to.port.port));
         let backend = match &self.way {
             Way::To(Target::Service(to)) => Some((to.service.clone(), to.port.port, to.subset.clone())),
             _ => None,
         };
         Side::Outbound {
+            entered,
             called,
             rule: self.rule.clone(),
             backend,
@@ -510,14 +518,6 @@ fn to(view: &View, own: Option<&Destination>, backend: &Backend) -> Way {
     }
 }
 
-/// The target that a backend is; `None`: there is no such thing.
-pub fn destination(worker: &Worker, backend: &Backend) -> Option<Target> {
-    at(&worker.view(), backend)
-}
-
-/// The same in a view.
-pub fn at(view: &View, backend: &Backend) -> Option<Target> {
-    if backend.invalid.is_some() {
 /// Whether a backend is what was called: of a pod's own address, the headless Service that the pod is behind.
 pub fn is_own(own: &Destination, backend: &Backend) -> bool {
     backend.invalid.is_none()
@@ -526,6 +526,14 @@ pub fn is_own(own: &Destination, backend: &Backend) -> bool {
         && backend.subset.as_deref() == own.subset.as_deref()
 }
 
+/// The target that a backend is; `None`: there is no such thing.
+pub fn destination(worker: &Worker, backend: &Backend) -> Option<Target> {
+    at(&worker.view(), backend)
+}
+
+/// The same in a view.
+pub fn at(view: &View, backend: &Backend) -> Option<Target> {
+    if backend.invalid.is_some() {
         return None;
     }
     let destination = view.backend(&backend.service, backend.port, backend.subset.as_deref())?;

@@ -23,6 +23,7 @@ use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
 use weft_proto::model::{Inbound, ServiceName};
 
+use crate::gateway::arrival::Arrival;
 use crate::identity::Peer;
 
 /// Requests that a sidecar remembers, unless it is told otherwise.
@@ -79,8 +80,10 @@ pub struct Note<'a> {
 /// Which side of a request the sidecar was on, and what was decided there.
 #[derive(Clone, Debug)]
 pub enum Side {
-    /// The caller's.
+    /// The caller's, or a gateway's.
     Outbound {
+        /// How it came in, where the sidecar is a gateway.
+        entered: Option<Box<Entered>>,
         /// The Service's port that was called, if one was.
         called: Option<(ServiceName, u16)>,
         /// The rule, by its place in the table.
@@ -101,6 +104,15 @@ pub enum Side {
         /// The policies under which it was decided.
         policies: Arc<PolicySet>,
     },
+}
+
+/// How a request of a client outside the mesh came in.
+#[derive(Clone, Debug)]
+pub struct Entered {
+    /// By which door, and what was served behind it.
+    pub arrival: Arc<Arrival>,
+    /// The policies of the gateway.
+    pub policies: Arc<PolicySet>,
 }
 
 /// As in [`Note`], owned.

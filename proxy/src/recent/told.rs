@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 use weft_engine::explain::{Considered, End, Explanation, Stage, Step, policy};
 use weft_engine::policy::{Operation, Peer};
 use weft_engine::{Reason, Tick};
-use weft_proto::model::Origin;
+use weft_proto::model::{Origin, ServiceName};
 
-use super::{Attempt, Remembered, Side};
+use super::{Attempt, Entered, Remembered, Side};
+use crate::explain::listener;
 use crate::failure::Failure;
 use crate::upstream::call::Place;
 
 /// A request that was served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Served {
-    /// `outbound`: the caller's side; `inbound`: the application's.
+    /// `outbound`: the caller's side; `gateway`: on the way in from outside the mesh; `inbound`: the application's side.
     pub direction: String,
     /// Milliseconds since it ended.
     pub ago_millis: u64,
@@ -39,6 +40,9 @@ pub struct Served {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<(String, String)>,
 }
+
+/// Said of what can't be told for certain.
+const CUT: &str = "the request's texts were too long to keep: this is decided by their begin";
 
 pub(super) fn served(one: &Remembered, now: Tick) -> Served {
     let mut served = Served {
@@ -63,6 +67,7 @@ pub(super) fn served(one: &Remembered, now: Tick) -> Served {
 fn outbound(one: &Remembered, served: &mut Served) {
     served.direction = "outbound".to_owned();
     let Side::Outbound {
+        entered,
         called,
         rule,
         backend,
@@ -72,11 +77,17 @@ fn outbound(one: &Remembered, served: &mut Served) {
         return;
     };
     let steps = &mut served.explanation.steps;
-    steps.push(match called {
-        Some((service, port)) => Step::new(Stage::Name, format!("Service {service}, port {port}"))
-            .because(&Origin::object("Service", &service.namespace, &service.name)),
-        None => Step::new(Stage::Name, "no Service's address"),
-    });
+    match entered {
+        Some(entered) => {
+            served.direction = "gateway".to_owned();
+            let refused = self::entered(one, entered, steps);
+            if let Some(end) = refused.filter(|_| matches!(one.flags, "UAEX" | "NR")) {
+                served.explanation.end = end;
+                return;
+            }
+        }
+        None => steps.push(called_service(called.as_ref())),
+    }
     if let Some((table, index)) = rule
         && let Some(rule) = table.rules().get(*index)
     {
@@ -139,6 +150,42 @@ fn outbound(one: &Remembered, served: &mut Served) {
     };
 }
 
+fn called_service(called: Option<&(ServiceName, u16)>) -> Step {
+    match called {
+        Some((service, port)) => Step::new(Stage::Name, format!("Service {service}, port {port}"))
+            .because(&Origin::object("Service", &service.namespace, &service.name)),
+        None => Step::new(Stage::Name, "no Service's address"),
+    }
+}
+
+/// What a gateway decided before any rule; the end, if there was one.
+fn entered(one: &Remembered, entered: &Entered, steps: &mut Vec<Step>) -> Option<End> {
+    let arrival = &entered.arrival;
+    let (host, port) = (one.part(2), arrival.bind());
+    let peer = Peer {
+        identity: None,
+        address: one.caller.ip(),
+    };
+    let operation = Operation {
+        method: one.part(1),
+        path: one.part(3),
+        host,
+    };
+    if let Some(site) = arrival.own() {
+        let listener = &site.listener;
+        steps.push(Step::new(Stage::Listener, listener.origin.to_string()).because(&listener.origin));
+    }
+    let (mut step, denied) = policy::decide(&entered.policies, &peer, port, Some(&operation));
+    if one.cut {
+        step = step.note(CUT);
+    }
+    steps.push(step);
+    match denied {
+        Some(end) => Some(end),
+        None => listener(arrival, host, steps).err().map(|end| *end),
+    }
+}
+
 fn attempt(one: &Attempt, last: bool) -> Considered {
     let reason = match one.reason {
         Some(Reason::Balanced) => "picked by the balancer",
@@ -198,7 +245,7 @@ fn inbound(one: &Remembered, served: &mut Served) {
     };
     let (mut step, denied) = policy::decide(policies, &peer, *port, Some(&operation));
     if one.cut {
-        step = step.note("the request's texts were too long to keep: this is decided by their begin");
+        step = step.note(CUT);
     }
     steps.push(step);
     end = end.or(denied);
