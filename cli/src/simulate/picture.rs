@@ -2,6 +2,9 @@
 //!
 //! Enters: a case. Leaves: SVG. Never: a name that isn't escaped; a font or script from elsewhere.
 
+/// Links between zones.
+mod links;
+
 use super::Case;
 use super::table::{place, rate};
 use super::town::Built;
@@ -11,7 +14,9 @@ use std::sync::Arc;
 use weft_engine::simulate::view::Place;
 use weft_engine::simulate::{Group, How, What};
 
-const ZONE_WIDTH: f64 = 250.0;
+const ZONE_WIDTH: f64 = 280.0;
+/// Letters of a row in a zone.
+const ROW_LETTERS: usize = 34;
 const ROW: f64 = 50.0;
 const HEAD: f64 = 40.0;
 const GAP: f64 = 46.0;
@@ -124,21 +129,15 @@ pub fn svg(case: &Case, built: &Built) -> String {
         boxes.push((region.clone(), start, x - start));
         x += GAP;
     }
-    // Links run below, each pair of zones on a level of its own.
-    let mut pairs: BTreeMap<(Place, Place), f64> = BTreeMap::new();
-    for link in view
-        .links
-        .iter()
-        .filter(|link| link.crosses_zones() && link.rate >= 0.05)
-    {
-        if let Some(from) = &link.from {
-            *pairs.entry((from.clone(), link.to.clone())).or_default() += link.rate;
-        }
-    }
+    let pairs = links::between(view);
+    let lines = links::lay(&pairs, &spots);
     let below = TOP + REGION_HEAD + height + 24.0;
-    let lines = pairs.len() as f64;
+    let levels = lines.iter().map(|line| line.level + 1).max().unwrap_or(0) as f64;
     let refused: f64 = view.refused.iter().map(|refused| refused.rate).sum();
-    let (width, tall) = ((x - GAP + MARGIN).max(640.0), below + lines * 34.0 + 84.0);
+    let (width, tall) = (
+        (x - GAP + MARGIN).max(640.0),
+        below + levels * links::LEVEL + 84.0,
+    );
     let mut out = String::new();
     let _ = write!(
         out,
@@ -173,44 +172,7 @@ pub fn svg(case: &Case, built: &Built) -> String {
     for (at, spot) in &spots {
         zone(&mut out, case, built, at, *spot, &zones[at]);
     }
-    let mut ends: BTreeMap<&Place, usize> = BTreeMap::new();
-    for (level, ((from, to), sum)) in pairs.iter().enumerate() {
-        let (start, end) = (spots[from], spots[to]);
-        let level = below + 10.0 + level as f64 * 34.0;
-        let mut offset = |at| {
-            let used = ends.entry(at).or_default();
-            *used += 1;
-            let step = (*used as f64 / 2.0).floor() * if used.is_multiple_of(2) { 1.0 } else { -1.0 };
-            (step * 22.0).clamp(-ZONE_WIDTH / 2.0 + 12.0, ZONE_WIDTH / 2.0 - 12.0)
-        };
-        let (ax, bx) = (start.middle().0 + offset(from), end.middle().0 + offset(to));
-        let bottom = start.y + start.height;
-        let far = from.0 != to.0;
-        let (stroke, marker) = if far {
-            ("#7a3fa0", "far")
-        } else {
-            ("#42546a", "arrow")
-        };
-        let thick = 1.5 + (sum / 200.0).min(3.0);
-        let turn = if bx > ax { 8.0 } else { -8.0 };
-        let middle = f64::midpoint(ax, bx);
-        let label = format!("{}/s", rate(*sum));
-        let half = 5.0 + label.len() as f64 * 4.0;
-        let _ = writeln!(
-            out,
-            r##"<path d="M{ax:.0} {bottom:.0}V{:.0}Q{ax:.0} {level:.0} {:.0} {level:.0}H{:.0}Q{bx:.0} {level:.0} {bx:.0} {:.0}V{:.0}" fill="none" stroke="{stroke}" stroke-width="{thick:.1}" marker-end="url(#{marker})"/>
-<rect x="{:.0}" y="{:.0}" width="{:.0}" height="20" rx="4" fill="#ffffff" stroke="{stroke}"/><text x="{middle:.0}" y="{:.0}" font-size="13" text-anchor="middle" fill="{stroke}">{label}</text>"##,
-            level - 8.0,
-            ax + turn,
-            bx - turn,
-            level - 8.0,
-            bottom + 2.0,
-            middle - half,
-            level - 10.0,
-            half * 2.0,
-            level + 5.0,
-        );
-    }
+    links::draw(&mut out, &lines, below);
     let foot = tall - 40.0;
     let most = view.refused.iter().max_by(|a, b| a.rate.total_cmp(&b.rate));
     let verdict = match most {
@@ -327,7 +289,11 @@ fn zone(out: &mut String, case: &Case, built: &Built, at: &Place, spot: Spot, ro
 <rect x="{left:.0}" y="{bar_top:.0}" width="{full:.0}" height="12" rx="3" fill="{bar}"/><rect x="{left:.0}" y="{bar_top:.0}" width="{filled:.1}" height="12" rx="3" fill="{colour}"/>"##,
             left = x + 12.0,
             base = top + 16.0,
-            name = short(service, 16),
+            name = short(
+                service,
+                ROW_LETTERS
+                    .saturating_sub(text.len() + up.to_string().len() + endpoints.to_string().len() + 8)
+            ),
             right = x + width - 12.0,
             bar_top = top + 23.0,
             filled = if dead { 0.0 } else { full * part },

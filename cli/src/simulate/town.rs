@@ -54,7 +54,12 @@ pub fn hint(town: &Town, what: &What) -> String {
         What::Service(_) => services.map(|service| service.service.name.to_string()).collect(),
         What::Pod(_) => town.pods.iter().map(|pod| pod.name.to_string()).collect(),
     };
-    match names.as_slice() {
+    instead(&names)
+}
+
+/// ` (there is a, b)`.
+fn instead(names: &[String]) -> String {
+    match names {
         [] => String::new(),
         some => {
             let more = if some.len() > 12 { ", …" } else { "" };
@@ -240,9 +245,15 @@ impl Builder<'_> {
         }
         match town.service(name) {
             Some(at) => Ok(town.pods_of(at)),
-            None => bail!("there is no workload and no Service {name} that could call{}", {
-                hint(town, &What::Service(name.clone()))
-            }),
+            None => {
+                let running = self.running.iter();
+                let named = running.map(|pod| format!("{}/{}", pod.name.namespace, pod.workload));
+                let named: BTreeSet<String> = named.collect();
+                bail!(
+                    "there is no workload and no Service {name} that could call{}",
+                    instead(&Vec::from_iter(named))
+                )
+            }
         }
     }
 
