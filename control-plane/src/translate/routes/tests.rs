@@ -368,3 +368,84 @@ fn expressions_of_one_service_are_bounded() {
     );
     assert_eq!(codes(&mesh), ["route-too-many"]);
 }
+
+#[test]
+fn a_host_that_names_a_pod_is_about_that_pod_of_a_headless_service() {
+    let headless = |address: &str| {
+        let metadata = Metadata::from_json(&json!({"namespace": "shop", "name": "ring"})).unwrap();
+        let spec = json!({"clusterIP": address, "ports": [{"name": "http", "port": 80}]});
+        let origin = Origin::object("Service", "shop", "ring");
+        let kind = kind::find("v1", "Service").unwrap();
+        Change::Put(Box::new(read(kind, &metadata, &json!({"spec": spec}), origin)))
+    };
+    let one = |name: &str, day: u8, host: &str| {
+        let route = json!([{"route": [{"destination": {"host": "web.shop.svc.cluster.local"}}]}]);
+        object(
+            ISTIO,
+            "VirtualService",
+            name,
+            day,
+            &json!({"hosts": [host], "http": route}),
+        )
+    };
+    let ring = ServiceName::new("shop", "ring");
+    // Who decides for the Service, and for its pods.
+    let found = |changes: Vec<Change>| {
+        let mesh = mesh(changes);
+        let translated = super::routes(&mesh, &mut Vec::new());
+        let routes = translated
+            .producer
+            .into_iter()
+            .find(|routes| routes.service == ring);
+        let said = |rules: &[RouteRule]| {
+            rules
+                .iter()
+                .map(|rule| rule.origin.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        let pods = |routes: &Routes| -> Vec<_> {
+            let pods = routes.pods.iter();
+            pods.map(|pod| (pod.hostname.to_string(), said(&pod.rules)))
+                .collect()
+        };
+        let told = codes(&mesh);
+        (routes.map(|routes| (said(&routes.rules), pods(&routes))), told)
+    };
+    let pod = |name: &str, by: &str| (name.to_owned(), vec![by.to_owned()]);
+    for (changes, wanted, told) in [
+        (
+            vec![headless("None"), one("shop/a", 1, "ring")],
+            Some((vec!["a".to_owned()], vec![])),
+            vec![],
+        ),
+        (
+            vec![headless("None"), one("shop/a", 1, "*.shop.svc.cluster.local")],
+            Some((vec!["a".to_owned()], vec![])),
+            vec![],
+        ),
+        // However old the other is.
+        (
+            vec![
+                headless("None"),
+                one("shop/a", 1, "ring"),
+                one("shop/b", 2, "ring-0.ring.shop.svc.cluster.local"),
+                one("shop/c", 3, "ring-0.ring"),
+            ],
+            Some((vec!["a".to_owned()], vec![pod("ring-0", "b")])),
+            vec!["virtual-service-shadowed"],
+        ),
+        (
+            vec![headless("None"), one("shop/a", 1, "ring-1.ring.shop")],
+            Some((vec![], vec![pod("ring-1", "a")])),
+            vec![],
+        ),
+        // Who calls a cluster address has chosen no pod.
+        (
+            vec![headless("10.96.0.77"), one("shop/a", 1, "ring-1.ring.shop")],
+            None,
+            vec!["virtual-service-host-missing"],
+        ),
+    ] {
+        assert_eq!(found(changes), (wanted, told));
+    }
+}

@@ -1,7 +1,8 @@
 use super::*;
 use std::time::Duration;
 use weft_proto::model::{
-    Backend, Endpoints, HostPattern, Listener, ListenerProtocol, Origin, RouteRule, Service, VirtualHost,
+    Backend, Endpoints, HostPattern, Listener, ListenerProtocol, Locality, Origin, Pod, RouteRule, Service,
+    VirtualHost, Workload,
 };
 
 const CART: &str = "shop/cart";
@@ -223,6 +224,54 @@ fn there_is_a_bound() {
     assert!(!interest.want(service("one-more")));
     assert!(interest.want(service("s7")));
     assert!(interest.want(Wanted::Pod("10.244.1.9".parse().unwrap())));
+}
+
+/// The pod at this address, behind these headless Services.
+fn pod(headless: &[&str]) -> Change {
+    put(Resource::Pod(Pod {
+        address: "10.244.1.9".parse().unwrap(),
+        workload: Workload::default(),
+        locality: Locality::default(),
+        identity: "spiffe://cluster.local/ns/shop/sa/ring".parse().unwrap(),
+        ports: Vec::new(),
+        plain: false,
+        exceptions: Vec::new(),
+        headless: headless.iter().map(|short| name(short)).collect(),
+    }))
+}
+
+#[test]
+fn a_pod_comes_into_view_with_the_services_whose_routes_hold_for_it() {
+    let mut interest = Interest::new(&[]);
+    let address = Wanted::Pod("10.244.1.9".parse().unwrap());
+    assert!(interest.want(address.clone()));
+    let now = interest.answer(Kind::Pod, vec![pod(&[])], &[]);
+    assert_eq!(told(&now), ["+Pod 10.244.1.9"]);
+    // One of them gets routes: what holds until all is known is what held.
+    assert!(
+        interest
+            .answer(Kind::Pod, vec![pod(&["ring", "peers"])], &[])
+            .is_empty()
+    );
+    assert_eq!(interest.names(Kind::Routes).len(), 2);
+    assert_eq!(told(&answer(&mut interest, "peers")).len(), 2);
+    interest.answer(Kind::Service, vec![object("ring")], &[]);
+    interest.answer(Kind::Endpoints, vec![endpoints("ring")], &[]);
+    let now = interest.answer(Kind::Routes, vec![routes("ring", &["away"])], &[]);
+    assert!(now.is_empty(), "{now:?}");
+    let now = told(&answer(&mut interest, "away"));
+    assert_eq!(now.len(), 6, "{now:?}");
+    assert_eq!(now.last().unwrap(), "+Pod 10.244.1.9");
+    // Who calls the pod uses them.
+    assert!(interest.give_up(|wanted, _| *wanted != address).is_empty());
+    // None has routes any more.
+    let now = interest.answer(Kind::Pod, vec![pod(&[])], &[]);
+    assert_eq!(told(&now), ["+Pod 10.244.1.9"]);
+    assert_eq!(interest.give_up(|wanted, _| *wanted != address).len(), 3);
+    // What can't be used isn't waited for.
+    assert!(interest.answer(Kind::Pod, vec![pod(&["odd"])], &[]).is_empty());
+    let now = interest.refuse(Kind::Service, ["shop/odd"].into_iter());
+    assert_eq!(told(&now), ["+Pod 10.244.1.9"]);
 }
 
 /// A gateway that leads to these Services.
