@@ -11,6 +11,7 @@ use crate::health::Checks;
 use crate::latency::{Average, Ratio};
 use crate::outlier::{CAUSES, Cause, Change, Gate, Rules, Window};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use weft_proto::model::{Distance, Health, Locality, SpiffeId, Traffic, Workload};
@@ -44,8 +45,8 @@ pub struct EndpointState {
     pub address: SocketAddr,
     /// What its sidecar must prove; `None`: no sidecar, plain text. Endpoints with the same one share it.
     pub identity: Option<Arc<SpiffeId>>,
-    /// Which pod; the uid is left out, for `pod` tells as much.
-    pub workload: Workload,
+    /// Which pod.
+    pub workload: PodName,
     /// A hash of the pod's name and uid: another pod at the same address is another endpoint.
     pub(crate) pod: u64,
     /// Where it runs. Endpoints in the same place share it.
@@ -58,6 +59,15 @@ pub struct EndpointState {
     /// Readiness as the control plane knows it.
     pub health: Health,
     pub(crate) live: Arc<Live>,
+}
+
+/// A pod, and what people call it. The uid is left out: a hash tells as much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName {
+    /// The pod's name.
+    pub pod: Arc<str>,
+    /// All else: endpoints with the same names share it.
+    others: Arc<Workload>,
 }
 
 /// Index of a tier, if any.
@@ -140,6 +150,34 @@ pub struct EndpointReport {
     pub ejected_until: Option<Tick>,
     /// Ejections in a row.
     pub ejections: u32,
+}
+
+impl PodName {
+    /// `others` has neither pod nor uid.
+    pub(crate) fn new(pod: &Arc<str>, others: Arc<Workload>) -> Self {
+        let pod = Arc::clone(pod);
+        Self { pod, others }
+    }
+
+    pub(crate) fn others(&self) -> &Arc<Workload> {
+        &self.others
+    }
+
+    /// All names in one.
+    pub fn to_workload(&self) -> Workload {
+        Workload {
+            pod: Arc::clone(&self.pod),
+            ..(*self.others).clone()
+        }
+    }
+}
+
+impl Deref for PodName {
+    type Target = Workload;
+
+    fn deref(&self) -> &Workload {
+        &self.others
+    }
 }
 
 impl EndpointState {

@@ -61,7 +61,7 @@ pub mod explain;
 pub mod simulate;
 
 pub use cluster::{Caller, Cluster, Family, Plan, Settings};
-pub use endpoint::{EndpointId, EndpointState};
+pub use endpoint::{EndpointId, EndpointState, PodName};
 pub use flight::{InFlight, Outcome};
 pub use invalid::Invalid;
 pub use pick::{Class, NoEndpoint, Picked, Reason, Tried, Wish};

@@ -51,6 +51,7 @@ fn remembered() {
                 at: Tick::from_millis(7),
                 caller: "10.244.0.9:40000".parse().unwrap(),
                 side: Side::Outbound {
+                    entered: None,
                     called: Some((service.clone(), 80)),
                     rule: None,
                     backend: None,

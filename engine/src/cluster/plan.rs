@@ -7,7 +7,7 @@ use super::Cluster;
 use crate::Tick;
 use crate::balance::{self, Tier};
 use crate::cell::{AtomicBool, AtomicU64};
-use crate::endpoint::{EndpointId, EndpointState, Level, Live, Shared};
+use crate::endpoint::{EndpointId, EndpointState, Level, Live, PodName, Shared};
 use crate::locality::Map;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -119,7 +119,11 @@ impl Cluster {
                 continue;
             };
             let old = known.get(&(pod(endpoint), address)).copied();
-            let parts = (interned.identity(endpoint), interned.locality(endpoint));
+            let parts = Shares {
+                identity: interned.identity(endpoint),
+                locality: interned.locality(endpoint),
+                names: interned.names(endpoint),
+            };
             let state = cluster.state(
                 endpoint,
                 address,
@@ -151,7 +155,11 @@ impl Cluster {
         address: SocketAddr,
         local: &Locality,
         tier: Option<usize>,
-        (identity, locality): (Option<Arc<SpiffeId>>, Arc<Locality>),
+        Shares {
+            identity,
+            locality,
+            names,
+        }: Shares,
         old: Option<&Arc<EndpointState>>,
     ) -> Arc<EndpointState> {
         let live = match old {
@@ -161,15 +169,16 @@ impl Cluster {
                 Arc::new(Live::new(id, Arc::clone(&self.shared)))
             }
         };
+        // A text that is there already is kept.
+        let same = old.map(|old| &old.workload.pod);
+        let text = same.filter(|same| **same == endpoint.workload.pod);
+        let text = text.unwrap_or(&endpoint.workload.pod);
         live.tier.store(tier.unwrap_or_default() as u8, Relaxed);
         let state = EndpointState {
             id: live.id,
             address,
             identity,
-            workload: Workload {
-                pod_uid: Arc::default(),
-                ..endpoint.workload.clone()
-            },
+            workload: PodName::new(text, names),
             pod: pod(endpoint),
             distance: local.distance(&locality),
             locality,
@@ -223,6 +232,15 @@ fn pod(endpoint: &Endpoint) -> u64 {
 struct Interned {
     identities: HashMap<SpiffeId, Arc<SpiffeId>>,
     localities: HashMap<Locality, Arc<Locality>>,
+    names: HashMap<Workload, Arc<Workload>>,
+}
+
+/// What an endpoint has in common with others.
+struct Shares {
+    identity: Option<Arc<SpiffeId>>,
+    locality: Arc<Locality>,
+    /// Without pod and uid.
+    names: Arc<Workload>,
 }
 
 impl Interned {
@@ -240,8 +258,24 @@ impl Interned {
                 .localities
                 .entry((**locality).clone())
                 .or_insert_with(|| Arc::clone(locality));
+            let names = endpoint.workload.others();
+            interned
+                .names
+                .entry((**names).clone())
+                .or_insert_with(|| Arc::clone(names));
         }
         interned
+    }
+
+    fn names(&mut self, endpoint: &Endpoint) -> Arc<Workload> {
+        let names = Workload {
+            pod: Arc::default(),
+            pod_uid: Arc::default(),
+            ..endpoint.workload.clone()
+        };
+        let shared = self.names.entry(names);
+        let names = shared.key().clone();
+        Arc::clone(shared.or_insert_with(|| Arc::new(names)))
     }
 
     fn identity(&mut self, endpoint: &Endpoint) -> Option<Arc<SpiffeId>> {

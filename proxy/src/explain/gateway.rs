@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::gateway::arrival::{Arrival, Door};
 use crate::gateway::table::{self, Port, Site, Spoken, Table};
 use crate::gateway::{hosts, page};
-use crate::outbound::route::at;
+use crate::outbound::backend::at;
 use crate::outbound::scene::Scene;
 use crate::upstream::call::Target;
 

@@ -18,7 +18,8 @@ use super::{direct, Hop, Sender, Told};
 use crate::failure::Failure;
 use crate::outbound::answer::Answer;
 use crate::outbound::connection;
-use crate::outbound::route::{Route, Way, at, is_own};
+use crate::outbound::backend::{at, is_own};
+use crate::outbound::route::{Route, Way};
 use crate::outbound::scene::Scene;
 use crate::upstream::call::{Place, Target};
 

@@ -16,7 +16,7 @@ use weft_proto::model::{
 use super::certificates;
 use super::hosts::Hosts;
 use crate::failure::Failure;
-use crate::outbound::route::at;
+use crate::outbound::backend::at;
 use crate::outbound::scene::Scene;
 use crate::upstream::call::Target;
 

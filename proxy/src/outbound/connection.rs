@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use weft_engine::route::{Choice, RouteTable};
 use weft_proto::model::{Protocol, ServicePort};
 
-use super::route::{at, is_own};
+use super::backend::{at, is_own};
 use super::scene::Scene;
 use crate::context::Worker;
 use crate::detect;

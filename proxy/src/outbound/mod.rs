@@ -9,6 +9,8 @@
 
 /// Answers of the sidecar's own, because a rule says so.
 pub mod answer;
+/// What a rule's backend means.
+pub mod backend;
 /// Which backend an opaque connection takes.
 pub mod connection;
 /// By which way a client came.

@@ -14,19 +14,22 @@ use weft_engine::policy::Operation;
 use weft_engine::retry;
 use weft_engine::route::session::{self, Held};
 use weft_engine::route::{Choice, CompiledRule, Fields, Found, RequestHead, RouteTable, fault};
-use weft_proto::model::{Backend, HeaderChanges, Mirror};
+use weft_proto::model::Backend;
 
 use super::answer::Answer;
+use super::backend::{at, is_own};
 use super::scene::Scene;
 use super::sticky;
-use crate::changes::Changes;
 use crate::context::Worker;
 use crate::failure::Failure;
 use crate::gateway::arrival::Arrival;
 use crate::policy;
 use crate::recent::{Entered, Journal, Side};
-use crate::upstream::call::{Place, Target};
+use crate::upstream::call::Target;
 use crate::view::{Destination, Direct, View, Wanted};
+
+/// What is sent and answered otherwise than it came.
+mod edit;
 
 /// What becomes of a request, and under which bounds.
 #[derive(Debug)]
@@ -422,89 +425,6 @@ impl Route {
     pub fn wish(&self) -> Wish {
         self.wish
     }
-
-    /// The host to send instead of the request's.
-    pub fn host(&self) -> Option<&str> {
-        let backend = self.chosen();
-        let own = backend.and_then(|backend| {
-            let set = &backend.request_headers.set;
-            set.iter().rfind(|(name, _)| &**name == "host")
-        });
-        match own {
-            Some((_, host)) => Some(host),
-            None => self.rule()?.host.as_deref(),
-        }
-    }
-
-    /// The path and query to send instead of the request's.
-    pub fn path(&self) -> Option<&str> {
-        self.extra.as_ref()?.path.as_deref()
-    }
-
-    /// Changes to the request's fields.
-    pub fn request_changes(&self) -> Changes<'_> {
-        let Some(rule) = self.rule() else {
-            return Changes::NONE;
-        };
-        let backend = self.chosen().map(|backend| &backend.request_headers);
-        Changes::new([Some(&rule.request_headers), backend, None])
-    }
-
-    /// Changes to the response's fields; [`Route::told`] may add to them.
-    pub fn response_changes(&self) -> Changes<'_> {
-        let Some(rule) = self.rule() else {
-            return Changes::NONE;
-        };
-        let backend = self.chosen().map(|backend| &backend.response_headers);
-        Changes::new([Some(&rule.response_headers), backend, None])
-    }
-
-    /// What the client is told besides, now that an endpoint answered.
-    pub fn told(&self, worker: &Worker, place: &Place, own: &Target) -> Option<HeaderChanges> {
-        let to = match (self.target(own), place) {
-            (Target::Service(to), Place::Picked(_)) => Some(to),
-            _ => None,
-        };
-        let of_rule = self.rule().and_then(|rule| rule.session.as_ref());
-        let session = to.and_then(|to| Some((to, of_rule.or(to.traffic.session.as_ref())?)));
-        if session.is_none() && self.extra.is_none() {
-            return None;
-        }
-        let extra = self.extra.as_deref();
-        let mut changes = HeaderChanges::default();
-        if let Some((to, session)) = session {
-            let before = extra.and_then(|extra| extra.held.as_ref());
-            let now = worker.wall();
-            changes =
-                sticky::tell(session, before, sticky::backend(to), place.address(), now).unwrap_or_default();
-        }
-        if let Some(extra) = extra {
-            for (name, value) in &extra.cors {
-                // Others may have named what it varies by.
-                let list = if &**name == "vary" {
-                    &mut changes.add
-                } else {
-                    &mut changes.set
-                };
-                list.push((name.clone(), value.clone()));
-            }
-            if let Some(cookie) = &extra.cookie {
-                changes.add.push(("set-cookie".into(), cookie.clone()));
-            }
-        }
-        Some(changes)
-    }
-
-    /// Whether copies go somewhere.
-    pub fn is_mirrored(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| !extra.mirrors.is_empty())
-    }
-
-    /// Where copies go.
-    pub fn mirrors(&self) -> impl Iterator<Item = &Mirror> {
-        let wanted = self.extra.iter().flat_map(|extra| &extra.mirrors);
-        wanted.filter_map(|index| self.rule()?.mirrors.get(*index))
-    }
 }
 
 /// The way to a backend.
@@ -516,26 +436,4 @@ fn to(view: &View, own: Option<&Destination>, backend: &Backend) -> Way {
         Some(target) => Way::To(target),
         None => Way::Refuse(Failure::NoBackend),
     }
-}
-
-/// Whether a backend is what was called: of a pod's own address, the headless Service that the pod is behind.
-pub fn is_own(own: &Destination, backend: &Backend) -> bool {
-    backend.invalid.is_none()
-        && backend.service == own.service
-        && backend.port == own.port.port
-        && backend.subset.as_deref() == own.subset.as_deref()
-}
-
-/// The target that a backend is; `None`: there is no such thing.
-pub fn destination(worker: &Worker, backend: &Backend) -> Option<Target> {
-    at(&worker.view(), backend)
-}
-
-/// The same in a view.
-pub fn at(view: &View, backend: &Backend) -> Option<Target> {
-    if backend.invalid.is_some() {
-        return None;
-    }
-    let destination = view.backend(&backend.service, backend.port, backend.subset.as_deref())?;
-    Some(Target::Service(destination.clone()))
 }

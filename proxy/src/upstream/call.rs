@@ -137,10 +137,10 @@ impl Place {
     }
 
     /// The pod.
-    pub fn workload(&self) -> Option<&Workload> {
+    pub fn workload(&self) -> Option<Workload> {
         match self {
-            Self::Picked(state) => Some(&state.workload),
-            Self::Pod(endpoint, _) => Some(&endpoint.workload),
+            Self::Picked(state) => Some(state.workload.to_workload()),
+            Self::Pod(endpoint, _) => Some(endpoint.workload.clone()),
             Self::Unknown(_) => None,
         }
     }
@@ -149,7 +149,11 @@ impl Place {
     pub fn key(&self) -> Option<usize> {
         match self {
             Self::Picked(state) => Some(Arc::as_ptr(state) as usize),
-            Self::Pod(endpoint, _) => Some(Arc::as_ptr(endpoint) as usize),
+            // All that is made of one pod shares its name. Odd with an identity: a text begins at an even place.
+            Self::Pod(endpoint, _) => {
+                let name = endpoint.workload.pod.as_ptr() as usize;
+                Some(name | usize::from(endpoint.identity.is_some()))
+            }
             Self::Unknown(_) => None,
         }
     }

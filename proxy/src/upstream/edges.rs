@@ -43,7 +43,7 @@ pub fn of(worker: &Worker, place: &Place, called: Called<'_>) -> Arc<Edge> {
     if let Some((_, edge)) = worker.edges.borrow().known.get(&key) {
         return edge.clone();
     }
-    let workload = place.workload().cloned().unwrap_or_default();
+    let workload = place.workload().unwrap_or_default();
     let labels = labels(worker, &workload, place.identity(), called);
     let edge = worker.shared.telemetry.edge(&labels);
     worker

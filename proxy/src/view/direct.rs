@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use weft_engine::route::{RouteTable, without_port};
-use weft_proto::model::Endpoint;
+use weft_proto::model::{Endpoint, ServiceName};
 
-use super::{Destination, Names, Pod, View};
+use super::members::Member;
+use super::{Destination, Names, View};
 
 /// A pod that was addressed directly.
 #[derive(Clone, Debug)]
@@ -33,24 +34,27 @@ pub struct Behind {
 }
 
 impl Direct {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, destination: Option<&Arc<Destination>>) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>, destination: Option<&Arc<Destination>>) -> Self {
         Self {
-            endpoint: endpoint.clone(),
+            endpoint,
             destination: destination.cloned(),
             behind: Vec::new(),
         }
     }
 
-    /// Finds the headless Services among those that have the pod.
-    pub(super) fn behind(&mut self, names: &Names, pods: &[Pod], port: u16) {
+    /// Looks for the port in the headless Services that have the pod.
+    pub(super) fn behind<'a>(
+        &mut self,
+        names: &Names,
+        pods: impl Iterator<Item = (&'a ServiceName, &'a Member)>,
+        port: u16,
+    ) {
         let mut found: Vec<Behind> = Vec::new();
-        for pod in pods {
-            let entry = names.services.get(&pod.service);
-            let Some(entry) = entry.filter(|entry| entry.service.addresses.is_empty()) else {
+        for (service, member) in pods {
+            let Some(entry) = names.services.get(service) else {
                 continue;
             };
-            let ports = &pod.endpoint.ports;
-            let leads = ports.iter().filter(|(_, target)| *target == port);
+            let leads = member.ports().iter().filter(|(_, target)| *target == port);
             // Of several ports that lead there the one of the same number: who calls a pod names the pod's.
             let Some((own, _)) = leads.min_by_key(|(own, _)| (*own != port, *own)) else {
                 continue;
@@ -59,11 +63,11 @@ impl Direct {
                 continue;
             };
             let table = entry.table.as_ref();
-            let hostname = &pod.endpoint.hostname;
+            let hostname = member.hostname();
             let table = table.map(|table| table.of_pod(hostname).unwrap_or(table));
             found.push(Behind {
                 destination: destination.clone(),
-                hostname: hostname.clone(),
+                hostname: hostname.into(),
                 routes: table
                     .filter(|table| table.applies(*own) || table.connects(*own))
                     .cloned(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use weft_engine::{Caller, Cluster, Plan, Settings};
-use weft_proto::model::{Endpoint, Endpoints, Health, Pod, ServicePort, Traffic};
+use weft_proto::model::{Endpoint, Endpoints, Health, Pod, ServiceName, ServicePort, Traffic};
 
 use super::{Destination, Direct, Usage};
 use crate::clock::Clock;
@@ -90,6 +90,11 @@ impl Known {
         }
     }
 
+    /// Headless Services whose rules may hold for its callers.
+    pub(super) fn headless(&self) -> &[ServiceName] {
+        &self.pod.headless
+    }
+
     /// Whom to expect at a port, and the Service that says what is spoken there.
     pub(super) fn at(&self, port: u16) -> Direct {
         let endpoint = match self.pod.is_plain(port) {
@@ -100,6 +105,6 @@ impl Known {
             .destinations
             .iter()
             .find(|destination| destination.port.port == port);
-        Direct::new(endpoint, destination)
+        Direct::new(endpoint.clone(), destination)
     }
 }

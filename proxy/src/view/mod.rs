@@ -15,6 +15,8 @@ mod directory;
 mod known;
 mod members;
 mod parts;
+/// Uids of pods in few bytes.
+mod uid;
 mod usage;
 mod writer;
 
@@ -30,7 +32,7 @@ use weft_engine::Cluster;
 use weft_engine::limit::RateLimits;
 use weft_engine::policy::PolicySet;
 use weft_engine::route::RouteTable;
-use weft_proto::model::{Endpoint, Inbound, Routes, Service, ServiceName, ServicePort, Traffic};
+use weft_proto::model::{Inbound, Routes, Service, ServiceName, ServicePort, Traffic};
 
 use crate::gateway::table::Table;
 pub use direct::{Behind, Direct};
@@ -131,15 +133,6 @@ pub struct Destination {
     cluster: Arc<ArcSwap<Cluster>>,
 }
 
-/// A pod that is behind a Service.
-#[derive(Clone, Debug)]
-pub struct Pod {
-    /// The Service.
-    pub service: ServiceName,
-    /// The pod.
-    pub endpoint: Arc<Endpoint>,
-}
-
 impl Views {
     /// The view now. Don't hold the guard over an await: clone what is needed.
     pub fn load(&self) -> Guard<Arc<View>> {
@@ -228,8 +221,8 @@ impl View {
         if let Some(known) = self.known.get(&address) {
             return Some(&known.usage);
         }
-        let pod = self.pods.get(&address)?.first()?;
-        Some(&self.names.services.get(&pod.service)?.usage)
+        let (service, _) = self.pods.at(address).next()?;
+        Some(&self.names.services.get(service)?.usage)
     }
 
     /// Every name of the mesh.
@@ -242,24 +235,34 @@ impl View {
         if let Some(known) = self.known.get(&address.to_canonical()) {
             return Some(known.at(port));
         }
-        let pods = self.pods.get(&address.to_canonical())?;
-        for pod in pods.iter() {
-            for (service_port, target) in &pod.endpoint.ports {
+        for (service, member) in self.pods.at(address) {
+            for (service_port, target) in member.ports() {
                 if *target == port
-                    && let Some(destination) = self.backend(&pod.service, *service_port, None)
+                    && let Some(destination) = self.backend(service, *service_port, None)
                 {
-                    return Some(Direct::new(&pod.endpoint, Some(destination)));
+                    return Some(Direct::new(Arc::new(member.endpoint()), Some(destination)));
                 }
             }
         }
-        pods.first().map(|pod| Direct::new(&pod.endpoint, None))
+        let (_, first) = self.pods.at(address).next()?;
+        Some(Direct::new(Arc::new(first.endpoint()), None))
     }
 
-    /// As [`View::pod`], for who connects to it: with the headless Services whose rules may hold.
+    /// As [`View::pod`], for who connects to it: with the headless Services whose rules may hold, as the control plane says of the pod.
     pub fn direct(&self, address: IpAddr, port: u16) -> Option<Direct> {
         let mut direct = self.pod(address, port)?;
-        let pods = self.pods.get(&address.to_canonical());
-        direct.behind(&self.names, pods.map_or(&[], |pods| pods), port);
+        let known = self.known.get(&address.to_canonical());
+        if let Some(headless) = known
+            .map(|known| known.headless())
+            .filter(|names| !names.is_empty())
+        {
+            let pods = self.pods.at(address);
+            direct.behind(
+                &self.names,
+                pods.filter(|(name, _)| headless.contains(name)),
+                port,
+            );
+        }
         Some(direct)
     }
 

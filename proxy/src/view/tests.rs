@@ -2,7 +2,7 @@ use super::*;
 use crate::clock::Clock;
 use std::net::SocketAddr;
 use weft_proto::model::{
-    Backend, Endpoints, Health, Locality, Origin, Policy, Protocol, RouteRule, Workload,
+    Backend, Endpoint, Endpoints, Health, Locality, Origin, PodRoutes, Policy, Protocol, RouteRule, Workload,
 };
 use weft_proto::resource::{Kind, Resource};
 
@@ -270,4 +270,128 @@ async fn the_workload_is_shown_once_everything_is_known() {
     assert!(views.load().configured(), "one can't be without");
     writer.apply([Change::Remove(Kind::Policy, "shop/deny-all".into())]);
     assert!(views.load().policies.is_empty());
+}
+
+/// Routes with a rule for the Service, and one for a pod of it.
+fn routes(short: &str, hostname: &str) -> Routes {
+    let rule = || RouteRule {
+        backends: vec![Backend::new(name(short), 80, 1)],
+        ..RouteRule::default()
+    };
+    Routes {
+        service: name(short),
+        rules: vec![rule()],
+        connections: Vec::new(),
+        pods: vec![PodRoutes {
+            hostname: hostname.into(),
+            rules: vec![rule(), rule()],
+            connections: Vec::new(),
+        }],
+    }
+}
+
+#[tokio::test]
+async fn a_pod_obeys_the_headless_service_that_is_meant_among_those_that_have_it() {
+    let mut writer = writer();
+    let views = writer.views();
+    let headless = |short: &str| {
+        let mut service = service(short, "10.96.0.7", &[80, 81]);
+        service.addresses.clear();
+        put(Resource::Service(service))
+    };
+    let behind = |short: &str| {
+        let mut endpoints = endpoints(short, &[("ring-0", "10.244.1.5"), ("ring-1", "10.244.1.6")]);
+        for endpoint in &mut endpoints.endpoints {
+            endpoint.hostname = endpoint.workload.pod.clone();
+        }
+        put(Resource::Endpoints(endpoints))
+    };
+    // The Service, and how many rules hold.
+    let meant = |address: &str, port: u16, host: &str| {
+        let view = views.load();
+        let direct = view.direct(address.parse().unwrap(), port).unwrap();
+        let behind = direct.meant(&view, host)?;
+        let rules = behind.routes.as_ref().map_or(0, |table| table.rules().len());
+        Some((behind.destination.service.name.to_string(), rules))
+    };
+    let of = |short: &str, rules: usize| Some((short.to_owned(), rules));
+    let pods = |headless: &[&str]| {
+        ["10.244.1.5", "10.244.1.6"].map(|address| {
+            put(Resource::Pod(weft_proto::model::Pod {
+                address: address.parse().unwrap(),
+                workload: Workload::default(),
+                locality: Locality::default(),
+                identity: "spiffe://cluster.local/ns/shop/sa/ring".parse().unwrap(),
+                ports: Vec::new(),
+                plain: false,
+                exceptions: Vec::new(),
+                headless: headless.iter().map(|short| name(short)).collect(),
+            }))
+        })
+    };
+    writer.apply([
+        put(Resource::Service(service("web", "10.96.0.7", &[80]))),
+        behind("web"),
+        headless("ring"),
+        behind("ring"),
+    ]);
+    writer.apply(pods(&["ring"]));
+    assert_eq!(meant("10.244.1.5", 8080, "ring"), None, "nobody has rules");
+    writer.apply([put(Resource::Routes(routes("ring", "ring-0")))]);
+    for host in ["ring", "web", "evil.example", ""] {
+        assert_eq!(
+            meant("10.244.1.5", 8080, host),
+            of("ring", 2),
+            "{host}: its own rules"
+        );
+        assert_eq!(
+            meant("10.244.1.6", 8080, host),
+            of("ring", 1),
+            "{host}: the Service's"
+        );
+        assert_eq!(meant("10.244.1.6", 9999, host), None, "{host}: no port of it");
+    }
+    writer.apply([headless("peers"), behind("peers")]);
+    assert_eq!(
+        meant("10.244.1.6", 8080, "peers"),
+        of("ring", 1),
+        "it isn't told of them yet"
+    );
+    writer.apply(pods(&["peers", "ring"]));
+    for (host, wanted) in [
+        ("ring", of("ring", 1)),
+        ("RING.shop.svc.cluster.local.:8080", of("ring", 1)),
+        ("ring-1.ring.shop:8080", of("ring", 1)),
+        ("peers.shop.svc", of("peers", 0)),
+        ("ring-1.peers", of("peers", 0)),
+        // Another pod's name, another Service, a Service that doesn't have the pod, nothing.
+        ("ring-0.ring", None),
+        ("web", None),
+        ("evil.example", None),
+        ("10.244.1.6:8080", None),
+        ("", None),
+    ] {
+        assert_eq!(meant("10.244.1.6", 8080, host), wanted, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn which_headless_services_a_pod_is_behind_is_asked_for_though_one_is_known() {
+    let mut writer = writer();
+    let views = writer.views();
+    let network = weft_proto::model::names::Network::of("10.244.1.0".parse().unwrap());
+    let names = weft_proto::model::Names::new(0, [], [network]).unwrap();
+    writer.apply([
+        put(Resource::Names(names)),
+        put(Resource::Service(service("cart", "10.96.0.7", &[80]))),
+        put(Resource::Endpoints(endpoints(
+            "cart",
+            &[("cart-1", "10.244.1.5")],
+        ))),
+    ]);
+    let address = "10.244.1.5".parse().unwrap();
+    let missing = views.load().missing(address).map(|missing| missing.wanted);
+    assert_eq!(missing, Some(Wanted::Pod(address)));
+    writer.apply([Change::Absent(Wanted::Pod(address))]);
+    assert_eq!(views.load().missing(address), None);
 }

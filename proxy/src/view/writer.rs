@@ -18,8 +18,9 @@ use weft_proto::model::{Gateway, Inbound, Locality, Names as Shard, Policy, Rout
 use weft_proto::resource::{Kind, Resource};
 
 use super::known::Known;
+use super::members::Pods;
 use super::parts::Parts;
-use super::{Directory, Names, Shared, Usage, View, Views, Wanted, members};
+use super::{Directory, Names, Shared, Usage, View, Views, Wanted};
 use crate::clock::Clock;
 use crate::gateway::table::Table;
 
@@ -121,8 +122,8 @@ struct Dirty {
     absent: bool,
     /// Services whose clusters are to be built.
     clusters: BTreeSet<ServiceName>,
-    /// Services whose pods may be others.
-    pods: BTreeSet<ServiceName>,
+    /// Services may have other pods.
+    pods: bool,
 }
 
 impl Writer {
@@ -213,7 +214,7 @@ impl Writer {
             Wanted::Service(name) => {
                 if self.services.remove(name).is_some() {
                     dirty.names = true;
-                    dirty.pods.insert(name.clone());
+                    dirty.pods = true;
                 }
             }
             Wanted::Pod(address) => dirty.known |= self.known.remove(address).is_some(),
@@ -279,7 +280,7 @@ impl Writer {
                 // A Service is reachable once its endpoints are known, so that no caller meets an empty one meanwhile.
                 dirty.names |= parts.endpoints.is_none();
                 parts.endpoints.get_or_insert_default().put(endpoints);
-                dirty.pods.insert(name.clone());
+                dirty.pods = true;
                 dirty.clusters.insert(name);
             }
         }
@@ -313,7 +314,7 @@ impl Writer {
                     Kind::Routes => parts.routes = None,
                     _ => {
                         parts.endpoints = None;
-                        dirty.pods.insert(service.clone());
+                        dirty.pods = true;
                     }
                 }
                 if parts.service.is_none() {
@@ -355,12 +356,12 @@ impl Writer {
         } else {
             old.names.clone()
         };
-        let pods = if dirty.pods.is_empty() {
-            old.pods.clone()
+        let pods = if dirty.pods {
+            let all = self.services.iter();
+            let all = all.filter_map(|(name, parts)| Some((name, parts.endpoints.as_ref()?)));
+            Arc::new(Pods::new(all))
         } else {
-            let members = |name| self.services.get(name).and_then(|parts| parts.endpoints.as_ref());
-            let changed = dirty.pods.iter().map(|name| (name, members(name)));
-            Arc::new(members::pods(&old.pods, &changed.collect()))
+            old.pods.clone()
         };
         let known = match dirty.known {
             true => Arc::new(self.known.clone()),

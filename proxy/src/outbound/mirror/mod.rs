@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use weft_engine::{Class, Wish, retry};
 
-use super::route::destination;
+use super::backend::destination;
 use crate::context::Worker;
 use crate::upstream::call::{Ask, Target};
 use weft_proto::model::Mirror;
