@@ -1,8 +1,10 @@
 //! What an object refers to and isn't there, as the mesh is now. It may come later: nobody is refused for it.
 
 use crate::mesh::{
-    Action, BackendRef, Diagnostic, Item, Labels, Mesh, Pod, Selection, host, in_namespace, object,
+    Action, BackendRef, Diagnostic, Item, Labels, Mesh, Pod, Selection, VirtualService, host, in_namespace,
+    object,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use weft_proto::model::{Origin, ServiceName};
 
@@ -37,6 +39,11 @@ pub(super) fn findings(mesh: &Mesh, item: &Item) -> Vec<Diagnostic> {
             let connections = one.connections.iter().flat_map(|rule| &rule.backends);
             for backend in requests.chain(connections) {
                 findings.extend(referred(mesh, &one.origin, backend));
+            }
+            for rule in &one.http {
+                if let Some(name) = &rule.delegate {
+                    findings.extend(delegate(mesh, one, name, &format!("{}.delegate", rule.field)));
+                }
             }
         }
         Item::DestinationRule(rule) => {
@@ -83,6 +90,34 @@ fn referred(mesh: &Mesh, origin: &Origin, backend: &BackendRef) -> Option<Diagno
         Ok(name) => service(mesh, origin, &name, &backend.field),
         Err(host) => Some(outside(origin, host, &backend.field)),
     }
+}
+
+/// A delegate that isn't there, or that leads back to who delegates.
+fn delegate(mesh: &Mesh, one: &VirtualService, name: &ServiceName, field: &str) -> Option<Diagnostic> {
+    let own = ServiceName::new(&one.origin.namespace, &one.origin.name);
+    if *name == own {
+        // Wrong in itself, and said where it is read.
+        return None;
+    }
+    if !mesh.virtual_services.contains_key(name) {
+        let finding = Diagnostic::warning("virtual-service-delegate-missing", &one.origin).at(field);
+        let finding = finding.because(format!("VirtualService {name} doesn't exist yet"));
+        return Some(finding.so("create it, or correct the name"));
+    }
+    let mut reached = BTreeSet::from([name]);
+    let mut next = vec![name];
+    while let Some(name) = next.pop() {
+        let rules = mesh.virtual_services.get(name).map_or(&[][..], |one| &one.http);
+        let onward = rules.iter().filter_map(|rule| rule.delegate.as_ref());
+        next.extend(onward.filter(|name| reached.insert(name)));
+    }
+    reached.contains(&own).then(|| {
+        let finding = Diagnostic::warning("virtual-service-loop", &one.origin).at(field);
+        let finding = finding.because(format!(
+            "{name} leads back to this one: what matches is answered with 500"
+        ));
+        finding.so("let one of them send to a Service")
+    })
 }
 
 fn outside(origin: &Origin, host: &str, field: &str) -> Diagnostic {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::mesh::{Change, Store};
 use crate::testing;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -248,4 +249,59 @@ proptest! {
             prop_assert_eq!(answer["response"]["uid"].as_str(), Some(request.uid.as_str()));
         }
     }
+}
+
+#[test]
+fn delegations_that_lead_nowhere_are_told() {
+    let opinion = create(
+        NETWORKING,
+        "VirtualService",
+        json!({"hosts": ["web"], "http": [{"delegate": {"name": "x"}}]}),
+    );
+    let refused = opinion.refused.unwrap_or_default();
+    assert!(
+        refused.contains("spec.http[0].delegate: is this VirtualService itself"),
+        "{refused}"
+    );
+    let opinion = create(
+        NETWORKING,
+        "VirtualService",
+        json!({"hosts": ["web"], "http": [{"delegate": {"name": "y"}}]}),
+    );
+    assert_eq!(opinion.refused, None);
+    assert!(
+        opinion
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("VirtualService shop/y doesn't exist yet")),
+        "{opinion:?}"
+    );
+
+    // x -> y -> z -> x: whoever closes the circle reads it.
+    let (mut store, _) = Store::new((*testing::mesh(1).settings).clone());
+    store.apply([("y", "z"), ("z", "x")].map(|(name, to)| {
+        let object = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"http": [{"delegate": {"name": to}}]}});
+        let metadata = Metadata::from_json(&object["metadata"]).unwrap();
+        let known = kind::find("networking.istio.io/v1", "VirtualService").unwrap();
+        let origin = Origin::object("VirtualService", "shop", name);
+        Change::Put(Box::new(read(known, &metadata, &object, origin)))
+    }));
+    store.apply([Change::Synced]);
+    let object = json!({"metadata": {"name": "x", "namespace": "shop"}, "spec": {"hosts": ["web"], "http": [{"delegate": {"name": "y"}}]}});
+    let request = review::read(&bytes(
+        NETWORKING,
+        "v1",
+        "VirtualService",
+        "CREATE",
+        &object,
+        &Value::Null,
+    ))
+    .unwrap();
+    let opinion = judge(&request, store.mesh());
+    assert_eq!(opinion.refused, None);
+    let warned = |text: &str| opinion.warnings.iter().any(|warning| warning.contains(text));
+    assert!(
+        warned("spec.http[0].delegate: shop/y leads back to this one"),
+        "{opinion:?}"
+    );
 }

@@ -87,6 +87,11 @@ fn delegate(fields: &mut Fields<'_>, notes: &Notes) -> Option<ServiceName> {
         notes.invalid(&delegate.at("name"), "is missing", "name a VirtualService");
     }
     delegate.finish();
+    let own = notes.object();
+    if name == Some(&*own.name) && *namespace == *own.namespace {
+        let reason = "is this VirtualService itself; what matches is answered with 500";
+        notes.invalid(&fields.at("delegate"), reason, "send to a Service");
+    }
     Some(ServiceName::new(namespace, name?))
 }
 
