@@ -18,6 +18,21 @@ pub fn line(error: &anyhow::Error) -> String {
     line
 }
 
+/// Exit code of a program that SIGPIPE ends, as shells say it.
+const NO_READER: i32 = 141;
+
+/// Whoever reads what is printed may have had enough, as in `weft … | head`: that ends the program without a word, not in a panic.
+pub fn end_without_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let printing = |text: &str| text.starts_with("failed printing to ") && text.contains("Broken pipe");
+        if panic.payload_as_str().is_some_and(printing) {
+            std::process::exit(NO_READER);
+        }
+        usual(panic);
+    }));
+}
+
 #[cfg(test)]
 mod tests {
     use super::line;
@@ -25,7 +40,9 @@ mod tests {
 
     #[test]
     fn nothing_is_said_twice() {
-        let error = anyhow!("no such file").context("can't read a: no such file").context("no cluster");
+        let error = anyhow!("no such file")
+            .context("can't read a: no such file")
+            .context("no cluster");
         assert_eq!(line(&error), "no cluster: can't read a: no such file");
         assert_eq!(line(&anyhow!("b").context("a")), "a: b");
     }

@@ -87,6 +87,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    complaint::end_without_reader();
     if let Some(code) = weft_sandbox::hidden_main() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }

@@ -233,3 +233,20 @@ fn manifests_that_cannot_be_used_are_named() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// `weft … | head`: the reader had enough.
+#[test]
+fn a_reader_that_goes_ends_it_without_a_word() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command.args(["analyze", "-f", "../demo"]).stdout(writer);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // The command holds the writing end.
+    drop(command);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(141), String::new())
+    );
+}

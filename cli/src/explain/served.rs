@@ -6,6 +6,7 @@ use crate::reach::{Door, Reach};
 use crate::status;
 use anyhow::Context as _;
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::time::Duration;
 use weft_engine::explain::text::{Style, render};
@@ -64,16 +65,36 @@ pub async fn ask(reach: &Reach, pods: &[(String, String)], id: &str) -> anyhow::
         let others = silent.len();
         return Err(error).with_context(|| format!("no sidecar knows it, and {} can't be asked", others + 1));
     }
-    // Whoever waits for another takes longer, so that the longest is the first on the way. (Sidecars are asked one after the other: when a
-    // request began can't be compared as finely.)
-    found.sort_by_key(|one| {
-        (
-            std::cmp::Reverse(one.served.micros),
-            one.served.direction == "inbound",
-            one.pod.clone(),
-        )
-    });
-    Ok(found)
+    Ok(in_order(found))
+}
+
+/// The order of the way: who sends before the pod that it went to, what a pod receives before what it sends on.
+///
+/// Of what isn't connected the longest is first, for whoever waits for another takes longer. (Sidecars are asked one after the other: when a request began
+/// can't be compared as finely.)
+fn in_order(mut found: Vec<Remembered>) -> Vec<Remembered> {
+    let received = |one: &Remembered| one.served.direction == "inbound";
+    found.sort_by_key(|one| (Reverse(one.served.micros), received(one), one.pod.clone()));
+    let leads_to = |one: &Remembered, other: &Remembered| match received(one) {
+        true => !received(other) && other.pod == one.pod,
+        false => {
+            let next = one
+                .served
+                .next
+                .as_ref()
+                .map(|(namespace, pod)| format!("{namespace}/{pod}"));
+            received(other) && next.as_ref() == Some(&other.pod)
+        }
+    };
+    let mut ordered = Vec::new();
+    while !found.is_empty() {
+        let first = found
+            .iter()
+            .position(|one| !found.iter().any(|other| leads_to(other, one)));
+        // A pod that calls itself is on its own way.
+        ordered.push(found.remove(first.unwrap_or(0)));
+    }
+    ordered
 }
 
 /// Pods whose sidecar or gateway runs.
@@ -126,4 +147,53 @@ fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn remembered(pod: &str, direction: &str, micros: u64, next: Option<&str>) -> Remembered {
+        let served = json!({"direction": direction, "ago_millis": 0, "method": "GET", "authority": "a", "path": "/", "code": 200, "flags": "",
+            "micros": micros, "steps": [], "end": {"outcome": "reaches", "what": "x"},
+            "next": next.map(|pod| ["shop", pod])});
+        Remembered {
+            pod: format!("shop/{pod}"),
+            served: serde_json::from_value(served).unwrap(),
+        }
+    }
+
+    #[test]
+    fn who_sends_comes_first() {
+        // The one that received took longer than the one that sent, by the clocks of a busy machine.
+        let found = vec![
+            remembered("cart", "inbound", 9_000, None),
+            remembered("web", "outbound", 1_500, Some("cart")),
+            remembered("db", "inbound", 20_000, None),
+            remembered("cart", "outbound", 800, Some("db")),
+        ];
+        let order: Vec<String> = in_order(found)
+            .iter()
+            .map(|one| format!("{} {}", one.pod, one.served.direction))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                "shop/web outbound",
+                "shop/cart inbound",
+                "shop/cart outbound",
+                "shop/db inbound"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let found = vec![
+            remembered("web", "outbound", 2, Some("web")),
+            remembered("web", "inbound", 1, None),
+        ];
+        assert_eq!(in_order(found).len(), 2);
+    }
 }

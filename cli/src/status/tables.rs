@@ -174,6 +174,9 @@ pub fn columns(out: &mut String, head: &[&str], rows: Vec<Vec<String>>) {
         let _ = writeln!(out, "{}", text.trim_end());
     };
     line(head.to_vec());
+    if rows.is_empty() {
+        line(vec!["(none)"]);
+    }
     for row in &rows {
         line(row.iter().map(String::as_str).collect());
     }
