@@ -74,6 +74,7 @@ impl Runner {
                 return false;
             }
             let begun = Instant::now();
+            let mut unstarted = None;
             let outcome = match self.start().await {
                 Ok((process, env)) => self.watch_over(process, env).await,
                 Err(Failure::Missing(why)) => {
@@ -86,9 +87,8 @@ impl Runner {
                     continue;
                 }
                 Err(Failure::Start(why)) => {
-                    self.context
-                        .warn("FailedToStart", &format!("container {}: {why}", self.name()));
                     self.ended(128, "StartError", &why, &object::now());
+                    unstarted = Some(why);
                     128
                 }
             };
@@ -108,14 +108,16 @@ impl Runner {
                 pause.as_millis(),
                 self.name()
             );
-            if outcome != 0 {
-                self.context.warn(
+            match &unstarted {
+                Some(why) => (self.context).warn("FailedToStart", &format!("container {}: {why}", self.name())),
+                None if outcome != 0 => self.context.warn(
                     "BackOff",
                     &format!(
                         "container {} ended with code {outcome}; it is started again",
                         self.name()
                     ),
-                );
+                ),
+                None => {}
             }
             self.context.change(self.name(), |c| {
                 if let Doing::Ended(ended) = &c.doing {
