@@ -474,6 +474,7 @@ fn wrong_routes_are_refused(mesh: &Mesh) {
             http(r#"{headers: {request: {set: {a: "b\nc"}}}, route: [{destination: {host: server}}]}"#),
             "spec.http[0].headers.request.set.a",
         ),
+        (http("{delegate: {name: wrong}}"), "spec.http[0].delegate"),
     ] {
         let refusal = mesh.refused(&yaml);
         assert!(refusal.contains(field), "{refusal}");

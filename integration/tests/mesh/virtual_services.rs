@@ -192,6 +192,12 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: loop, namespace: shop}
 spec:
+  http: [{delegate: {name: back}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: back, namespace: shop}
+spec:
   http: [{delegate: {name: loop}}]
 ",
     );
