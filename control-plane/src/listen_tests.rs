@@ -74,6 +74,7 @@ fn credentials(authority: &Authority, id: &str) -> Credentials {
         pod: "web-1".into(),
         uid: "uid-1".into(),
         workload: "web".into(),
+        ..PodIdentity::default()
     };
     let leaf = Leaf {
         id,

@@ -32,6 +32,10 @@ pub struct PodIdentity {
     pub uid: String,
     /// Name of the workload that owns it, for people.
     pub workload: String,
+    /// Its canonical name, for people; empty: it has none.
+    pub app: String,
+    /// Its version, for people; empty: it has none.
+    pub version: String,
 }
 
 /// What a certificate says.
@@ -81,14 +85,38 @@ pub struct SignError(String);
 impl PodIdentity {
     /// The extension's content.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { pod, uid, workload } = self.clone();
-        prost::Message::encode_to_vec(&v1::PodIdentity { pod, uid, workload })
+        let Self {
+            pod,
+            uid,
+            workload,
+            app,
+            version,
+        } = self.clone();
+        prost::Message::encode_to_vec(&v1::PodIdentity {
+            pod,
+            uid,
+            workload,
+            app,
+            version,
+        })
     }
 
     /// Reads the extension's content; `None` when it isn't such a message or names no pod.
     pub fn decode(content: &[u8]) -> Option<Self> {
-        let v1::PodIdentity { pod, uid, workload } = prost::Message::decode(content).ok()?;
-        (!pod.is_empty() && !uid.is_empty()).then_some(Self { pod, uid, workload })
+        let v1::PodIdentity {
+            pod,
+            uid,
+            workload,
+            app,
+            version,
+        } = prost::Message::decode(content).ok()?;
+        (!pod.is_empty() && !uid.is_empty()).then_some(Self {
+            pod,
+            uid,
+            workload,
+            app,
+            version,
+        })
     }
 }
 

@@ -35,6 +35,8 @@ fn pod() -> PodIdentity {
         pod: "web-1".into(),
         uid: "uid-1".into(),
         workload: "web".into(),
+        app: "shop-web".into(),
+        version: "v2".into(),
     }
 }
 
@@ -103,6 +105,7 @@ fn a_certificate_says_what_was_proved_and_nothing_of_the_request() {
                 pod: "vault-0".into(),
                 uid: "uid-9".into(),
                 workload: "vault".into(),
+                ..PodIdentity::default()
             };
             p.custom_extensions
                 .push(CustomExtension::from_oid_content(&POD_EXTENSION, pod.encode()));

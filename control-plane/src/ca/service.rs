@@ -4,8 +4,9 @@
 use super::authenticate::{self, Reviewer, Unauthenticated};
 use super::issue::{self, Leaf, MAX_CSR, PodIdentity};
 use super::{Current, authenticate::Caller};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, Pod};
 use crate::metrics::Metrics;
+use crate::translate::called;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,8 @@ const AT_ONCE: usize = 64;
 const WAITING: usize = 4096;
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
+/// Longest name and version of a pod that a certificate says, bytes (a label's value).
+const LONGEST_LABEL: usize = 63;
 
 /// Signs for proven callers.
 pub struct Signer {
@@ -93,13 +96,27 @@ impl Signer {
         let pod = authenticate::pod(&caller, &mut meshes)
             .await
             .map_err(|error| self.unauthenticated(&error))?;
-        let workload = pod.workload.to_string();
-        let identity = PodIdentity {
-            pod: caller.pod.clone(),
-            uid: caller.pod_uid.clone(),
-            workload,
-        };
+        let identity = identity(&caller, &pod);
         Ok((caller, identity))
+    }
+}
+
+/// Which pod it is, and its names of now. Those whom it calls show them in their metrics, at no cost but these few bytes of a handshake, and
+/// can believe them as the rest of the certificate. Labels that change are told with the next certificate, after half of its life at the latest.
+fn identity(caller: &Caller, pod: &Pod) -> PodIdentity {
+    let names = called(pod);
+    // Sidecars refuse a certificate with anything else in it.
+    let label = |text: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let fits = text.len() <= LONGEST_LABEL && text.bytes().all(plain);
+        if fits { text.to_owned() } else { String::new() }
+    };
+    PodIdentity {
+        pod: caller.pod.clone(),
+        uid: caller.pod_uid.clone(),
+        workload: names.name.to_string(),
+        app: label(&names.app),
+        version: label(&names.version),
     }
 }
 
@@ -192,6 +209,51 @@ impl CertificateAuthority for Signer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::{kind, read};
+    use crate::mesh::Item;
+    use serde_json::json;
+    use weft_proto::model::Origin;
+
+    #[test]
+    fn a_certificate_says_names_that_a_sidecar_reads() {
+        let caller = Caller {
+            namespace: "shop".into(),
+            service_account: "web".into(),
+            pod: "web-1".into(),
+            pod_uid: "u".into(),
+        };
+        let spec = json!({"serviceAccountName": "web", "containers": [{"name": "main", "image": "x"}]});
+        let body = json!({"metadata": {"namespace": "shop", "name": "web-1"}, "spec": spec});
+        let metadata = read::Metadata::from_json(&body["metadata"]).unwrap();
+        let kind = kind::find("v1", "Pod").unwrap();
+        let read = read::read(kind, &metadata, &body, Origin::object("Pod", "shop", "web-1"));
+        let Some(Item::Pod(mut pod)) = read.item else {
+            panic!("{:?}", read.findings)
+        };
+        let long = "a".repeat(64);
+        for (labels, app, version) in [
+            (&[][..], "", ""),
+            (&[("app", "web"), ("version", "v2")], "web", "v2"),
+            (
+                &[
+                    ("app", "web"),
+                    ("app.kubernetes.io/name", "shop-web"),
+                    ("app.kubernetes.io/version", "1.2_3"),
+                ],
+                "shop-web",
+                "1.2_3",
+            ),
+            (&[("app", "a b"), ("version", &long)], "", ""),
+        ] {
+            let labels = labels
+                .iter()
+                .map(|(name, value)| (Arc::from(*name), Arc::from(*value)));
+            pod.labels = labels.collect();
+            let names = identity(&caller, &pod);
+            assert_eq!((&*names.app, &*names.version), (app, version));
+            assert_eq!((&*names.pod, &*names.uid), ("web-1", "u"));
+        }
+    }
 
     #[test]
     fn only_the_injector_gets_names() {

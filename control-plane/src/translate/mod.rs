@@ -30,6 +30,7 @@ pub mod gateway;
 
 pub use item::{Item, Items, Wire};
 pub use scope::Scope;
+pub(crate) use workload::workload as called;
 
 use crate::mesh::{Diagnostic, Mesh, Pod, ServiceType, in_namespace};
 use routes::ByPod;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weft_proto::model::{Locality, Workload, annotations};
 
 /// The names that metrics show for a pod.
-pub(super) fn workload(pod: &Pod) -> Workload {
+pub(crate) fn workload(pod: &Pod) -> Workload {
     let label = |names: [&str; 2]| {
         names
             .iter()

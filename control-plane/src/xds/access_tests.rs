@@ -130,7 +130,9 @@ async fn a_signature_is_for_the_token_s_pod_only() {
         PodIdentity {
             pod: "web-1".into(),
             uid: "uid-1".into(),
-            workload: "web".into()
+            workload: "web".into(),
+            app: "web".into(),
+            ..PodIdentity::default()
         }
     );
     assert_eq!(signed.roots, [plane.current.get().roots()[0].to_vec()]);

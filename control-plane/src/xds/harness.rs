@@ -197,6 +197,7 @@ pub(super) fn peer(pod: &str, uid: &str) -> Peer {
             pod: pod.into(),
             uid: uid.into(),
             workload: "web".into(),
+            ..PodIdentity::default()
         },
         not_after: SystemTime::now() + Duration::from_secs(3600),
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::time::Duration;
 use weft_sandbox::control::{Applied, Request};
 
+mod explain;
 mod policy;
 mod town;
 mod zones;
@@ -35,6 +36,15 @@ pub const TESTS: &[Test] = &[
     (
         "gateway::grpc_is_refused_in_its_own_words",
         policy::grpc_is_refused_in_its_own_words,
+    ),
+    ("gateway::of_a_class", policy::of_a_class),
+    (
+        "gateway::explain_says_what_happens",
+        explain::what_it_says_happens,
+    ),
+    (
+        "gateway::explain_says_what_has_happened",
+        explain::what_has_happened,
     ),
     ("gateway::a_zone_is_lost", zones::a_zone_is_lost),
 ];

@@ -21,6 +21,7 @@ mod town;
 
 mod api;
 mod balance;
+mod callers;
 mod cluster_status;
 mod control;
 mod documentation;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
             headless::TESTS,
             status::TESTS,
             explain::TESTS,
+            callers::TESTS,
             inject::TESTS,
         ],
     );

@@ -1316,7 +1316,8 @@ pub struct SignResponse {
     #[prost(int64, tag = "3")]
     pub not_after: i64,
 }
-/// The content of the certificate extension 1.3.6.1.4.1.58888.1.1: which pod holds the key.
+/// The content of the certificate extension 1.3.6.1.4.1.58888.1.1: which pod holds the key, and the names that people have for it, which
+/// only telemetry shows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PodIdentity {
     #[prost(string, tag = "1")]
@@ -1325,6 +1326,11 @@ pub struct PodIdentity {
     pub uid: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub workload: ::prost::alloc::string::String,
+    /// Canonical name and version; empty: it has none.
+    #[prost(string, tag = "4")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
 }
 /// Why a resource was refused; carried in `error_detail.details` of a NACK.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -38,6 +38,10 @@ pub struct PodName {
     pub uid: Arc<str>,
     /// The owner's name; may be empty.
     pub workload: Arc<str>,
+    /// Canonical name, for telemetry only; may be empty.
+    pub app: Arc<str>,
+    /// Version, for telemetry only; may be empty.
+    pub version: Arc<str>,
 }
 
 /// The contents of a certificate that matter.
@@ -203,7 +207,7 @@ fn pod(certificate: &X509Certificate<'_>) -> Result<Option<PodName>, Refused> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     };
-    if ![&pod.pod, &pod.uid, &pod.workload]
+    if ![&pod.pod, &pod.uid, &pod.workload, &pod.app, &pod.version]
         .into_iter()
         .all(|text| allowed(text))
     {
@@ -213,6 +217,8 @@ fn pod(certificate: &X509Certificate<'_>) -> Result<Option<PodName>, Refused> {
         name: pod.pod.into(),
         uid: pod.uid.into(),
         workload: pod.workload.into(),
+        app: pod.app.into(),
+        version: pod.version.into(),
     }))
 }
 

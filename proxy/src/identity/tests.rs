@@ -22,6 +22,8 @@ fn pod_extension(name: &str) -> CustomExtension {
         pod: name.into(),
         uid: "u-1".into(),
         workload: "web".into(),
+        app: "shop-web".into(),
+        version: "v2".into(),
     };
     CustomExtension::from_oid_content(&leaf::POD_EXTENSION, pod.encode_to_vec())
 }
@@ -141,7 +143,8 @@ async fn two_workloads_prove_themselves_and_speak() {
         let ((peer, mut client), (caller, spoken, mut server)) = (client.unwrap(), server.unwrap());
         assert_eq!((peer.id.to_string().as_str(), spoken), (CART, alpn));
         assert_eq!(caller.id.to_string(), WEB);
-        assert_eq!(caller.pod.unwrap().name.as_ref(), "web-1");
+        let pod = caller.pod.unwrap();
+        assert_eq!([&*pod.name, &*pod.app, &*pod.version], ["web-1", "shop-web", "v2"]);
         let connection = client.get_ref().1;
         assert_eq!(
             connection.protocol_version(),

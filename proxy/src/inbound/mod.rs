@@ -257,8 +257,8 @@ fn called(worker: &Worker, caller: Caller, original: SocketAddr) -> Called {
     }
 }
 
-/// What is known of a caller: what its certificate says, and, if the view has a pod of that identity at its address, the
-/// names that people know that by.
+/// What is known of a caller: what its certificate says, among that the names that it had when the certificate was made; those of now, if the
+/// view has a pod of that identity at its address. Policies never ask for these names.
 fn source(view: &View, caller: &Caller) -> Party {
     let Some(peer) = &caller.peer else {
         return Party::default();
@@ -266,15 +266,18 @@ fn source(view: &View, caller: &Caller) -> Party {
     let pod = view.pod(caller.address.ip(), 0).map(|pod| pod.endpoint);
     match pod.filter(|pod| pod.identity.as_ref() == Some(&peer.id)) {
         Some(pod) => Party::new(&pod.workload, Some(&peer.id)),
-        None => Party {
-            workload: peer
-                .pod
-                .as_ref()
-                .map(|pod| pod.workload.clone())
-                .unwrap_or_default(),
-            namespace: peer.id.namespace().into(),
-            principal: peer.id.to_string().into(),
-            ..Party::default()
-        },
+        None => {
+            let (workload, app, version) = match &peer.pod {
+                Some(pod) => (pod.workload.clone(), pod.app.clone(), pod.version.clone()),
+                None => Default::default(),
+            };
+            Party {
+                workload,
+                namespace: peer.id.namespace().into(),
+                principal: peer.id.to_string().into(),
+                app,
+                version,
+            }
+        }
     }
 }

@@ -77,6 +77,21 @@ pub fn of_the_gateways_pods(mesh: &Mesh) {
     asked(mesh, 403, &other);
 }
 
+/// A policy of the root namespace is for every gateway of a class.
+pub fn of_a_class(mesh: &Mesh) {
+    const CLASS: &str = "targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: weft}]";
+    let other = format!("http://{FRONT}/other");
+    let other = ["-H", "Host: shop.test", &other];
+    let rule = "action: DENY, rules: [{to: [{operation: {hosts: [shop.test], paths: [/other]}}]}]";
+    asked(mesh, 200, &other);
+    {
+        let _denied = policy(mesh, "weft-system", CLASS, rule);
+        asked(mesh, 403, &other);
+        neighbour(mesh, 200);
+    }
+    asked(mesh, 200, &other);
+}
+
 /// What is refused on the way is told to gRPC as gRPC's status.
 pub fn grpc_is_refused_in_its_own_words(mesh: &Mesh) {
     const ROUTES: &str = r"
