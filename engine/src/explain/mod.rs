@@ -149,7 +149,9 @@ impl Default for End {
 impl Explanation {
     /// Whether it is about a client outside the mesh.
     pub fn by_gateway(&self) -> bool {
-        self.steps.first().is_some_and(|step| step.stage == Stage::Listener)
+        self.steps
+            .first()
+            .is_some_and(|step| step.stage == Stage::Listener)
     }
 }
 

@@ -144,7 +144,10 @@ async fn two_workloads_prove_themselves_and_speak() {
         assert_eq!((peer.id.to_string().as_str(), spoken), (CART, alpn));
         assert_eq!(caller.id.to_string(), WEB);
         let pod = caller.pod.unwrap();
-        assert_eq!([&*pod.name, &*pod.app, &*pod.version], ["web-1", "shop-web", "v2"]);
+        assert_eq!(
+            [&*pod.name, &*pod.app, &*pod.version],
+            ["web-1", "shop-web", "v2"]
+        );
         let connection = client.get_ref().1;
         assert_eq!(
             connection.protocol_version(),
