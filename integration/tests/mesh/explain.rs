@@ -171,7 +171,7 @@ fn names_and_strangers(mesh: &Mesh) {
     let output = mesh.weft(&["explain", "--from", OUTSIDER, "--to", "http://server.shop/"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("have a sidecar"),
+        String::from_utf8_lossy(&output.stderr).contains("the sidecar of plain/outsider-"),
         "{output:?}"
     );
     let output = mesh.weft(&["explain", "--from", "shop/client", "--to", "ftp://server/"]);
