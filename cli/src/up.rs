@@ -9,12 +9,18 @@ use crate::status::sandbox as tables;
 use crate::target::Which;
 use anyhow::{Context as _, bail};
 use clap::Args;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
-use weft_sandbox::control::{self, Client, Status};
+use weft_sandbox::control::{self, Client, PodStatus, Status};
 use weft_sandbox::enter::{self, Started};
 use weft_sandbox::manifests;
+
+/// Lines of a log that are shown of a pod that didn't get ready.
+const LAST_LINES: usize = 5;
+/// Letters of such a line.
+const LONGEST_LINE: usize = 300;
 
 /// Start a sandbox and run manifests in it
 #[derive(Args, Debug)]
@@ -23,7 +29,7 @@ pub struct Up {
     which: Which,
     /// Manifests, or directories of them
     paths: Vec<PathBuf>,
-    /// Seconds to wait until every pod is ready
+    /// Seconds to wait until every pod is ready; if one isn't by then, what it said last is printed and the sandbox ends
     #[arg(long, default_value_t = 120)]
     timeout: u64,
     /// Replicas of the control plane, and of the injector
@@ -167,26 +173,65 @@ pub async fn ready(client: &Client, patience: Duration) -> anyhow::Result<Status
     let deadline = Instant::now() + patience;
     loop {
         let status = client.status()?;
-        let waiting: Vec<String> = status
+        let waiting: Vec<&PodStatus> = status
             .pods
             .iter()
             .filter(|pod| !pod.ready && pod.phase != "Succeeded" && pod.phase != "Terminating")
             // A Job makes another one, or says that it has failed.
             .filter(|pod| !(pod.phase == "Failed" && pod.owner.starts_with("Job ")))
-            .map(|pod| format!("{}/{} {} {}", pod.namespace, pod.name, pod.phase, pod.message))
             .collect();
         let missing = missing_replicas(client)?;
         if waiting.is_empty() && missing.is_empty() {
             return Ok(status);
         }
         if Instant::now() > deadline {
-            let names = [waiting, missing].concat().join("\n  ");
+            let mut told: Vec<String> = waiting.iter().map(|pod| last_words(client, pod)).collect();
+            told.extend(missing);
             bail!(
-                "not ready after {} s:\n  {names}\nSee: weft logs -n NAMESPACE POD [-c weft-proxy]",
-                patience.as_secs()
+                "not ready after {} s:\n  {}",
+                patience.as_secs(),
+                told.join("\n  ")
             );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What is known of a pod that isn't ready, and the end of its first container's log: nobody can ask for it later.
+fn last_words(client: &Client, pod: &PodStatus) -> String {
+    let mut words = format!("{}/{} {} {}", pod.namespace, pod.name, pod.phase, pod.message);
+    let request = control::Request::Logs {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        container: None,
+        follow: false,
+    };
+    let mut log = End::default();
+    if client.logs(&request, &mut log).is_ok() {
+        let log = String::from_utf8_lossy(&log.0);
+        let lines: Vec<&str> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+            words.push_str("\n    | ");
+            words.extend(line.chars().take(LONGEST_LINE));
+        }
+    }
+    words
+}
+
+/// The end of what is written to it: a log may be long.
+#[derive(Default)]
+struct End(Vec<u8>);
+
+impl io::Write for End {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        let most = LAST_LINES * LONGEST_LINE;
+        self.0.drain(..self.0.len().saturating_sub(most));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -238,4 +283,20 @@ pub fn inside(args: &Inside) -> anyhow::Result<()> {
     let mut options = weft_sandbox::sandbox::Options::new(&args.name, inside);
     options.replicas = args.replicas;
     Ok(weft_sandbox::sandbox::run(options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::End;
+    use std::io::Write as _;
+
+    #[test]
+    fn only_the_end_is_kept() {
+        let mut end = End::default();
+        for _ in 0..1_000 {
+            end.write_all(b"a line\n").unwrap();
+        }
+        end.write_all(b"the last\n").unwrap();
+        assert!(end.0.len() <= 1_500 && end.0.ends_with(b"a line\nthe last\n"));
+    }
 }
