@@ -22,6 +22,8 @@ use weft_proxy::view::{Change, Writer};
 const COUNT: u32 = 1_000_000;
 /// Endpoints that are known.
 const ENDPOINTS: usize = 50_000;
+/// Of one Service.
+const EACH: usize = 500;
 
 fn main() {
     remembered();
@@ -68,33 +70,38 @@ fn remembered() {
     }
 }
 
-/// Endpoints of one Service with one port; their list comes twice, as it does when something else of it changes.
+/// Endpoints of Services with one port; their lists come twice, as they do when something else of them changes.
 fn known() {
     let mut writer = Writer::new("shop", Settings::default(), Clock::start());
-    let name = ServiceName::new("shop", "cart");
-    let service = Service {
-        name: name.clone(),
-        hostnames: vec!["cart.shop.svc.cluster.local".into()],
-        addresses: vec!["10.96.0.7".parse().unwrap()],
-        ports: vec![ServicePort {
-            port: 80,
-            name: "http".into(),
-            protocol: Protocol::Http,
-        }],
-        origin: Origin::object("Service", "shop", "cart"),
-        traffic: Vec::new(),
-        subsets: Vec::new(),
-    };
-    writer.apply([Change::Put(Box::new(Resource::Service(service)))]);
     let locality = Locality::new("r1", "z1", "n1");
+    let mut list = |first: usize| {
+        let name = ServiceName::new("shop", &format!("cart-{first}"));
+        let service = Service {
+            name: name.clone(),
+            hostnames: Vec::new(),
+            addresses: Vec::new(),
+            ports: vec![ServicePort {
+                port: 80,
+                name: "http".into(),
+                protocol: Protocol::Http,
+            }],
+            origin: Origin::object("Service", "shop", "cart"),
+            traffic: Vec::new(),
+            subsets: Vec::new(),
+        };
+        let endpoints = (first..first + EACH).map(|n| endpoint(n, &locality));
+        let endpoints = Endpoints {
+            service: name,
+            endpoints: endpoints.collect(),
+        };
+        let changes = [Resource::Service(service), Resource::Endpoints(endpoints)];
+        writer.apply(changes.map(|resource| Change::Put(Box::new(resource))));
+    };
+    // What everything takes that comes and goes while a list is read.
+    (0..EACH).step_by(EACH).for_each(&mut list);
     let before = resident();
     for times in ["once", "again"] {
-        let endpoints = (0..ENDPOINTS).map(|n| endpoint(n, &locality)).collect();
-        let list = Endpoints {
-            service: name.clone(),
-            endpoints,
-        };
-        writer.apply([Change::Put(Box::new(Resource::Endpoints(list)))]);
+        (EACH..EACH + ENDPOINTS).step_by(EACH).for_each(&mut list);
         let bytes = (resident() - before) / ENDPOINTS;
         println!("an endpoint, listed {times:>5}  {bytes:>10} bytes, view and balancer together");
     }
