@@ -8,6 +8,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use weft_engine::Cluster;
+use weft_proto::model::RouteRule;
 
 use crate::clock::Clock;
 use crate::drain::{Drain, Stage};
@@ -168,11 +169,8 @@ impl Admin {
     }
 
     fn service(&self, entry: &Arc<Entry>) -> Value {
-        let routes: Vec<_> = entry
-            .routes
-            .iter()
-            .flat_map(|routes| &routes.rules)
-            .map(|rule| {
+        let rules = |rules: &[RouteRule]| -> Vec<Value> {
+            let rules = rules.iter().map(|rule| {
                 let backends: Vec<_> = rule
                     .backends
                     .iter()
@@ -186,14 +184,19 @@ impl Admin {
                     })
                     .collect();
                 json!({ "origin": rule.origin.to_string(), "port": rule.port, "backends": backends })
-            })
-            .collect();
+            });
+            rules.collect()
+        };
+        let routes = entry.routes.as_deref();
+        let pods = routes.map_or(&[][..], |routes| &routes.pods).iter();
+        let pods = pods.map(|pod| json!({ "hostname": pod.hostname, "routes": rules(&pod.rules) }));
         json!({
             "name": entry.service.name.to_string(),
             "hosts": entry.service.hostnames,
             "addresses": entry.service.addresses,
             "ports": entry.destinations().iter().map(|destination| self.destination(destination)).collect::<Vec<_>>(),
-            "routes": routes,
+            "routes": rules(routes.map_or(&[], |routes| &routes.rules)),
+            "pods": pods.collect::<Vec<_>>(),
         })
     }
 

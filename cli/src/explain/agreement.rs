@@ -188,6 +188,9 @@ async fn explaining_and_deciding_are_the_same() {
                 if let (Stage::Route | Stage::Backend, Some(origin)) = (step.stage, &step.because) {
                     *decided.entry(origin.kind.to_string()).or_default() += 1;
                 }
+                if step.notes.iter().any(|note| note.contains("its rules hold")) {
+                    *decided.entry("headless".to_owned()).or_default() += 1;
+                }
                 if step.stage == Stage::Backend && step.chosen.contains("subset") {
                     *decided.entry("subset".to_owned()).or_default() += 1;
                 }
@@ -258,6 +261,7 @@ async fn explaining_and_deciding_are_the_same() {
         "TLSRoute",
         "VirtualService",
         "subset",
+        "headless",
     ] {
         assert!(
             decided.get(what).is_some_and(|times| *times > 10),

@@ -15,6 +15,10 @@ pub fn narrow(resource: &mut Resource, lines: &mut Lines) {
             routes.rules.iter_mut().for_each(|rule| one(&mut rule.origin));
             let connections = routes.connections.iter_mut();
             connections.for_each(|rule| one(&mut rule.origin));
+            for pod in &mut routes.pods {
+                pod.rules.iter_mut().for_each(|rule| one(&mut rule.origin));
+                pod.connections.iter_mut().for_each(|rule| one(&mut rule.origin));
+            }
         }
         Resource::Policy(policy) => policy.rules.iter_mut().for_each(|rule| one(&mut rule.origin)),
         Resource::Service(service) => {

@@ -21,6 +21,9 @@ pub(super) fn find(shared: &Shared, findings: &mut Vec<Diagnostic>) {
             continue;
         };
         requests(routes, &mut lines, findings);
+        for routes in routes.pods.iter().filter_map(|pod| routes.of_pod(&pod.hostname)) {
+            requests(&routes, &mut lines, findings);
+        }
     }
 }
 

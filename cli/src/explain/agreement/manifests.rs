@@ -20,14 +20,17 @@ const PATHS: [&str; 7] = [
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "OPTIONS"];
 /// Services, and their namespaces.
 const SERVICES: [(&str, &str); 4] = [("s0", "shop"), ("s1", "shop"), ("s2", "shop"), ("b0", "bank")];
-/// Hosts by which all of them can be called from everywhere, as routes name them; one is nobody's.
-const HOSTS: [&str; 5] = [
+/// Hosts by which all of them can be called from everywhere, as routes name them; one is nobody's, and one is headless, where it is there.
+const HOSTS: [&str; 6] = [
     "s0.shop.svc.cluster.local",
     "s1.shop.svc.cluster.local",
     "s2.shop",
     "b0.bank.svc.cluster.local",
     "gone.shop.svc.cluster.local",
+    "s0-pods.shop.svc.cluster.local",
 ];
+/// Headless Services are called as the Service whose pods they have, with one of these behind.
+const HEADLESS: [(&str, u32); 2] = [("pods", 70), ("peers", 30)];
 const GATEWAY: &str = "gateway.networking.k8s.io/v1";
 const ISTIO: &str = "networking.istio.io/v1";
 
@@ -68,6 +71,11 @@ pub fn manifests(rng: &mut StdRng) -> Value {
         ] {
             if maybe(rng, percent) {
                 items.push(make(rng, service));
+            }
+        }
+        for (end, percent) in HEADLESS {
+            if maybe(rng, percent) {
+                headless(rng, service, end, &mut items);
             }
         }
         for number in 0..rng.random_range(0..3) {
@@ -131,6 +139,24 @@ fn declared(rng: &mut StdRng, service: (&str, &str), items: &mut Vec<Value>) {
         _ => {}
     }
     items.push(object("v1", "Service", service, spec));
+}
+
+/// A headless Service of the same pods, and rules for who calls them.
+fn headless(rng: &mut StdRng, (name, namespace): (&str, &str), end: &str, items: &mut Vec<Value>) {
+    let service = (&*format!("{name}-{end}"), namespace);
+    let spec = json!({"clusterIP": "None", "selector": {"app": name},
+        "ports": [{"name": "http", "port": 80, "targetPort": "http"}, {"name": "tcp", "port": 7000, "targetPort": "tcp"},
+            {"name": "any", "port": 9090, "targetPort": "any"}]});
+    items.push(object("v1", "Service", service, spec));
+    for (percent, make) in [
+        (40, http_route as fn(&mut StdRng, (&str, &str)) -> Value),
+        (20, tcp_route),
+        (60, virtual_service),
+    ] {
+        if maybe(rng, percent) {
+            items.push(make(rng, service));
+        }
+    }
 }
 
 fn port(rng: &mut StdRng) -> u16 {
@@ -453,6 +479,7 @@ pub fn request(rng: &mut StdRng, pods: &[String]) -> Request {
                 one(rng, &["s0", "s1.shop:80", "example.com"])
             ))
         }
+        3..6 => return direct(rng, pods),
         _ => {}
     }
     let path = format!("{}{}", one(rng, &PATHS), one(rng, &["", "?x=1", "?x=2"]));
@@ -468,6 +495,32 @@ pub fn request(rng: &mut StdRng, pods: &[String]) -> Request {
         ),
         _ => format!("http://{host}{path}"),
     };
+    asked(rng, &url, authority)
+}
+
+/// A request to one of a pod's own ports, by whatever name the application had its address from.
+fn direct(rng: &mut StdRng, pods: &[String]) -> Request {
+    let pod = &pods[rng.random_range(0..pods.len())];
+    let port = [8080, 8080, 8080, 9090, 9000][rng.random_range(0..5)];
+    let scheme = if maybe(rng, 15) { "tcp" } else { "http" };
+    let path = if scheme == "tcp" { "" } else { one(rng, &PATHS) };
+    let host = one(
+        rng,
+        &[
+            "s0-pods.shop",
+            "s1-pods.shop.svc.cluster.local:8080",
+            "S2-peers.shop",
+            "s0-peers",
+            "b0-pods.bank",
+            "x.s0-pods.shop",
+            "s0.shop",
+        ],
+    );
+    let authority = maybe(rng, 70).then(|| format!("host: {host}"));
+    asked(rng, &format!("{scheme}://{pod}:{port}{path}"), authority)
+}
+
+fn asked(rng: &mut StdRng, url: &str, authority: Option<String>) -> Request {
     let mut headers: Vec<String> = authority.into_iter().collect();
     if maybe(rng, 40) {
         headers.push(format!("user: {}", one(rng, &["jane", "joe", "jim"])));
@@ -479,7 +532,7 @@ pub fn request(rng: &mut StdRng, pods: &[String]) -> Request {
         ));
         headers.push("access-control-request-method: GET".to_owned());
     }
-    let mut request = Request::read(&url, Some(one(rng, &METHODS)), &headers).unwrap();
+    let mut request = Request::read(url, Some(one(rng, &METHODS)), &headers).unwrap();
     request.seed = Some(rng.random());
     request
 }
