@@ -110,6 +110,8 @@ pub fn router(applied: Applied, sessions: Arc<Sessions>) -> Router {
 type Shown = State<(Applied, Arc<Sessions>)>;
 
 async fn list(State((applied, sessions)): Shown) -> Json<Value> {
+    // Streams that the newest catalog doesn't concern have time; whoever asks hasn't.
+    sessions.wake_all();
     let catalog = applied
         .catalogs
         .borrow()
@@ -123,10 +125,13 @@ struct Within {
     within: Option<u64>,
 }
 
-async fn page(State((applied, _)): Shown, Query(query): Query<Within>) -> Response {
+async fn page(State((applied, sessions)): Shown, Query(query): Query<Within>) -> Response {
     let within = Duration::from_secs(query.within.unwrap_or(MAX_WITHIN).min(MAX_WITHIN));
     match applied.catalog(within).await {
-        Ok(catalog) => Json(json!({"instance": applied.instance, "catalog": catalog})).into_response(),
+        Ok(catalog) => {
+            sessions.wake_all();
+            Json(json!({"instance": applied.instance, "catalog": catalog})).into_response()
+        }
         Err(error) => {
             let error = Json(json!({"error": error.to_string()}));
             (StatusCode::SERVICE_UNAVAILABLE, error).into_response()

@@ -176,9 +176,9 @@ pub async fn run_until(
         "watches"
     });
     tasks.spawn({
-        let (meshes, metrics) = (meshes.clone(), metrics.clone());
+        let (meshes, metrics, sessions) = (meshes.clone(), metrics.clone(), sessions.clone());
         async move {
-            catalog::run(meshes, publish_catalog, metrics).await;
+            catalog::run(meshes, publish_catalog, sessions, metrics).await;
             "translation"
         }
     });

@@ -246,11 +246,10 @@ impl Shared {
         Items::from_items(own.values().cloned().chain(by_pod), None)
     }
 
-    /// Whether [`Self::scoped`] of `scope` is surely as it was in `last`, told without translating.
-    pub fn scoped_same(&self, last: &Self, scope: &Scope) -> bool {
+    /// Whether [`Self::scoped`] of everybody is surely as it was in `last`: most changes are of endpoints.
+    pub fn scoped_same_for_all(&self, last: &Self) -> bool {
         let (old, new) = (&last.mesh, &self.mesh);
-        // Most changes are of endpoints, and every stream asks.
-        let nothing = old.pods.same(&new.pods)
+        old.pods.same(&new.pods)
             && old.services.same(&new.services)
             && old.nodes.same(&new.nodes)
             && old.routes.same(&new.routes)
@@ -264,10 +263,15 @@ impl Shared {
             && Arc::ptr_eq(&last.gateways, &self.gateways)
             && old.gateways.same(&new.gateways)
             && old.gateway_classes.same(&new.gateway_classes)
-            && old.settings == new.settings;
-        if nothing {
+            && old.settings == new.settings
+    }
+
+    /// Whether [`Self::scoped`] of `scope` is surely as it was in `last`, told without translating.
+    pub fn scoped_same(&self, last: &Self, scope: &Scope) -> bool {
+        if self.scoped_same_for_all(last) {
             return true;
         }
+        let (old, new) = (&last.mesh, &self.mesh);
         let pods = match (asker(old, scope), asker(new, scope)) {
             (None, None) => return true,
             (Some(old), Some(new)) => (old, new),

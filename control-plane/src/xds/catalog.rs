@@ -1,16 +1,23 @@
 //! Everything that is served to all, and what changed from one mesh to the next.
 //!
-//! Enters: meshes. Leaves: catalogs behind a watch. Never: a catalog of a mesh that hasn't been read completely, or that
+//! Enters: meshes. Leaves: catalogs behind a watch, and streams that are woken to look. Never: a catalog of a mesh that hasn't been read completely, or that
 //! trusts nobody: an empty first snapshot would erase what sidecars know.
 
+use super::registry::Sessions;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::translate::Shared;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use weft_proto::resource::Kind;
+
+/// How long a stream that a catalog doesn't concern may keep an older one.
+const IDLE: Duration = Duration::from_secs(1);
+/// How many catalogs such a stream may be behind.
+const BEHIND: usize = REMEMBERED / 2;
 
 /// How many changes a catalog remembers; a session that is further behind compares everything.
 const REMEMBERED: usize = 64;
@@ -29,6 +36,8 @@ pub struct Catalog {
     pub changed_at: Instant,
     /// The newest last; its last entry led to `sequence`.
     changes: VecDeque<Arc<Changes>>,
+    /// Whether the last of them concerns those alone that asked for the changed names.
+    by_name: bool,
 }
 
 impl Catalog {
@@ -39,6 +48,7 @@ impl Catalog {
             shared: Shared::new(mesh),
             changed_at: now,
             changes: VecDeque::new(),
+            by_name: false,
         }
     }
 
@@ -51,6 +61,8 @@ impl Catalog {
             let names = self.shared.items(kind).differing(shared.items(kind));
             changed.extend(names.map(|name| (kind, name.clone())));
         }
+        let by_name =
+            changed.iter().all(|(kind, _)| kind.on_demand()) && shared.scoped_same_for_all(&self.shared);
         let mut changes = self.changes.clone();
         changes.push_back(Arc::new(changed));
         if changes.len() > REMEMBERED {
@@ -61,7 +73,16 @@ impl Catalog {
             shared,
             changed_at: now,
             changes,
+            by_name,
         }
+    }
+
+    /// The names that changed with it, if it concerns those alone that asked for them by name: nothing else may be different for anybody.
+    pub fn concerns(&self) -> Option<&Changes> {
+        self.changes
+            .back()
+            .filter(|_| self.by_name)
+            .map(|changes| &**changes)
     }
 
     /// What changed after an earlier catalog; `None` when that is too long ago.
@@ -77,14 +98,17 @@ fn complete(mesh: &Mesh) -> bool {
     mesh.synced && !mesh.trust.is_empty()
 }
 
-/// Publishes a catalog for each mesh, or for the newest when they come faster than they can be translated. Ends with the
-/// meshes.
+/// Publishes a catalog for each mesh, or for the newest when they come faster than they can be translated, and wakes the streams that it concerns;
+/// the others look at it within [`IDLE`]. Ends with the meshes.
 pub async fn run(
     mut meshes: watch::Receiver<Arc<Mesh>>,
     catalogs: watch::Sender<Option<Arc<Catalog>>>,
+    sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
 ) {
     let mut before: Option<Arc<Catalog>> = None;
+    // Catalogs that not everybody was told of, and when everybody is.
+    let (mut untold, mut tell) = (0, None);
     loop {
         let mesh = meshes.borrow_and_update().clone();
         if complete(&mesh) {
@@ -101,15 +125,47 @@ pub async fn run(
             match translated.await {
                 Ok(catalog) => {
                     metrics.translate.observe(seen.elapsed().as_secs_f64());
-                    catalogs.send_replace(Some(Arc::new(catalog)));
+                    let catalog = Arc::new(catalog);
+                    catalogs.send_replace(Some(catalog.clone()));
+                    match catalog.concerns() {
+                        Some(changes) if untold < BEHIND => {
+                            sessions.wake_users(changes.iter());
+                            untold += 1;
+                            tell = tell.or_else(|| Some(Instant::now() + IDLE));
+                        }
+                        _ => {
+                            sessions.wake_all();
+                            (untold, tell) = (0, None);
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "a mesh can't be translated; the last one stays in force")
                 }
             }
         }
-        if meshes.changed().await.is_err() {
-            return;
+        loop {
+            tokio::select! {
+                changed = meshes.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => {
+                        // Streams end with the catalogs.
+                        drop(catalogs);
+                        return sessions.wake_all();
+                    }
+                },
+                () = at(tell) => {
+                    sessions.wake_all();
+                    (untold, tell) = (0, None);
+                }
+            }
         }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

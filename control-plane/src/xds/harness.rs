@@ -37,7 +37,12 @@ impl ControlPlane {
         let sessions = Arc::new(Sessions::default());
         let (stop, stopping) = watch::channel(false);
         let (publish, catalogs) = watch::channel(None);
-        tokio::spawn(catalog::run(meshes.clone(), publish, metrics.clone()));
+        tokio::spawn(catalog::run(
+            meshes.clone(),
+            publish,
+            sessions.clone(),
+            metrics.clone(),
+        ));
         let now = SystemTime::now();
         let stored = StoredAuthority::generate(&testing::domain(), now).unwrap();
         let current = Current::new(Authority::load(stored, now).unwrap());

@@ -5,7 +5,7 @@
 //! the first is acknowledged.
 //!
 //! ```text
-//! mesh ──> catalog (shared by all, what changed) ──> view (one pod's) ──> subscription (what to say) ──session──> wire
+//! mesh ──> catalog (shared by all, what changed) ──> users (whom it concerns) ──> view (one pod's) ──> subscription (what to say) ──session──> wire
 //! ```
 
 /// Everything that is served to all, and what changed from one mesh to the next.
@@ -18,6 +18,8 @@ pub mod subscription;
 pub mod progress;
 /// Which streams there are and how they do.
 pub mod registry;
+/// Which streams asked for a name.
+pub mod users;
 /// One stream.
 pub mod session;
 /// The gRPC service: who may open a stream.

@@ -1,14 +1,16 @@
-//! Which streams there are and how they do: for the debug page, `weft status` and the root roll.
+//! Which streams there are and how they do: for the debug page, `weft status` and the root roll; and whom a change concerns.
 //!
-//! Enters: what sessions report. Leaves: [`SessionStatus`]es. Never: a decision.
+//! Enters: what sessions report. Leaves: [`SessionStatus`]es, and streams that are woken. Never: a decision about what a stream gets.
 
 use super::progress::Progress;
 use super::subscription::{Rejected, Subscription};
+use super::users::{Used, Users};
 use crate::metrics::kind_name;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use weft_proto::resource::Kind;
 
@@ -86,8 +88,9 @@ pub struct Sessions {
 
 #[derive(Debug, Default)]
 struct Table {
-    by_id: BTreeMap<u64, Arc<Mutex<Entry>>>,
+    by_id: BTreeMap<u64, (Arc<Mutex<Entry>>, Arc<Notify>)>,
     by_pod: HashMap<String, usize>,
+    users: Users,
 }
 
 /// What a stream reports, at each change: the rest of its status is worked out when somebody asks.
@@ -134,6 +137,8 @@ pub struct Registration {
     id: u64,
     pod_uid: String,
     entry: Arc<Mutex<Entry>>,
+    wake: Arc<Notify>,
+    used: Used,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -159,12 +164,15 @@ impl Sessions {
             return Err(Busy);
         }
         *count += 1;
-        all.by_id.insert(id, entry.clone());
+        let wake = Arc::new(Notify::new());
+        all.by_id.insert(id, (entry.clone(), wake.clone()));
         Ok(Registration {
             sessions: self.clone(),
             id,
             pod_uid,
             entry,
+            wake,
+            used: Used::new(),
         })
     }
 
@@ -172,7 +180,20 @@ impl Sessions {
     pub fn list(&self) -> Vec<SessionStatus> {
         let all: Vec<_> = lock(&self.all).by_id.values().cloned().collect();
         let now = Instant::now();
-        all.iter().map(|entry| lock(entry).status(now)).collect()
+        all.iter().map(|(entry, _)| lock(entry).status(now)).collect()
+    }
+
+    /// Has every stream look at the newest catalog.
+    pub fn wake_all(&self) {
+        lock(&self.all)
+            .by_id
+            .values()
+            .for_each(|(_, wake)| wake.notify_one());
+    }
+
+    /// Has the streams look at the newest catalog that asked for one of these by name.
+    pub fn wake_users<'c>(&self, changes: impl Iterator<Item = &'c (Kind, Arc<str>)>) {
+        lock(&self.all).users.wake(changes);
     }
 
     /// How many streams there are.
@@ -203,6 +224,25 @@ impl Sessions {
 }
 
 impl Registration {
+    /// Resolves when there is a catalog that the stream should look at.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The stream asks for resources of a kind by name, and gives others up. It hears of catalogs that are published from now on.
+    pub fn uses(&mut self, kind: Kind, asked: &[String], given_up: &[String]) {
+        if !kind.on_demand() || asked.is_empty() && given_up.is_empty() {
+            return;
+        }
+        let users = &mut lock(&self.sessions.all).users;
+        for name in asked {
+            users.add(kind, name, self.id, &self.wake, &mut self.used);
+        }
+        for name in given_up {
+            users.remove(kind, name, self.id, &mut self.used);
+        }
+    }
+
     /// Takes over what one kind holds and refuses, after a request or a response.
     pub fn report(&self, kind: Kind, subscription: &Subscription) {
         let mut entry = lock(&self.entry);
@@ -247,6 +287,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut all = lock(&self.sessions.all);
         all.by_id.remove(&self.id);
+        all.users.leave(self.id, std::mem::take(&mut self.used));
         if let Some(count) = all.by_pod.get_mut(&self.pod_uid) {
             *count -= 1;
             if *count == 0 {

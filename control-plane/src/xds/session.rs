@@ -101,6 +101,15 @@ impl Session {
     /// Why the control plane ends the stream.
     pub async fn next(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
         loop {
+            if self.turn == 0 {
+                match self.catalogs.has_changed() {
+                    Ok(true) => self.advance(),
+                    Ok(false) => {}
+                    Err(_) => {
+                        return Err(Status::unavailable("the control plane is stopping; reconnect"));
+                    }
+                }
+            }
             while let Some(kind) = Kind::ALL.get(self.turn) {
                 self.turn += 1;
                 if let Some(response) = self.next_response(*kind) {
@@ -125,12 +134,7 @@ impl Session {
             tokio::select! {
                 // What is new goes out before answers to what is old are read.
                 biased;
-                changed = self.catalogs.changed() => {
-                    if changed.is_err() {
-                        return Err(Status::unavailable("the control plane is stopping; reconnect"));
-                    }
-                    self.advance();
-                }
+                () = self.registration.woken() => {}
                 request = self.requests.message() => match request? {
                     Some(request) => self.take(&request)?,
                     None => return Ok(None),
@@ -174,6 +178,10 @@ impl Session {
             BadRequest::Wildcard => Status::permission_denied(error.to_string()),
             _ => Status::invalid_argument(error.to_string()),
         };
+        let (asked, given_up) = (
+            &request.resource_names_subscribe,
+            &request.resource_names_unsubscribe,
+        );
         let slot = &mut self.state.subscriptions[kind as usize];
         let progress = &mut self.state.progress[kind as usize];
         match slot {
@@ -202,6 +210,8 @@ impl Session {
                 }
             },
         }
+        // Whatever was refused above isn't asked for.
+        self.registration.uses(kind, asked, given_up);
         if let Some(subscription) = slot {
             self.registration.report(kind, subscription);
         }

@@ -268,3 +268,63 @@ async fn a_stream_ends_at_its_age_so_that_replicas_even_out() {
     assert!(began.elapsed() > age * 15);
     drop(plane);
 }
+
+/// Who doesn't use a Service isn't woken for its endpoints, and still gets to the newest catalog; who asks for it meanwhile gets what is newest.
+#[tokio::test(start_paused = true)]
+async fn endpoints_wake_their_users_alone() {
+    let mut plane = ControlPlane::new(3);
+    let mut user = plane.synced().await;
+    let mut other = plane.stream(Some(peer("web-2", "uid-2"))).await.unwrap();
+    let ask = |kind: Kind, names: &[&str]| DeltaDiscoveryRequest {
+        node: Some(node("shop/web-2")),
+        type_url: kind.type_url().into(),
+        resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    for kind in Kind::ALL {
+        other.send(ask(kind, &[])).await;
+    }
+    for _ in Kind::ALL {
+        let response = other.next().await;
+        other.ack(&response).await;
+    }
+    let session = || {
+        let mut sessions = plane.sessions.list().into_iter();
+        sessions.find(|session| session.node == "shop/web-2").unwrap()
+    };
+    // It looks at the newest catalog whenever it takes a request: none is under way any more.
+    while !session().synced {
+        tokio::task::yield_now().await;
+    }
+    plane.store.apply([testing::slice("web", 2)]);
+    let response = user.next().await;
+    assert_eq!((response.resources.len(), ready(&response)), (1, 2));
+    let newest = plane.catalogs.borrow().as_ref().unwrap().sequence;
+    assert!(session().catalog < newest);
+
+    // It asks for it now: what it gets isn't what it would have got before.
+    other.send(ask(Kind::Endpoints, &["shop/web"])).await;
+    let response = other.next().await;
+    assert_eq!((response.resources.len(), ready(&response)), (1, 2));
+    while session().catalog < newest {
+        tokio::task::yield_now().await;
+    }
+    other.ack(&response).await;
+
+    // From now on it is a user; and when it no longer is, it comes along in its own time.
+    user.ack(&response).await;
+    plane.store.apply([testing::slice("web", 1)]);
+    assert_eq!(ready(&other.next().await), 1);
+    let mut given_up = ask(Kind::Endpoints, &[]);
+    given_up.resource_names_unsubscribe = vec!["shop/web".into()];
+    other.send(given_up).await;
+    let before = tokio::time::Instant::now();
+    plane.store.apply([testing::slice("web", 3)]);
+    while plane.catalogs.borrow().as_ref().unwrap().sequence < newest + 2 {
+        tokio::task::yield_now().await;
+    }
+    while session().catalog < newest + 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(before.elapsed() <= Duration::from_secs(2));
+}
