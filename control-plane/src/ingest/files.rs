@@ -463,7 +463,10 @@ mod tests {
         fs::write(&file, good).unwrap();
         assert_eq!(namespaces(&watched.read().0), [("a", 1, false), ("b", 7, false)]);
         fs::remove_file(&file).unwrap();
-        assert_eq!(watched.read(), (vec![], vec![]));
+        let (objects, findings) = watched.read();
+        assert_eq!(objects, []);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].code, "folder-empty");
     }
 
     #[test]
