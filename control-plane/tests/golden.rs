@@ -208,6 +208,7 @@ fn show(resource: &Resource) -> Value {
         }),
         Resource::Pod(pod) if !pod.headless.is_empty() => json!({
             "workload": pod.workload,
+            "ports": pod.ports.iter().map(|p| format!("{} {} {:?}", p.port, p.service, p.protocol)).collect::<Vec<_>>(),
             "headless": pod.headless.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
         Resource::Pod(pod) => json!({
