@@ -1,9 +1,10 @@
 //! A mesh that runs, and the load that it has.
 //!
 //! Enters: a sandbox or a cluster. Leaves: its objects as a world, and requests per second from each workload to each Service, as the
-//! sidecars' metrics tell them. Never: a change.
+//! sidecars' metrics tell them, for the paths that the sidecars remember. Never: a change.
 
 use super::ask::{Load, To};
+use super::paths::Paths;
 use crate::reach::{Door, Reach};
 use crate::world::{self, World};
 use anyhow::ensure;
@@ -12,8 +13,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use weft_control_plane::ingest::files::Object;
 use weft_control_plane::ingest::{kind, read::Metadata};
-use weft_proto::model::annotations::{METRICS_PATH, PORT_METRICS};
+use weft_proto::model::annotations::{METRICS_PATH, PORT_ADMIN, PORT_METRICS};
 use weft_proto::model::{Origin, ServiceName};
+use weft_proxy::recent::Served;
 
 /// What is listed: where, and the plural.
 const LISTED: [(&str, &str); 15] = [
@@ -68,23 +70,24 @@ type Edges = BTreeMap<(ServiceName, ServiceName), f64>;
 
 /// Requests per second of each edge, over a while.
 pub async fn measure(reach: &Reach, world: &World, window: Duration) -> anyhow::Result<Vec<Load>> {
-    let meshed: Vec<&ServiceName> = world
-        .mesh
-        .pods
-        .values()
-        .filter(|pod| pod.meshed && !pod.finished)
-        .map(|pod| &pod.name)
-        .collect();
+    let pods = world.mesh.pods.values();
+    let meshed: Vec<_> = pods.filter(|pod| pod.meshed && !pod.finished).collect();
     let mut first = Vec::new();
     for pod in &meshed {
-        first.push((tokio::time::Instant::now(), counted(reach, pod).await));
+        first.push((tokio::time::Instant::now(), counted(reach, &pod.name).await));
     }
     tokio::time::sleep(window).await;
     let mut rates = Edges::new();
+    let mut paths = Paths::default();
     let mut silent = Vec::new();
     for (pod, (began, before)) in meshed.iter().zip(first) {
-        let now = counted(reach, pod).await;
+        let now = counted(reach, &pod.name).await;
         let seconds = began.elapsed().as_secs_f64();
+        // Where nothing is remembered, paths aren't known, and rates are.
+        if let Ok(served) = remembered(reach, &pod.name).await {
+            let from = ServiceName::new(&pod.name.namespace, &pod.workload);
+            paths.add(&from, &served, began.elapsed());
+        }
         match (before, now) {
             (Ok(before), Ok(now)) => {
                 for (edge, count) in now {
@@ -102,14 +105,17 @@ pub async fn measure(reach: &Reach, world: &World, window: Duration) -> anyhow::
     let loads: Vec<Load> = rates
         .into_iter()
         .filter(|(_, rate)| *rate >= LEAST)
-        .map(|((from, service), rate)| Load {
-            from: Some(from),
-            to: To {
-                service,
-                port: None,
-                path: "/".to_owned(),
-            },
-            rate,
+        .flat_map(|((from, service), rate)| {
+            let shares = paths.of(&from, &service);
+            shares.into_iter().map(move |(path, share)| Load {
+                from: Some(from.clone()),
+                to: To {
+                    service: service.clone(),
+                    port: None,
+                    path,
+                },
+                rate: rate * share,
+            })
         })
         .collect();
     ensure!(
@@ -119,6 +125,17 @@ pub async fn measure(reach: &Reach, world: &World, window: Duration) -> anyhow::
         reach.title()
     );
     Ok(loads)
+}
+
+/// The last requests that a sidecar remembers.
+async fn remembered(reach: &Reach, pod: &ServiceName) -> anyhow::Result<Vec<Served>> {
+    let door = Door {
+        namespace: &pod.namespace,
+        pod: &pod.name,
+        port: PORT_ADMIN,
+    };
+    let page = reach.page(door, "/requests", PATIENCE).await?;
+    Ok(serde_json::from_value(page)?)
 }
 
 /// What a sidecar has counted of its own requests.

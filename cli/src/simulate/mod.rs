@@ -7,6 +7,7 @@
 mod ask;
 mod bounds;
 mod live;
+mod paths;
 mod picture;
 pub mod strain;
 mod table;
