@@ -83,7 +83,7 @@ impl Which {
             None => Config::from_kubeconfig(&options).await,
         };
         let config = config
-            .context("no cluster: give --kubeconfig FILE, or set KUBECONFIG, or write ~/.kube/config")?;
+            .context("no cluster: give --kubeconfig FILE, or set KUBECONFIG, or write ~/.kube/config (a sandbox's file is what `weft kubeconfig --path` prints)")?;
         let title = config.cluster_url.to_string();
         Ok(ApiServer::new(Client::try_from(config)?, &title))
     }
