@@ -37,6 +37,19 @@ struct Part<T> {
     list: String,
 }
 
+/// Whether something asks for what only a request has.
+fn is_for_requests(wanted: &Wanted) -> bool {
+    let lists = [
+        &wanted.methods,
+        &wanted.not_methods,
+        &wanted.paths,
+        &wanted.not_paths,
+        &wanted.hosts,
+        &wanted.not_hosts,
+    ];
+    lists.into_iter().any(|list| !list.is_empty())
+}
+
 impl Question<'_> {
     /// The verdict of a set.
     pub(super) fn put<'s>(&self, set: &'s PolicySet) -> Verdict<'s> {
@@ -74,6 +87,12 @@ impl Question<'_> {
                 Some(asked) => format!(
                     "it asks for {} {} on port {}",
                     asked.method, asked.path, self.port
+                ),
+                // Only a DENY rule matches without what can't be seen.
+                None if rule.to.iter().all(is_for_requests) => format!(
+                    "it asks for port {}; of bytes no method, path or host is known, and the rule counts as matching unless its `ports` leave \
+                     this one out",
+                    self.port
                 ),
                 None => format!("it asks for port {}", self.port),
             });

@@ -85,6 +85,33 @@ fn a_denial_says_what_would_allow_it() {
 }
 
 #[test]
+fn a_denial_of_bytes_says_what_could_not_be_seen() {
+    let admin = weft_proto::model::Operation {
+        paths: vec![StringMatch::Prefix("/admin".into())],
+        ..Default::default()
+    };
+    let rule = PolicyRule {
+        to: vec![admin],
+        ..PolicyRule::default()
+    };
+    let policy = Policy {
+        action: Action::Deny,
+        ..allow("no-admin", vec![rule])
+    };
+    let peer = Peer {
+        identity: None,
+        address: [10, 0, 0, 1].into(),
+    };
+    let (step, end) = policy::decide(&PolicySet::compile(&[policy]), &peer, 5432, None);
+    assert!(end.is_some());
+    let why = &step.options[0].why;
+    assert!(
+        why.starts_with("it asks for port 5432; of bytes no method, path or host is known"),
+        "{why}"
+    );
+}
+
+#[test]
 fn requests_are_read_as_people_write_them() {
     let read = |url: &str| Request::read(url, None, &["User: jane".to_owned(), "host: other".to_owned()]);
     let request = read("http://cart.shop/a/../items?x=1").unwrap();
