@@ -29,6 +29,9 @@ struct Options {
     /// Services that each sidecar uses
     #[arg(long, default_value_t = 10)]
     uses: usize,
+    /// Milliseconds from when all know of a change to the next one; then the changes are made again, in a row
+    #[arg(long, default_value_t = 250)]
+    pause: u64,
     /// Changes of an endpoint that are timed, of each sort
     #[arg(long, default_value_t = 40)]
     changes: usize,

@@ -29,6 +29,8 @@ pub struct Row {
     idle: f64,
     popular: Spread,
     usual: Spread,
+    /// To all, while the answers to the change before are still read.
+    in_a_row: Spread,
     busy: f64,
     /// Microseconds of processor time for each push: the control plane's, and that of everything else here: API server and sidecars.
     push: [f64; 2],
@@ -161,21 +163,13 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
     let idle = share(&plane, sleep(IDLE)).await?;
     let memory = plane.used()?.memory;
 
-    let mut popular = Histogram::new_with_bounds(1, 600_000_000, 3)?;
-    let mut usual = Histogram::new_with_bounds(1, 600_000_000, 3)?;
-    let before = (Instant::now(), plane.used()?.processor, processor("self")?);
     let machine = Machine::now()?;
-    for change in 0..options.changes {
-        changed(town, &mut crowd, 0, change, &mut popular).await?;
-        let service = 1 + change * 37 % (town.services() - 1);
-        if crowd.users[service] > 0 {
-            changed(town, &mut crowd, service, 0, &mut usual).await?;
-            changed(town, &mut crowd, service, 1, &mut usual).await?;
-        }
-    }
+    let [popular, usual] = changes(options, town, &mut crowd, options.pause).await?;
+    let before = (Instant::now(), plane.used()?.processor, processor("self")?);
+    let [all, users] = changes(options, town, &mut crowd, 0).await?;
     let busy = (plane.used()?.processor - before.1).as_secs_f64() / before.0.elapsed().as_secs_f64();
     let stolen = machine.stolen_percent()?;
-    let pushes = (popular.len() + usual.len()) as f64;
+    let pushes = (all.len() + users.len()) as f64;
     let push = [plane.used()?.processor - before.1, processor("self")? - before.2]
         .map(|spent| spent.as_secs_f64() * 1e6 / pushes);
     let peak = plane.used()?.peak;
@@ -197,6 +191,7 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
         idle,
         popular: Spread::of(&popular),
         usual: Spread::of(&usual),
+        in_a_row: Spread::of(&all),
         busy,
         push,
         stolen,
@@ -206,6 +201,31 @@ pub async fn row(options: &crate::Options, town: &Town, count: usize) -> anyhow:
         first_error: crowd.errors.first().cloned(),
         errors: crowd.errors.len(),
     })
+}
+
+/// Changes an endpoint of the Service that all use, and of others, again and again, each so many milliseconds after everybody had the one before.
+/// How long they took to all, and to the users of the others.
+async fn changes(
+    options: &crate::Options,
+    town: &Town,
+    crowd: &mut Crowd,
+    pause: u64,
+) -> anyhow::Result<[Histogram<u64>; 2]> {
+    let pause = Duration::from_millis(pause);
+    let mut popular = Histogram::new_with_bounds(1, 600_000_000, 3)?;
+    let mut usual = popular.clone();
+    for change in 0..options.changes {
+        sleep(pause).await;
+        changed(town, crowd, 0, change, &mut popular).await?;
+        let service = 1 + change * 37 % (town.services() - 1);
+        if crowd.users[service] > 0 {
+            for turn in 0..2 {
+                sleep(pause).await;
+                changed(town, crowd, service, turn, &mut usual).await?;
+            }
+        }
+    }
+    Ok([popular, usual])
 }
 
 /// One endpoint goes (even) or comes back (odd).
@@ -233,9 +253,9 @@ async fn share(plane: &Plane, meanwhile: impl Future<Output = ()>) -> anyhow::Re
 pub fn head() {
     println!();
     println!(
-        "| sidecars | connect s | RSS MiB | peak MiB | idle CPU | change to all: p50 / p99 / max ms | to its users: p50 / p99 / max ms | CPU | us a push / the rest's | stolen % | restart: settled s | its CPU s | its peak MiB | errors |"
+        "| sidecars | connect s | RSS MiB | peak MiB | idle CPU | change to all: p50 / p99 / max ms | to its users: p50 / p99 / max ms | in a row, to all | CPU | us a push / the rest's | stolen % | restart: settled s | its CPU s | its peak MiB | errors |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
 }
 
 /// Prints what is asked for.
@@ -251,7 +271,7 @@ impl Row {
         let spread =
             |spread: Spread| format!("{:.1} / {:.1} / {:.1}", spread.half, spread.most, spread.worst);
         println!(
-            "| {} | {:.1} | {:.0} | {:.0} | {:.3} | {} | {} | {:.2} | {:.0} / {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {} |",
+            "| {} | {:.1} | {:.0} | {:.0} | {:.3} | {} | {} | {} | {:.2} | {:.0} / {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {} |",
             self.sidecars,
             self.connect.as_secs_f64(),
             mib(self.memory),
@@ -259,6 +279,7 @@ impl Row {
             self.idle,
             spread(self.popular),
             spread(self.usual),
+            spread(self.in_a_row),
             self.busy,
             self.push[0],
             self.push[1],
