@@ -108,6 +108,27 @@ fn predicted(view: &Value) -> BTreeMap<String, f64> {
     groups.iter().map(share).collect()
 }
 
+/// Without a load on the command line the sidecars tell it, and the paths that a route goes by.
+fn measured(mesh: &Mesh) {
+    let _route = mesh.with(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: items, namespace: shop}\n\
+         spec:\n  parentRefs: [{group: '', kind: Service, name: cart}]\n  rules:\n    \
+         - {matches: [{path: {type: Exact, value: /items}}], backendRefs: [{name: cart, port: 80}]}\n",
+    );
+    let output = mesh.weft(&["simulate", "--measure", "3s", "--requests", "2000", "-o", "json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let before = &told["cases"][0]["before"];
+    let service = &before["services"][0];
+    assert_eq!(service["name"]["name"], "cart", "{before:#}");
+    let groups = service["groups"].as_array().unwrap();
+    let sum: f64 = groups.iter().filter_map(|group| group["rate"].as_f64()).sum();
+    // Two callers of 120 each, on a machine that may be slow.
+    assert!((40.0..=360.0).contains(&sum), "{sum} requests/s: {before:#}");
+    assert_eq!(before["refused"].as_array().map(Vec::len), Some(0), "{before:#}");
+}
+
 fn what_it_says_happens() {
     let manifests = manifests();
     let mesh = Mesh::start("simulate", &manifests);
@@ -140,6 +161,7 @@ fn what_it_says_happens() {
         .collect();
     // Both know their endpoints.
     callers.iter().for_each(|caller| drop(caller.next(200)));
+    measured(&mesh);
     mesh.fault(Fault::Partition {
         nodes: vec!["east-1a-shop".to_owned()],
     });
