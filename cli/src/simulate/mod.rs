@@ -195,7 +195,7 @@ fn answer(args: &Simulate) -> anyhow::Result<bool> {
         });
     }
     match args.output {
-        Output::Table => print!("{}", table::text(&cases, &built, args.each.is_some())),
+        Output::Table => print!("{}", table::text(&cases, &built, args.each.is_some(), bounds)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&as_json(&cases))?),
     }
     if let Some(file) = &args.svg {

@@ -3,6 +3,7 @@
 //! Enters: predictions. Leaves: text. Never: more precision than there is.
 
 use super::Case;
+use super::bounds::Bounds;
 use super::town::Built;
 use crate::status::columns;
 use std::collections::BTreeMap;
@@ -48,11 +49,11 @@ fn step(before: String, after: String) -> String {
     }
 }
 
-/// Everything; with `each`, a row a case.
-pub fn text(cases: &[Case], built: &Built, each: bool) -> String {
+/// Everything; with `each`, a row a case, and whether the bounds hold, if any is stated.
+pub fn text(cases: &[Case], built: &Built, each: bool, bounds: Bounds) -> String {
     let mut out = String::new();
     if each {
-        overview(&mut out, cases);
+        overview(&mut out, cases, bounds);
     } else {
         for case in cases {
             one(&mut out, case, built);
@@ -70,7 +71,7 @@ fn fullest(view: &View) -> Option<(&ServiceName, &Group, f64)> {
     loaded.max_by(|a, b| a.2.total_cmp(&b.2))
 }
 
-fn overview(out: &mut String, cases: &[Case]) {
+fn overview(out: &mut String, cases: &[Case], bounds: Bounds) {
     let total = |view: &View| rate(view.refused.iter().map(|refused| refused.rate).sum());
     let far = |view: &View| {
         let far = view.links.iter().filter(|link| link.crosses_regions());
@@ -89,6 +90,7 @@ fn overview(out: &mut String, cases: &[Case]) {
             total(settled),
             far(settled),
             match case.broken.len() {
+                0 if bounds == Bounds::default() => "-".to_owned(),
                 0 => "hold".to_owned(),
                 broken => format!("{broken} broken"),
             },
