@@ -14,11 +14,11 @@ use weft_engine::{Class, Tick, Tried, Wish};
 use weft_proto::model::{Backend, Health, Origin, Protocol, ServiceName};
 
 use super::name::{self, Meant};
-use super::{direct, Hop, Sender, Told};
+use super::{Hop, Sender, Told, direct};
 use crate::failure::Failure;
 use crate::outbound::answer::Answer;
-use crate::outbound::connection;
 use crate::outbound::backend::{at, is_own};
+use crate::outbound::connection;
 use crate::outbound::route::{Route, Way};
 use crate::outbound::scene::Scene;
 use crate::upstream::call::{Place, Target};

@@ -84,7 +84,11 @@ impl Explainer {
             draws: &RefCell::new(rng),
             wall: &|| self.wall.seconds(),
         };
-        let explain = if self.gateway { super::gateway } else { super::outbound };
+        let explain = if self.gateway {
+            super::gateway
+        } else {
+            super::outbound
+        };
         pages::json(&explain(&scene, self.clock.now(), &sender, &request))
     }
 

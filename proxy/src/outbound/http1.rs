@@ -151,7 +151,8 @@ impl Handler for Outbound<'_> {
             Some(made) => Some(made.text()),
             None => head.values(request_id::FIELD).next(),
         };
-        self.worker.remember(id, &line, || route.side(self.worker, &self.target));
+        self.worker
+            .remember(id, &line, || route.side(self.worker, &self.target));
         ended.next
     }
 
