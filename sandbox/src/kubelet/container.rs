@@ -109,7 +109,9 @@ impl Runner {
                 self.name()
             );
             match &unstarted {
-                Some(why) => (self.context).warn("FailedToStart", &format!("container {}: {why}", self.name())),
+                Some(why) => {
+                    (self.context).warn("FailedToStart", &format!("container {}: {why}", self.name()))
+                }
                 None if outcome != 0 => self.context.warn(
                     "BackOff",
                     &format!(
