@@ -350,12 +350,18 @@ impl Interest {
         let unused = |address: &IpAddr, direct: &Direct| {
             !self.own.contains(address) && idle(&Wanted::Pod(*address), direct.since)
         };
-        let called = self.pods.iter().filter(|(address, direct)| !unused(address, direct));
+        let called = self
+            .pods
+            .iter()
+            .filter(|(address, direct)| !unused(address, direct));
         let called = called.flat_map(|(_, direct)| direct.headless.iter());
         let used = used.iter().chain(&self.gateway.backends).chain(called);
         let needed: BTreeSet<ServiceName> = used.flat_map(|name| self.reached(name)).collect();
         let services = self.services.keys().filter(|name| !needed.contains(*name));
-        let pods = self.pods.iter().filter(|(address, direct)| unused(address, direct));
+        let pods = self
+            .pods
+            .iter()
+            .filter(|(address, direct)| unused(address, direct));
         let gone: Vec<Wanted> = services
             .map(|name| Wanted::Service(name.clone()))
             .chain(pods.map(|(address, _)| Wanted::Pod(*address)))
