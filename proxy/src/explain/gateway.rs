@@ -136,7 +136,7 @@ fn bytes(
         Err(failure) => {
             let mut end = match failure {
                 Failure::NoRoute => unruled(&site.listener, "connections"),
-                failure => refused(failure, origin, None),
+                failure => refused(failure, origin, backend),
             };
             // There is nobody to answer: the connection fails.
             if let End::Refused { status, .. } = &mut *end {

@@ -229,11 +229,7 @@ pub(super) fn route(
     let origin = rule.map(|rule| &rule.origin);
     match &route.way {
         Way::Refuse(failure) => {
-            return Err(refused(
-                *failure,
-                origin,
-                chosen.and_then(|backend| backend.invalid.as_deref()),
-            ));
+            return Err(refused(*failure, origin, chosen));
         }
         Way::Answer(answer) => return Err(answered(answer, origin)),
         Way::Straight | Way::To(_) => {}
@@ -308,7 +304,7 @@ fn connected(
     let origin = rule.map(|rule| &rule.origin);
     // There is nobody to answer: the connection fails.
     let failed = |failure| {
-        let mut end = refused(failure, origin, None);
+        let mut end = refused(failure, origin, backend);
         if let End::Refused { status, .. } = &mut *end {
             *status = None;
         }
@@ -327,8 +323,8 @@ fn connected(
 }
 
 /// An end before any endpoint.
-pub(super) fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option<&str>) -> Box<End> {
-    let (why, remedy) = match (failure, invalid) {
+pub(super) fn refused(failure: Failure, origin: Option<&Origin>, drawn: Option<&Backend>) -> Box<End> {
+    let (why, remedy) = match (failure, drawn.map(unusable)) {
         (Failure::NoRoute, _) => (
             "the Service has rules, and none matches".to_owned(),
             "add a rule that matches this",
@@ -350,6 +346,24 @@ pub(super) fn refused(failure: Failure, origin: Option<&Origin>, invalid: Option
         because: origin.cloned(),
         remedies: vec![remedy.to_owned()],
     })
+}
+
+/// Why the sidecar knows no way to a backend.
+fn unusable(backend: &Backend) -> String {
+    let Backend {
+        service,
+        port,
+        subset,
+        invalid,
+        ..
+    } = backend;
+    match (invalid, subset) {
+        (Some(why), _) => why.to_string(),
+        (None, Some(subset)) => format!(
+            "{service} has no port {port}, or no DestinationRule for it that has the subset {subset:?}"
+        ),
+        (None, None) => format!("{service} is no Service of the mesh that has the port {port}"),
+    }
 }
 
 /// What the sidecar answers by itself.
