@@ -149,6 +149,13 @@ fn offline(paths: &[PathBuf], told: &Told) -> anyhow::Result<(Vec<Found>, Vec<Ar
 /// What a replica of the control plane says: each sees everything.
 async fn live(args: &Analyze) -> anyhow::Result<Vec<Found>> {
     let reach: Reach = args.place.reach().await?;
+    // "nothing found" of a namespace that isn't there would be taken for something good.
+    if let Some(name) = &args.namespace
+        && let Ok(namespaces) = reach.namespaces().await
+    {
+        let known = namespaces.iter().any(|known| known["metadata"]["name"] == **name);
+        anyhow::ensure!(known, "{}: there is no namespace {name}", reach.title());
+    }
     let mut last = None;
     for pod in pods(&reach).await? {
         if !pod.serves(&args.system_namespace) {

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("status::waiting_has_no_race", waiting_has_no_race),
     ("status::one_route_too_much", one_route_too_much),
     ("status::what_a_sidecar_knows", what_a_sidecar_knows),
+    ("status::what_has_no_effect", what_has_no_effect),
 ];
 
 fn text(output: &Output) -> String {
@@ -135,6 +136,39 @@ fn what_a_sidecar_knows(mesh: &Mesh) {
     let output = mesh.weft(&["config", OUTSIDER]);
     assert!(
         !output.status.success() && text(&output).contains("sidecar"),
+        "{}",
+        text(&output)
+    );
+}
+
+/// `weft analyze` of the mesh that runs.
+fn what_has_no_effect(mesh: &Mesh) {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: of-nobody, namespace: shop}\n\
+        spec: {selector: {matchLabels: {app: nobody}}, rules: [{}]}\n";
+    let found = |more: &[&str]| {
+        let output = mesh.weft(&[&["analyze", "-o", "json"], more].concat());
+        let found = serde_json::from_slice::<Value>(&output.stdout);
+        let found = found.unwrap_or_else(|_| panic!("{}", text(&output)));
+        let about = |one: &&Value| one["object"]["name"] == "of-nobody";
+        let codes = found.as_array().unwrap().iter().filter(about);
+        let codes: Vec<_> = codes
+            .map(|one| one["code"].as_str().unwrap().to_owned())
+            .collect();
+        (codes, output.status.code())
+    };
+    let applied = mesh.with(policy);
+    wait(mesh);
+    assert_eq!(found(&[]).0, ["policy-selects-nothing"]);
+    let fails = found(&["-n", "shop", "--fail-on", "warning"]);
+    assert_eq!(fails, (vec!["policy-selects-nothing".to_owned()], Some(2)));
+    assert_eq!(found(&["-n", "weft-system"]).0, [""; 0]);
+    drop(applied);
+    wait(mesh);
+    assert_eq!(found(&[]).0, [""; 0]);
+    let output = mesh.weft(&["analyze", "-n", "nosuch"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output).contains("there is no namespace nosuch"),
         "{}",
         text(&output)
     );
