@@ -136,5 +136,7 @@ fn main() -> ExitCode {
         hostile_http2::start,
         &[hostile_http2::TESTS, hostile_crowd::TESTS],
     );
-    suite.finish()
+    let code = suite.finish();
+    tool::clean();
+    code
 }

@@ -6,6 +6,7 @@
 use std::io::{Read as _, Write as _, copy, stdin, stdout};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -18,7 +19,31 @@ pub const NOTHING: &str = "nothing";
 /// This binary's path, the same in every pod.
 pub fn own() -> &'static str {
     static PATH: OnceLock<String> = OnceLock::new();
-    PATH.get_or_init(|| std::env::current_exe().unwrap().to_str().unwrap().to_owned())
+    PATH.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        // Every pod has a /tmp of its own: who has the sources there has this binary somewhere else too, as long as it runs.
+        let path = match own.starts_with("/tmp") {
+            true => {
+                std::fs::create_dir_all(elsewhere()).unwrap();
+                let copy = elsewhere().join("mesh");
+                std::fs::copy(&own, &copy).unwrap();
+                copy
+            }
+            false => own,
+        };
+        path.to_str().unwrap().to_owned()
+    })
+}
+
+fn elsewhere() -> PathBuf {
+    Path::new("/var/tmp").join(format!("weft-mesh-{}", std::process::id()))
+}
+
+/// Takes away what [`own`] may have made.
+pub fn clean() {
+    if std::env::current_exe().is_ok_and(|own| own.starts_with("/tmp")) {
+        drop(std::fs::remove_dir_all(elsewhere()));
+    }
 }
 
 /// The command line of netcat: standard input goes out, what comes in goes to standard output, each side ends in its own time.
