@@ -98,13 +98,28 @@ fn live(
             backend = connected(&own).map_err(|_| 0_u16)?;
             (&backend, Wish::default(), &policy)
         }
-        Some(route) => match &route.way {
-            Way::Answer(answer) => return Err(answer.status),
-            Way::Refuse(failure) => return Err(failure.status().map_or(0, |status| status.as_u16())),
-            _ => (route.target(&own), route.wish(), route.retries()),
-        },
+        Some(route) => decided(route, &own)?,
     };
-    let ask = Ask { class, wish, retries };
+    sent(worker, target, Ask { class, wish, retries }, opaque, outcome)
+}
+
+/// Where a request goes that the rules have decided about, or the status that they answer.
+fn decided<'r>(route: &'r Route, own: &'r Target) -> Result<(&'r Target, Wish, &'r retry::Policy), u16> {
+    match &route.way {
+        Way::Answer(answer) => Err(answer.status),
+        Way::Refuse(failure) => Err(failure.status().map_or(0, |status| status.as_u16())),
+        _ => Ok((route.target(own), route.wish(), route.retries())),
+    }
+}
+
+/// The endpoint that one call takes, which ends so.
+fn sent(
+    worker: &Worker,
+    target: &Target,
+    ask: Ask<'_>,
+    opaque: bool,
+    outcome: Outcome,
+) -> Result<SocketAddr, u16> {
     let mut call = match opaque {
         true => Call::opaque(worker, target, ask),
         false => Call::new(worker, target, ask),

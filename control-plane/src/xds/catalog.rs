@@ -3,6 +3,7 @@
 //! Enters: meshes. Leaves: catalogs behind a watch, and streams that are woken to look. Never: a catalog of a mesh that hasn't been read completely, or that
 //! trusts nobody: an empty first snapshot would erase what sidecars know.
 
+use super::due::due;
 use super::registry::Sessions;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use weft_proto::resource::Kind;
 
 /// How long a stream that a catalog doesn't concern may keep an older one.
@@ -154,18 +155,11 @@ pub async fn run(
                         return sessions.wake_all();
                     }
                 },
-                () = at(tell) => {
+                () = due(tell) => {
                     sessions.wake_all();
                     (untold, tell) = (0, None);
                 }
             }
         }
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -25,6 +25,8 @@ pub mod session;
 /// The gRPC service: who may open a stream.
 pub mod service;
 
+mod due;
+
 pub use registry::Sessions;
 pub use service::Discovery;
 

@@ -1,6 +1,7 @@
 //! Who may open a stream. Enters: calls on proven connections. Leaves: running sessions. Never: a stream for a caller without
 //! a workload certificate, or whose node id isn't the pod of its certificate, or whose pod isn't in the mesh.
 
+use super::due::due;
 use super::registry::{Busy, SessionStatus, Sessions, seconds};
 use super::session::{Begun, Catalogs, Session};
 use super::view::View;
@@ -62,12 +63,7 @@ impl Stop {
         let (now, part) = (Instant::now(), |whole: Duration| whole.mul_f64(share()));
         // From three quarters of the age to five quarters.
         let age = self.age.map(|age| now + age.mul_f64(0.75) + part(age / 2));
-        let old = async {
-            match age {
-                Some(age) => tokio::time::sleep_until(age).await,
-                None => std::future::pending().await,
-            }
-        };
+        let old = due(age);
         let within = self.within;
         let stopping = async {
             if self.stopping.wait_for(|stopping| *stopping).await.is_err() {

@@ -2,6 +2,7 @@
 //! connection asks for it. Never: a response that can't be written is piled up on: a slow reader slows its own stream only.
 
 use super::catalog::Catalog;
+use super::due::due;
 use super::progress::Progress;
 use super::registry::Registration;
 use super::subscription::{BadRequest, Outcome, Subscription};
@@ -140,7 +141,7 @@ impl Session {
                     None => return Ok(None),
                 },
                 reason = &mut self.stop => return Err(Status::unavailable(reason)),
-                () = names_due(self.state.names_at) => self.state.names_at = None,
+                () = due(self.state.names_at) => self.state.names_at = None,
                 () = &mut self.end => {
                     return Err(if self.state.gone_at.is_some() {
                         Status::permission_denied("the certificate's pod is not in the mesh any more")
@@ -271,12 +272,5 @@ impl Session {
             None => {}
         }
         response
-    }
-}
-
-async fn names_due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

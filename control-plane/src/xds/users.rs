@@ -18,10 +18,11 @@ pub type Used = BTreeMap<Kind, BTreeSet<Arc<str>>>;
 impl Users {
     /// A stream asks for a resource, or for one that isn't there yet.
     pub fn add(&mut self, kind: Kind, name: &str, id: u64, wake: &Arc<Notify>, used: &mut Used) {
-        let name: Arc<str> = match self.0.get_key_value(&(kind, Arc::from(name))) {
-            Some(((_, known), _)) => known.clone(),
-            None => name.into(),
-        };
+        let asked = (kind, Arc::from(name));
+        let (kind, name) = self
+            .0
+            .get_key_value(&asked)
+            .map_or(asked.clone(), |(known, _)| known.clone());
         if used.entry(kind).or_default().insert(name.clone()) {
             let users = self.0.entry((kind, name)).or_default();
             users.insert(id, wake.clone());

@@ -18,10 +18,10 @@ use weft_engine::explain::route::{self as why, Chosen};
 use weft_engine::explain::{Considered, End, Request, SOMEBODY, Stage, Step, policy};
 use weft_engine::policy::{Operation, Peer};
 use weft_engine::route::{Choice, RequestHead, RouteTable};
-use weft_proto::model::{Backend, Listener, Origin};
+use weft_proto::model::{Listener, Origin};
 
 use self::listener::{Met, at_listener, meet, title};
-use super::outbound::{Routed, deliver, refused, route};
+use super::outbound::{Routed, deliver, drawn, places, refused, route};
 use super::{Sender, Told};
 use crate::failure::Failure;
 use crate::gateway::arrival::{Arrival, Door};
@@ -100,19 +100,8 @@ fn bytes(
 ) -> Result<Routed, Box<End>> {
     permitted(scene, site.listener.bind, client, None, steps)?;
     let choice = site.choice(scene, name, address);
-    let (rule, backend) = match choice {
-        Choice::Rule { rule, backend } => (Some(rule), Some(backend)),
-        Choice::Answer { rule } | Choice::Unavailable { rule, .. } => (Some(rule), None),
-        Choice::Service | Choice::NoMatch => (None, None),
-    };
-    let place = |backend: &Backend| {
-        let mut backends = rule?.backends.iter();
-        backends.position(|each| std::ptr::eq(each, backend))
-    };
-    let chosen = Chosen {
-        rule: rule.map(|rule| rule.index),
-        backend: backend.and_then(place),
-    };
+    let (rule, backend) = drawn(choice);
+    let chosen = places(rule, backend);
     let declared = table::connections(&site.listener);
     steps.extend(why::connection(
         &declared,

@@ -197,14 +197,7 @@ pub(super) fn route(
     let route = Route::decide(scene, &target, source, || head, || Cow::Borrowed(&fields));
     let rule = route.rule();
     let chosen = route.chosen();
-    let backend = |rule: &CompiledRule| {
-        let mut backends = rule.backends.iter();
-        backends.position(|each| chosen.is_some_and(|chosen| std::ptr::eq(each, chosen)))
-    };
-    let places = Chosen {
-        rule: rule.map(|rule| rule.index),
-        backend: rule.and_then(backend),
-    };
+    let places = places(rule, chosen);
     match &target {
         Target::Service(destination) => {
             let routes = scene
@@ -285,19 +278,8 @@ fn connected(
     let port = destination.port.port;
     let name = (request.scheme == "https").then_some(&*request.host);
     let choice = scene.random(|rng| table.connection(port, name, original.ip(), rng));
-    let (rule, backend) = match choice {
-        Choice::Rule { rule, backend } => (Some(rule), Some(backend)),
-        Choice::Answer { rule } | Choice::Unavailable { rule, .. } => (Some(rule), None),
-        Choice::Service | Choice::NoMatch => (None, None),
-    };
-    let place = |backend: &Backend| {
-        let mut backends = rule?.backends.iter();
-        backends.position(|each| std::ptr::eq(each, backend))
-    };
-    let chosen = Chosen {
-        rule: rule.map(|rule| rule.index),
-        backend: backend.and_then(place),
-    };
+    let (rule, backend) = drawn(choice);
+    let chosen = places(rule, backend);
     if let Some(routes) = direct::routes(scene.view, &target, destination) {
         steps.extend(why::connection(&routes, port, name, original.ip(), chosen));
     }
@@ -319,6 +301,27 @@ fn connected(
         Choice::Service => Ok(straight(target)),
         Choice::NoMatch => Err(failed(Failure::NoRoute)),
         Choice::Answer { .. } | Choice::Unavailable { .. } => Err(failed(Failure::NoBackend)),
+    }
+}
+
+/// The rule and the backend that were drawn for a connection.
+pub(super) fn drawn<'r>(choice: Choice<'r>) -> (Option<&'r CompiledRule>, Option<&'r Backend>) {
+    match choice {
+        Choice::Rule { rule, backend } => (Some(rule), Some(backend)),
+        Choice::Answer { rule } | Choice::Unavailable { rule, .. } => (Some(rule), None),
+        Choice::Service | Choice::NoMatch => (None, None),
+    }
+}
+
+/// Where they stand among the others.
+pub(super) fn places(rule: Option<&CompiledRule>, backend: Option<&Backend>) -> Chosen {
+    let place = |backend: &Backend| {
+        let mut backends = rule?.backends.iter();
+        backends.position(|each| std::ptr::eq(each, backend))
+    };
+    Chosen {
+        rule: rule.map(|rule| rule.index),
+        backend: backend.and_then(place),
     }
 }
 

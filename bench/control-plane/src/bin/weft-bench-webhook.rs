@@ -107,9 +107,9 @@ async fn main() -> anyhow::Result<()> {
     let length = request.len();
     let process = injector.0.id();
     let pause = Duration::from_millis(options.pause);
-    for (what, text) in [("replicas", request.clone()), ("each pod another", request)] {
+    for (what, another) in [("replicas", false), ("each pod another", true)] {
         let loads = Loads {
-            request: Review::new(text.into_bytes(), what != "replicas"),
+            request: Review::new(request.clone().into_bytes(), another),
             injector: process.to_string(),
         };
         let warm;

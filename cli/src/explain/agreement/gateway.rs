@@ -1,7 +1,7 @@
 //! The same for clients outside the mesh: the listener, the policy, the rule and the endpoint that are explained are those that the
 //! gateway's own code then takes.
 
-use super::{is_sound, said, worker};
+use super::{decided, is_sound, said, sent, worker};
 use crate::explain::{assumed, offline::Sides};
 use crate::world;
 use rand::rngs::StdRng;
@@ -21,10 +21,10 @@ use weft_proxy::context::Worker;
 use weft_proxy::explain::{Sender, gateway};
 use weft_proxy::gateway::arrival::Door;
 use weft_proxy::gateway::table::{Port, Spoken};
-use weft_proxy::outbound::route::{Route, Way};
+use weft_proxy::outbound::route::Route;
 use weft_proxy::outbound::scene::Scene;
 use weft_proxy::policy;
-use weft_proxy::upstream::call::{Ask, Call, Target};
+use weft_proxy::upstream::call::{Ask, Target};
 
 const REQUESTS: usize = 3_000;
 
@@ -74,24 +74,16 @@ fn live(worker: &Worker, request: &Request, address: IpAddr) -> Result<SocketAdd
                 headers: &fields,
             };
             route = Route::choose(worker, &own, client, || head, || Cow::Borrowed(&fields));
-            match &route.way {
-                Way::Answer(answer) => return Err(answer.status),
-                Way::Refuse(failure) => return Err(failure.status().map_or(0, |status| status.as_u16())),
-                _ => (route.target(&own), route.wish(), route.retries()),
-            }
+            decided(&route, &own)?
         }
     };
-    let ask = Ask { class, wish, retries };
-    let mut call = match http {
-        true => Call::new(worker, target, ask),
-        false => Call::opaque(worker, target, ask),
-    };
-    let Ok(tried) = call.next(false) else {
-        return Err(if http { 503 } else { 0 });
-    };
-    let address = tried.place.address();
-    tried.finish(worker, Outcome::Success);
-    Ok(address)
+    sent(
+        worker,
+        target,
+        Ask { class, wish, retries },
+        !http,
+        Outcome::Success,
+    )
 }
 
 fn request(rng: &mut StdRng) -> Request {
