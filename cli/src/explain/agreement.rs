@@ -5,12 +5,14 @@
 mod gateway;
 /// What there is, and what is asked.
 mod manifests;
+mod requests;
 
 use super::offline::Sides;
 use crate::world;
-use manifests::{manifests, request};
+use manifests::manifests;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use requests::request;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,14 +1,12 @@
-//! Random manifests, and random requests to what is in them.
+//! Random manifests.
 //!
-//! Enters: a source of randomness. Leaves: objects as a person writes them, also wrong ones; requests. Never: two different ones for the
-//! same seed.
+//! Enters: a source of randomness. Leaves: objects as a person writes them, also wrong ones. Never: two different ones for the same seed.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt as _};
 use serde_json::{Value, json};
-use weft_engine::explain::Request;
 
-const PATHS: [&str; 7] = [
+pub(super) const PATHS: [&str; 7] = [
     "/",
     "/items",
     "/items/1",
@@ -17,7 +15,7 @@ const PATHS: [&str; 7] = [
     "/Items",
     "/shop.Cart/Get",
 ];
-const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "OPTIONS"];
+pub(super) const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "OPTIONS"];
 /// Services, and their namespaces.
 const SERVICES: [(&str, &str); 4] = [("s0", "shop"), ("s1", "shop"), ("s2", "shop"), ("b0", "bank")];
 /// Hosts by which all of them can be called from everywhere, as routes name them; one is nobody's, and one is headless, where it is there.
@@ -34,11 +32,11 @@ const HEADLESS: [(&str, u32); 2] = [("pods", 70), ("peers", 30)];
 const GATEWAY: &str = "gateway.networking.k8s.io/v1";
 const ISTIO: &str = "networking.istio.io/v1";
 
-fn one<'a, T: ?Sized>(rng: &mut impl Rng, of: &[&'a T]) -> &'a T {
+pub(super) fn one<'a, T: ?Sized>(rng: &mut impl Rng, of: &[&'a T]) -> &'a T {
     of[rng.random_range(0..of.len())]
 }
 
-fn maybe(rng: &mut impl Rng, percent: u32) -> bool {
+pub(super) fn maybe(rng: &mut impl Rng, percent: u32) -> bool {
     rng.random_range(0..100) < percent
 }
 
@@ -459,80 +457,4 @@ fn policy(rng: &mut StdRng, (name, namespace): (&str, &str), number: u32) -> Val
         (&format!("{name}-{number}"), namespace),
         spec,
     )
-}
-
-/// A request to a Service, to a pod's own address (one of `pods`), or to nobody.
-pub fn request(rng: &mut StdRng, pods: &[String]) -> Request {
-    let mut host = one(
-        rng,
-        &["s0.shop", "s1.shop", "s2.shop.svc.cluster.local", "b0.bank"],
-    )
-    .to_owned();
-    let mut authority = None;
-    match rng.random_range(0..20) {
-        0 => host = pods[rng.random_range(0..pods.len())].clone(),
-        1 => host = "192.0.2.7".to_owned(),
-        // What a request says is one thing, where it is sent another.
-        2 => {
-            authority = Some(format!(
-                "host: {}",
-                one(rng, &["s0", "s1.shop:80", "example.com"])
-            ))
-        }
-        3..6 => return direct(rng, pods),
-        _ => {}
-    }
-    let path = format!("{}{}", one(rng, &PATHS), one(rng, &["", "?x=1", "?x=2"]));
-    let url = match rng.random_range(0..100) {
-        0..8 => format!("tcp://{host}:{}", [7000, 9090, 80][rng.random_range(0..3)]),
-        8..18 => format!(
-            "https://{host}:{}{path}",
-            [7443, 9090, 80][rng.random_range(0..3)]
-        ),
-        18..25 => format!(
-            "http://{host}:{}{path}",
-            [7000, 9090, 7443][rng.random_range(0..3)]
-        ),
-        _ => format!("http://{host}{path}"),
-    };
-    asked(rng, &url, authority)
-}
-
-/// A request to one of a pod's own ports, by whatever name the application had its address from.
-fn direct(rng: &mut StdRng, pods: &[String]) -> Request {
-    let pod = &pods[rng.random_range(0..pods.len())];
-    let port = [8080, 8080, 8080, 9090, 9000][rng.random_range(0..5)];
-    let scheme = if maybe(rng, 15) { "tcp" } else { "http" };
-    let path = if scheme == "tcp" { "" } else { one(rng, &PATHS) };
-    let host = one(
-        rng,
-        &[
-            "s0-pods.shop",
-            "s1-pods.shop.svc.cluster.local:8080",
-            "S2-peers.shop",
-            "s0-peers",
-            "b0-pods.bank",
-            "x.s0-pods.shop",
-            "s0.shop",
-        ],
-    );
-    let authority = maybe(rng, 70).then(|| format!("host: {host}"));
-    asked(rng, &format!("{scheme}://{pod}:{port}{path}"), authority)
-}
-
-fn asked(rng: &mut StdRng, url: &str, authority: Option<String>) -> Request {
-    let mut headers: Vec<String> = authority.into_iter().collect();
-    if maybe(rng, 40) {
-        headers.push(format!("user: {}", one(rng, &["jane", "joe", "jim"])));
-    }
-    if maybe(rng, 15) {
-        headers.push(format!(
-            "origin: {}",
-            one(rng, &["https://a.example", "https://b.example"])
-        ));
-        headers.push("access-control-request-method: GET".to_owned());
-    }
-    let mut request = Request::read(url, Some(one(rng, &METHODS)), &headers).unwrap();
-    request.seed = Some(rng.random());
-    request
 }
